@@ -1,0 +1,133 @@
+"""The challenge's constants: caps, margins, validation splits, tokenizers. Imports nothing of ours.
+
+An *edition* is one dated set of rule constants. Each number stands beside its source; `#n` is an issue or pull
+request of openai/parameter-golf.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+
+ARTIFACT_CAP_BYTES = 16_000_000  # README FAQ: decimal megabytes, code plus compressed model
+TRAIN_CAP_SECONDS = 600.0  # README: ten minutes on 8xH100
+EVAL_CAP_SECONDS = 600.0  # README FAQ: evaluation may take another ten minutes
+VAL_DOCUMENTS = 50_000  # README: the first 50,000 documents of the frozen shuffle
+BOS_TOKEN = 1
+SHARD_MAGIC = 20240520
+SHARD_VERSION = 1
+SHARD_HEADER_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """One dated set of rule constants.
+
+    Attributes:
+        name: how `--edition` names it.
+        since: first day on which it was enforced.
+        significance: the test of a record claim, in words.
+        p_value: the cut-off of that test.
+        margin_nats: the null margin in nats per token; zero where the test is against equality.
+        source: who said so.
+    """
+
+    name: str
+    since: datetime.date
+    significance: str
+    p_value: float
+    margin_nats: float
+    source: str
+
+
+EDITIONS = (
+    Edition(
+        name="2026-03-18",
+        since=datetime.date(2026, 3, 18),
+        significance="at least 0.005 nats better than the record",
+        p_value=0.01,
+        margin_nats=0.005,
+        source="README",
+    ),
+    Edition(
+        name="2026-04-28",
+        since=datetime.date(2026, 4, 28),
+        significance="one-sided Welch two-sample t-test on per-seed val_bpb against the previous accepted row",
+        p_value=0.25,
+        margin_nats=0.0,
+        source="#1899, #1900, #1902, #2146",
+    ),
+)
+
+
+def edition_on(day: datetime.date | None) -> Edition:
+    """The edition in force on a day; the latest one when there is no day, the first one before any."""
+    if day is None:
+        return EDITIONS[-1]
+    return max((edition for edition in EDITIONS if edition.since <= day), key=lambda e: e.since, default=EDITIONS[0])
+
+
+def edition_named(name: str) -> Edition:
+    """The edition of that name.
+
+    Raises:
+        KeyError: there is none; the message lists those that exist.
+    """
+    for edition in EDITIONS:
+        if edition.name == name:
+            return edition
+    raise KeyError(f"no edition {name!r}; known: {', '.join(e.name for e in EDITIONS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSplit:
+    """One tokenization of the validation text.
+
+    Attributes:
+        name: the tokenizer variant.
+        vocab_size: size of the token alphabet.
+        tokens: targets in the whole split, or None where unpublished.
+        scored_tokens: targets that whole sequences of 1,024 or 2,048 tokens cover, or None.
+        bytes: bytes of the whole split.
+        bytes_per_token: what `val_loss / ln 2 / val_bpb` gives on it, one entry for each known evaluation path.
+        source: where the numbers come from.
+    """
+
+    name: str
+    vocab_size: int
+    tokens: int | None
+    scored_tokens: int | None
+    bytes: int | None
+    bytes_per_token: tuple[float, ...]
+    source: str
+
+
+VALIDATION_SPLITS = (
+    ValidationSplit("sp1024", 1024, 62_021_846, 62_021_632, 151_080_891, (2.43593,), "measured on the published split"),
+    ValidationSplit(
+        "sp1024 (first export)", 1024, None, 63_779_840, 155_769_746, (2.4423,), "log of the naive baseline"
+    ),
+    ValidationSplit("sp4096", 4096, None, None, None, (3.31968,), "logs of accepted records"),
+    ValidationSplit("sp8192", 8192, 40_540_803, None, 151_080_891, (3.72663, 3.72675), "logs of accepted records"),
+    ValidationSplit(
+        "sp8192 CaseOps", 8192, 47_853_344, 47_851_520, 151_074_309, (3.15715, 3.15736), "logs of accepted records"
+    ),
+    ValidationSplit("byte260", 260, None, 151_130_112, 151_080_113, (1.0, 0.9997), "log of an accepted record"),
+)
+
+# Values that the fingerprint takes when bytes are miscounted: a number near one of them names its likely cause.
+KNOWN_MISCOUNTS = (
+    (4.3495, "sp8192 with leading spaces counted twice", "#1719, #1734"),
+    (3.4397, "sp8192 CaseOps counted without its raw-byte sidecar", "#1729"),
+)
+
+
+def bytes_per_token(val_loss_nats: float, val_bpb: float) -> float:
+    """Bytes per scored token implied by a loss and a bits-per-byte value.
+
+    Example:
+        >>> round(bytes_per_token(2.07269931, 1.2243657), 4)
+        2.4423
+    """
+    return val_loss_nats / math.log(2) / val_bpb

@@ -1,0 +1,1 @@
+"""Write and verify token shards, tokenizers and their manifests."""

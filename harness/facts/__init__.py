@@ -1,0 +1,1 @@
+"""What is known of a submission: typed values, each with the place where it was read."""

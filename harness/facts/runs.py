@@ -1,0 +1,84 @@
+"""What the training logs say: one `Run` for each log that holds a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.model import Fact, Located, Location
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One reported evaluation of the whole split.
+
+    Attributes:
+        label: as printed (`final_int8_zlib_roundtrip_exact`).
+        val_bpb: bits per byte, at its line; `digits` decimals were printed.
+        val_loss: nats per token.
+        digits: decimals printed of val_bpb.
+        loss_digits: decimals printed of val_loss.
+        eval_seconds: duration of that evaluation, where printed.
+        diagnostic: True for intermediate values (pre-quantization, pre-TTT, running) that are no headline.
+    """
+
+    label: str
+    val_bpb: Fact[float]
+    val_loss: Fact[float]
+    digits: int
+    loss_digits: int
+    eval_seconds: Fact[float]
+    diagnostic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run, from one log.
+
+    Attributes:
+        location: the log.
+        family: which log grammar matched.
+        seed: from the log; from the file name only where the log does not say (then located at the file).
+        headline: the score that the submission reports for this run.
+        scores: every final score in the log, in order.
+        steps: optimizer steps taken.
+        iterations: steps planned.
+        train_seconds: training time at the last step.
+        step_overshoot_seconds: mean duration of one step, to judge an overshoot of the cap.
+        eval_seconds: sum of all scored evaluation phases that the log times.
+        model_bytes: compressed model.
+        code_bytes: code size as logged.
+        total_bytes: artifact size as logged (the quantized one, not the raw checkpoint).
+        parameters: parameter count.
+        world_size: processes.
+        val_tokens: targets in the validation split, as logged.
+        train_shards: number of training shards, as logged.
+        config: logged hyperparameters by lower-case name.
+        source: sha256 of the source embedded in the log, newline-normalized; its size is `source_bytes`.
+        source_bytes: bytes of the embedded source.
+        complete: Located(True) when the log reaches a final metric; Located(False) with a crash line; Missing.
+        curve: (step, val_bpb) of the validations during training.
+    """
+
+    location: Location
+    family: str
+    seed: Fact[int]
+    headline: Fact[Score]
+    scores: tuple[Score, ...]
+    steps: Fact[int]
+    iterations: Fact[int]
+    train_seconds: Fact[float]
+    step_overshoot_seconds: Fact[float]
+    eval_seconds: Fact[float]
+    model_bytes: Fact[int]
+    code_bytes: Fact[int]
+    total_bytes: Fact[int]
+    parameters: Fact[int]
+    world_size: Fact[int]
+    val_tokens: Fact[int]
+    train_shards: Fact[int]
+    config: Mapping[str, Located[str]]
+    source: Fact[str]
+    source_bytes: Fact[int]
+    complete: Fact[bool]
+    curve: tuple[tuple[int, float], ...]

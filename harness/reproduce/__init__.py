@@ -1,0 +1,1 @@
+"""Plan, run and compare: a submission trained, rebuilt and scored again."""

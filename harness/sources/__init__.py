@@ -1,0 +1,1 @@
+"""Readers of untrusted bytes: every one bounded, none of them executes anything."""
