@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -59,12 +62,141 @@ def _say(problem: str) -> int:
 if __name__ == "__main__":
     sys.exit(_bootstrap())
 
-import nox  # the sessions below exist only under nox
+import nox  # noqa: E402 - the sessions below exist only under nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["reproduce"]
-nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
-# One environment for every session that needs torch: it is large, and installing it is most of the waiting.
-MAIN = str(ROOT / ".venv" / "main")
+# One environment for every session: torch is large, and installing it once is most of the waiting.
+MAIN = ROOT / ".venv" / f"main-{sys.version_info.major}.{sys.version_info.minor}"
+BIN = MAIN / ("Scripts" if os.name == "nt" else "bin")
+EVERYTHING = ("bench", "demo", "dev", "torch")
+DEMO = "submissions/hymba_demo"
+DEMO_DATA = ".cache/demo"
+
+
+def _run(session: nox.Session, program: str, *arguments: str, **options: Any) -> None:  # noqa: ANN401 - nox's options
+    """Run a program of the shared environment."""
+    session.run(str(BIN / program), *arguments, external=True, **options)
+
+
+def _prepare(session: nox.Session, *extras: str) -> None:
+    """Install the project with these extras into the shared environment, unless they are there already.
+
+    The stamp holds what was installed and a hash of what decides it, so that a second run starts at once.
+    """
+    # A second pool of spinning threads makes two processes on two cores many times slower.
+    session.env["OMP_WAIT_POLICY"] = "PASSIVE"
+    key = hashlib.sha256(sys.version.encode())
+    for name in ("pyproject.toml", "constraints.txt"):
+        key.update((ROOT / name).read_bytes())
+    stamp = MAIN / "installed.json"
+    known = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {"key": "", "extras": []}
+    have = set(known["extras"]) if known["key"] == key.hexdigest() else set()
+    if have.issuperset(extras) and known["key"] == key.hexdigest():
+        return
+    union = sorted(have.union(extras))
+    session.run(sys.executable, "-m", "virtualenv", "--quiet", str(MAIN), external=True)
+    project = f".[{','.join(union)}]" if union else "."
+    install = ("install", "--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS), "-e", project)
+    _run(session, "python", "-m", "pip", *install)
+    partial = stamp.with_suffix(".partial")
+    partial.write_text(json.dumps({"key": key.hexdigest(), "extras": union}), encoding="utf-8")
+    partial.replace(stamp)
+
+
+@nox.session(venv_backend="none")
+def reproduce(session: nox.Session) -> None:
+    """Reproduce a record folder (the demo by default): train each seed, rebuild, score again, audit, report."""
+    _prepare(session, "torch", "demo")
+    if session.posargs:
+        _run(session, "harness", "reproduce", *session.posargs)
+        return
+    evidence = "runs/hymba_demo"
+    _run(session, "harness", "reproduce", DEMO, "--evidence", evidence, "--data", DEMO_DATA)
+    compare = ("reference_model", "compare", "--data", DEMO_DATA, "--run", f"{evidence}/seed-1337")
+    _run(session, "python", "-m", *compare)
+
+
+@nox.session(venv_backend="none")
+def audit(session: nox.Session) -> None:
+    """Audit record folders (the bundled ones by default): `nox -s audit -- FOLDER... [options]`."""
+    _prepare(session)
+    _run(session, "harness", "audit", *(session.posargs or [DEMO]))
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the tests in parallel and hold the coverage of harness/ at 90% or more."""
+    _prepare(session, *EVERYTHING)
+    session.env["OMP_NUM_THREADS"] = "1"
+    _run(session, "pytest", "-n", "2", "--cov", "--cov-report=", *session.posargs)
+    if not session.posargs:
+        _run(session, "coverage", "report", "--include=reference_model/*")
+        _run(session, "coverage", "report", "--include=harness/*", "--fail-under=90")
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Check style, format and the import contracts."""
+    _prepare(session, *EVERYTHING)
+    _run(session, "ruff", "check", ".")
+    _run(session, "ruff", "format", "--check", ".")
+    _run(session, "lint-imports", "--no-cache")
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    _prepare(session, *EVERYTHING)
+    _run(session, "mypy")
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Check that the generated rule pages are current; `nox -s docs -- --write` renews them."""
+    _prepare(session)
+    _run(session, "harness", "rules", "--write-docs" if "--write" in session.posargs else "--check-docs", "docs/rules")
+
+
+@nox.session(venv_backend="none")
+def bundle(session: nox.Session) -> None:
+    """Build every preset's script into a temporary folder and run it in miniature, so that drift cannot hide."""
+    _prepare(session, "torch", "demo")
+    _run(session, "python", "-m", "reference_model", "check-bundles", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def refresh(session: nox.Session) -> None:
+    """Make a submission's script, logs and numbers together, from real runs: `nox -s refresh -- hymba_demo`."""
+    _prepare(session, "torch", "demo")
+    for slug in session.posargs or ["hymba_demo"]:
+        folder, evidence = f"submissions/{slug}", f"runs/refresh-{slug}"
+        shutil.rmtree(ROOT / evidence, ignore_errors=True)
+        _run(session, "python", "-m", "reference_model", "release", "prepare", folder)
+        _run(session, "harness", "reproduce", folder, "--evidence", evidence, "--data", DEMO_DATA, "--allow-unsafe")
+        _run(session, "python", "-m", "reference_model", "release", "finish", folder, "--evidence", evidence)
+        _run(session, "harness", "audit", folder, "--strict")
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Print speed and memory ratios, each measured in one run."""
+    _prepare(session, *EVERYTHING)
+    for script in sorted((ROOT / "benchmarks").glob("bench_*.py")):
+        if not session.posargs or script.stem.removeprefix("bench_") in session.posargs:
+            _run(session, "python", str(script.relative_to(ROOT)))
+
+
+@nox.session(venv_backend="none")
+def corpus(session: nox.Session) -> None:
+    """Audit every record of a checkout of the competition: `nox -s corpus -- PATH [options]`."""
+    _prepare(session)
+    if not session.posargs:
+        session.error("give the path of a checkout of the competition: nox -s corpus -- PATH [options]")
+    checkout, *options = session.posargs
+    folders = sorted(path for path in Path(checkout).glob("records/*/*") if path.is_dir())
+    if not folders:
+        session.error(f"{checkout} holds no records/*/*/ folders")
+    _run(session, "harness", "audit", *map(str, folders), "--summary", *options, success_codes=[0, 1])
