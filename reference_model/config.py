@@ -1,0 +1,290 @@
+"""Settings of a run: frozen, validated, one environment variable per field.
+
+The names are the competition's own where it has one, so that published run commands work unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Annotated, Any, get_type_hints
+
+from reference_model.settings import ConfigError, Section, Setting, format_setting, parse_setting, section_settings
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """Shape of the network; the defaults are those of pull request 599."""
+
+    vocab_size: Annotated[int, Setting("VOCAB_SIZE", 2, 1 << 17)] = 1024
+    num_layers: Annotated[int, Setting("NUM_LAYERS", 1, 256)] = 7
+    model_dim: Annotated[int, Setting("MODEL_DIM", 8, 1 << 14)] = 512
+    num_heads: Annotated[int, Setting("NUM_HEADS", 1, 256)] = 8
+    num_kv_heads: Annotated[int, Setting("NUM_KV_HEADS", 1, 256)] = 4
+    mlp_mult: Annotated[int, Setting("MLP_MULT", 1, 64)] = 4
+    activation: Annotated[str, Setting("ACTIVATION", choices=("relu2", "leaky_relu2", "silu"))] = "relu2"
+    leaky_relu_slope: Annotated[float, Setting("LEAKY_RELU_SLOPE", 0, 1)] = 0.9
+    tie_embeddings: Annotated[bool, Setting("TIE_EMBEDDINGS")] = True
+    tied_embed_init_std: Annotated[float, Setting("TIED_EMBED_INIT_STD", 1e-6, 10)] = 0.005
+    use_smeargate: Annotated[bool, Setting("USE_SMEARGATE")] = True
+    use_bigram_hash: Annotated[bool, Setting("USE_BIGRAM_HASH")] = True
+    bigram_buckets: Annotated[int, Setting("BIGRAM_BUCKETS", 1, 1 << 24)] = 4096
+    bigram_dim: Annotated[int, Setting("BIGRAM_HASH_DIM", 1, 1 << 14)] = 128
+    use_hymba: Annotated[bool, Setting("USE_HYMBA")] = True
+    fused_projection: Annotated[bool, Setting("FUSED_PROJECTION")] = True
+    hymba_expand: Annotated[int, Setting("HYMBA_EXPAND", 1, 16)] = 1
+    ssm_state: Annotated[int, Setting("HYMBA_SSM_STATE", 1, 256)] = 8
+    conv_width: Annotated[int, Setting("HYMBA_CONV_KERNEL", 1, 64)] = 4
+    dt_rank: Annotated[int, Setting("HYMBA_DT_RANK", 0, 1 << 14)] = 0
+    scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 16
+    sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
+    global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
+    rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0
+    logit_softcap: Annotated[float, Setting("LOGIT_SOFTCAP", 1e-3, 1e6)] = 30.0
+    qk_gain_init: Annotated[float, Setting("QK_GAIN_INIT", 0, 1e3)] = 1.5
+
+    def check_together(self) -> None:
+        """Heads must divide the width, key/value heads the heads; rotary embedding needs an even head."""
+        if self.model_dim % (2 * self.num_heads):
+            raise ConfigError(f"MODEL_DIM: {self.model_dim} is not a multiple of 2 * NUM_HEADS ({self.num_heads})")
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError(f"NUM_KV_HEADS: {self.num_kv_heads} does not divide NUM_HEADS ({self.num_heads})")
+        if any(not 0 <= layer < self.num_layers for layer in self.global_layers or ()):
+            layers = format_setting(self.global_layers)
+            raise ConfigError(f"SWA_GLOBAL_LAYERS: {layers} is outside the {self.num_layers} layers")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.model_dim // self.num_heads
+
+    @property
+    def ssm_dim(self) -> int:
+        """Channels of the Mamba branch."""
+        return self.hymba_expand * self.model_dim
+
+    @property
+    def ssm_dt_rank(self) -> int:
+        """Rank of the step-size projection: dim / 16 unless given."""
+        return self.dt_rank or max(self.model_dim // 16, 1)
+
+    def layer_window(self, layer: int) -> int:
+        """Attention window of a layer in tokens; 0 sees every earlier token (first, middle, last under `auto`)."""
+        automatic = (0, self.num_layers // 2, self.num_layers - 1)
+        return 0 if layer in (automatic if self.global_layers is None else self.global_layers) else self.sliding_window
+
+
+@dataclass(frozen=True)
+class OptimConfig(Section):
+    """Learning rates and constants of Muon (matrices) and Adam (everything else)."""
+
+    matrix_lr: Annotated[float, Setting("MATRIX_LR", 0, 100)] = 0.02
+    scalar_lr: Annotated[float, Setting("SCALAR_LR", 0, 100)] = 0.02
+    embed_lr: Annotated[float, Setting("EMBED_LR", 0, 100)] = 0.6
+    tied_embed_lr: Annotated[float, Setting("TIED_EMBED_LR", 0, 100)] = 0.05
+    head_lr: Annotated[float, Setting("HEAD_LR", 0, 100)] = 0.008
+    muon_momentum: Annotated[float, Setting("MUON_MOMENTUM", 0, 0.9999)] = 0.95
+    muon_backend_steps: Annotated[int, Setting("MUON_BACKEND_STEPS", 1, 100)] = 5
+    muon_momentum_warmup_start: Annotated[float, Setting("MUON_MOMENTUM_WARMUP_START", 0, 0.9999)] = 0.85
+    muon_momentum_warmup_steps: Annotated[int, Setting("MUON_MOMENTUM_WARMUP_STEPS", 0, 10**9)] = 500
+    beta1: Annotated[float, Setting("BETA1", 0, 0.99999)] = 0.9
+    beta2: Annotated[float, Setting("BETA2", 0, 0.99999)] = 0.95
+    adam_eps: Annotated[float, Setting("ADAM_EPS", 1e-16, 1)] = 1e-8
+    weight_decay: Annotated[float, Setting("WEIGHT_DECAY", 0, 10)] = 0.02
+    grad_clip_norm: Annotated[float, Setting("GRAD_CLIP_NORM", 0, 1e9)] = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """Length, batch and schedule of training. Without a wallclock limit (0) the run has exactly `iterations` steps."""
+
+    seed: Annotated[int, Setting("SEED", 0, (1 << 63) - 1)] = 1337
+    iterations: Annotated[int, Setting("ITERATIONS", 0, 10**9)] = 20_000
+    warmup_steps: Annotated[int, Setting("WARMUP_STEPS", 0, 10**6)] = 20
+    warmdown_iters: Annotated[int, Setting("WARMDOWN_ITERS", 0, 10**9)] = 3_000
+    warmdown_shape: Annotated[str, Setting("WARMDOWN_SHAPE", choices=("linear", "cosine"))] = "cosine"
+    train_batch_tokens: Annotated[int, Setting("TRAIN_BATCH_TOKENS", 1, 1 << 32)] = 524_288
+    train_seq_len: Annotated[int, Setting("TRAIN_SEQ_LEN", 1, 1 << 24)] = 2_048
+    max_wallclock_seconds: Annotated[float, Setting("MAX_WALLCLOCK_SECONDS", 0, 1e9)] = 600.0
+    train_log_every: Annotated[int, Setting("TRAIN_LOG_EVERY", 0, 10**9)] = 200
+    val_loss_every: Annotated[int, Setting("VAL_LOSS_EVERY", 0, 10**9)] = 1_000
+    ema_decay: Annotated[float, Setting("EMA_DECAY", 0, 0.999999)] = 0.997
+    ema_every: Annotated[int, Setting("EMA_EVERY", 1, 10**6)] = 1
+    # 0: eight micro-batches shared by the processes, as in the competition's baseline.
+    grad_accum_steps: Annotated[int, Setting("GRAD_ACCUM_STEPS", 0, 10**6)] = 0
+
+    def check_together(self) -> None:
+        """A batch holds whole sequences."""
+        if self.train_batch_tokens % self.train_seq_len:
+            tokens, length = self.train_batch_tokens, self.train_seq_len
+            raise ConfigError(f"TRAIN_BATCH_TOKENS: {tokens} is not a multiple of TRAIN_SEQ_LEN ({length})")
+
+
+@dataclass(frozen=True)
+class QuantConfig(Section):
+    """How weights are stored."""
+
+    bits: Annotated[int, Setting("QUANT_BITS", choices=(4, 6, 8))] = 6
+    clip_search: Annotated[bool, Setting("GPTQ_LITE")] = True
+    scale_floor: Annotated[str, Setting("QUANT_SCALE_FLOOR", choices=("none", "published"))] = "none"
+    keep_float_max_numel: Annotated[int, Setting("QUANT_KEEP_FLOAT_MAX_NUMEL", 0, 1 << 32)] = 65_536
+    zstd_level: Annotated[int, Setting("ZSTD_LEVEL", 1, 22)] = 22
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    """Scoring: plain (stride 0), sliding window (stride above 0), or score-first test-time training."""
+
+    eval_stride: Annotated[int, Setting("EVAL_STRIDE", 0, 1 << 24)] = 64
+    eval_batch_seqs: Annotated[int, Setting("EVAL_BATCH_SEQS", 1, 1 << 20)] = 32
+    # 0: as long as the training sequences.
+    eval_seq_len: Annotated[int, Setting("EVAL_SEQ_LEN", 0, 1 << 24)] = 0
+    val_batch_size: Annotated[int, Setting("VAL_BATCH_SIZE", 1, 1 << 32)] = 524_288
+    ttt_enabled: Annotated[bool, Setting("TTT_ENABLED")] = False
+    ttt_lr: Annotated[float, Setting("TTT_LR", 0, 100)] = 0.002
+    ttt_epochs: Annotated[int, Setting("TTT_EPOCHS", 0, 10_000)] = 3
+    ttt_chunk_tokens: Annotated[int, Setting("TTT_CHUNK_TOKENS", 1, 1 << 40)] = 524_288
+    ttt_freeze_blocks: Annotated[int, Setting("TTT_FREEZE_BLOCKS", 0, 256)] = 0
+    ttt_batch_seqs: Annotated[int, Setting("TTT_BATCH_SEQS", 1, 1 << 20)] = 4
+    ttt_momentum: Annotated[float, Setting("TTT_MOMENTUM", 0, 0.9999)] = 0.9
+    ttt_grad_clip: Annotated[float, Setting("TTT_GRAD_CLIP", 0, 1e9)] = 1.0
+    eval_only: Annotated[bool, Setting("EVAL_ONLY")] = False
+    repack_only: Annotated[bool, Setting("REPACK_ONLY")] = False
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """Where data is read and results are written."""
+
+    data_path: Annotated[str, Setting("DATA_PATH")] = "./data/datasets/fineweb10B_sp1024"
+    tokenizer_path: Annotated[str, Setting("TOKENIZER_PATH")] = "./data/tokenizers/fineweb_1024_bpe.model"
+    run_id: Annotated[str, Setting("RUN_ID")] = "run"
+    artifact_path: Annotated[str, Setting("ARTIFACT_PATH")] = "final_model.bin"
+    weights_path: Annotated[str, Setting("WEIGHTS_PATH")] = "final_weights.pt"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        frozen, layers = self.evaluation.ttt_freeze_blocks, self.model.num_layers
+        if frozen > layers:
+            raise ConfigError(f"TTT_FREEZE_BLOCKS: {frozen} is more than NUM_LAYERS ({layers})")
+        if self.evaluation.eval_stride > self.eval_seq_len:
+            raise ConfigError(
+                f"EVAL_STRIDE: {self.evaluation.eval_stride} is longer than the {self.eval_seq_len} scored"
+            )
+
+    @property
+    def eval_seq_len(self) -> int:
+        """Length of evaluated sequences in tokens."""
+        return self.evaluation.eval_seq_len or self.train.train_seq_len
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], base: Config) -> Config:
+        """Apply the environment variables that are set to a preset.
+
+        `LEAKY_RELU_SLOPE` alone selects the leaky activation, as in the published run commands.
+
+        Raises:
+            ConfigError: a value does not parse or is out of range; the message begins with its name.
+
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for section, name, setting, kind in config_settings():
+            if setting.name in environ:
+                changes.setdefault(section, {})[name] = parse_setting(setting, kind, environ[setting.name])
+        if "LEAKY_RELU_SLOPE" in environ and "ACTIVATION" not in environ:
+            changes["model"]["activation"] = "leaky_relu2"
+        return replace(base, **{section: replace(getattr(base, section), **new) for section, new in changes.items()})
+
+    def to_environment(self) -> dict[str, str]:
+        """Environment that reproduces this configuration, in a fixed order: what a log prints."""
+        return {
+            setting.name: format_setting(getattr(getattr(self, section), name))
+            for section, name, setting, _ in config_settings()
+        }
+
+
+def config_settings() -> Iterator[tuple[str, str, Setting, object]]:
+    """Yield (section, field, Setting, type) of every setting."""
+    for section, section_type in get_type_hints(Config).items():
+        for name, (setting, kind) in section_settings(section_type).items():
+            yield section, name, setting, kind
+
+
+DEMO_MODEL = ModelConfig(
+    num_layers=4,
+    model_dim=128,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_mult=3,
+    ssm_state=4,
+    bigram_buckets=1_024,
+    bigram_dim=64,
+    sliding_window=128,
+)
+DEMO_TRAIN = TrainConfig(
+    warmup_steps=2,
+    warmdown_iters=100,
+    train_batch_tokens=2_048,
+    train_seq_len=256,
+    max_wallclock_seconds=60.0,
+    train_log_every=20,
+    val_loss_every=0,
+    ema_decay=0.95,
+    grad_accum_steps=1,
+)
+DEMO_EVALUATION = EvalConfig(
+    eval_stride=0,
+    val_batch_size=16_384,
+    ttt_enabled=True,
+    ttt_chunk_tokens=8_192,
+    ttt_batch_seqs=8,
+)
+
+PRESETS: Mapping[str, Config] = MappingProxyType(
+    {
+        # A laptop's CPU: about one million parameters on the demo corpus.
+        "demo": Config(
+            model=DEMO_MODEL,
+            train=DEMO_TRAIN,
+            evaluation=DEMO_EVALUATION,
+        ),
+        # The demo's plain transformer: attention only, its heads' keys and its MLP widened to the same size.
+        "demo_attention": Config(
+            model=replace(DEMO_MODEL, use_hymba=False, num_kv_heads=4, mlp_mult=4),
+            train=DEMO_TRAIN,
+            evaluation=DEMO_EVALUATION,
+        ),
+        "pr599": Config(),
+        "pr914": Config(
+            model=ModelConfig(activation="leaky_relu2", fused_projection=False, sliding_window=512),
+            train=TrainConfig(train_seq_len=32_768),
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_freeze_blocks=2),
+        ),
+        "pr1245": Config(
+            model=ModelConfig(
+                num_layers=8,
+                activation="leaky_relu2",
+                fused_projection=False,
+                sliding_window=1_024,
+                ssm_state=4,
+                tie_embeddings=False,
+            ),
+            optim=OptimConfig(weight_decay=0.15),
+            train=TrainConfig(train_seq_len=32_768, warmdown_iters=7_000, ema_every=10, grad_accum_steps=1),
+            quant=QuantConfig(bits=8, clip_search=False),
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_epochs=25),
+        ),
+    }
+)
