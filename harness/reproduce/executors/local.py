@@ -1,0 +1,192 @@
+"""Run a job as a subprocess of this machine: isolation level L1.
+
+L1 means resource limits, a process group and a clean environment. It protects from accidents and from
+processes that outlive their run, not from malice: the script runs as the same user with the same files and
+network.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from harness.reproduce.executors.base import Caps, Ending, Job, Watcher
+from harness.reproduce.executors.lines import LineSplitter
+from harness.reproduce.executors.tree import ProcessTree, subreaper
+
+ISOLATION: Final = "L1 (not isolated)"
+LAUNCHER: Final = Path(__file__).with_name("launch.py")
+POLL_SECONDS: Final = 0.05
+DRAIN_SECONDS: Final = 1.0
+READ_BYTES: Final = 65_536
+TIME_BYTES: Final = 8  # a line costs its time stamp too, so that empty lines cannot fill the disk
+TAIL_LINES: Final = 400
+
+
+class _Output:
+    """Reads the job's pipe without blocking, writes log and times, hands lines on."""
+
+    def __init__(self, stream: IO[bytes], files: tuple[IO[str], IO[str]], caps: Caps) -> None:
+        self._stream = stream
+        self._log, self._times = files
+        self._caps = caps
+        self._splitter = LineSplitter(caps.line_bytes)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(stream, selectors.EVENT_READ)
+        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self.total_bytes = 0
+        self.ended = False
+
+    @property
+    def flooded(self) -> str:
+        """Why the output is too much, or ""."""
+        if self.total_bytes <= self._caps.output_bytes:
+            return ""
+        return f"printed more than {self._caps.output_bytes:,} bytes"
+
+    def pump(self, clock: Callable[[], float], watcher: Watcher) -> bool:
+        """Wait a moment for output and take at most one piece of it; returns whether there was any."""
+        if self.ended:
+            time.sleep(POLL_SECONDS)
+            return False
+        if not self._selector.select(timeout=POLL_SECONDS):
+            return False
+        data = os.read(self._stream.fileno(), READ_BYTES)
+        self.ended = not data
+        lines = self._splitter.feed(data) if data else self._splitter.close()
+        self.total_bytes += len(data) + TIME_BYTES * len(lines)
+        self._hand_on(lines, clock(), watcher)
+        return bool(data)
+
+    def finish(self, clock: Callable[[], float], watcher: Watcher) -> None:
+        """Take what is still in the pipe (a surviving child may hold it open for ever: not longer than a moment)."""
+        deadline = clock() + DRAIN_SECONDS
+        while not self.ended and not self.flooded and clock() < deadline and self.pump(clock, watcher):
+            pass
+        self._hand_on(self._splitter.close(), clock(), watcher)
+        self._selector.close()
+
+    def _hand_on(self, lines: list[str], seconds: float, watcher: Watcher) -> None:
+        for line in lines:
+            self._log.write(line + "\n")
+            self._times.write(f"{seconds:.3f}\n")
+            self.tail.append(line)
+            watcher.line(seconds, line)
+        if lines:
+            self._log.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalExecutor:
+    """Plain subprocesses.
+
+    Attributes:
+        clock: seconds, monotonic.
+        isolation: the level, for the report.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    isolation: str = ISOLATION
+
+    def execute(self, job: Job, watcher: Watcher) -> Ending:
+        """Run a job to its end; no process of it is alive afterwards.
+
+        Raises:
+            RuntimeError: a process of it could not be ended.
+            OSError: the launcher or the log files could not be opened.
+        """
+        with (
+            subreaper(),
+            job.log.open("w", encoding="utf-8", newline="\n") as log,
+            job.times.open("w", encoding="ascii", newline="\n") as times,
+        ):
+            tree = ProcessTree(self.clock)
+            start = self.clock()
+            process = _start(job)
+            tree.start(process.pid)
+            try:
+                return self._follow(process, (log, times), _Run(job, watcher, tree, lambda: self.clock() - start))
+            finally:
+                # Also on Ctrl-C: nothing of the job outlives this call.
+                tree.kill()
+                if process.stdout is not None:
+                    process.stdout.close()
+                process.wait()
+
+    def _follow(self, process: subprocess.Popen[bytes], files: tuple[IO[str], IO[str]], run: _Run) -> Ending:
+        if process.stdout is None:
+            raise RuntimeError("the job was started without a pipe")
+        output = _Output(process.stdout, files, run.job.caps)
+        killed, usage_bytes = "", None
+        while usage_bytes is None and not killed:
+            output.pump(run.clock, run.watcher)
+            run.tree.sample()
+            killed = output.flooded or _too_much_memory(run) or run.watcher.overdue(run.clock())
+            usage_bytes = _collect(process)
+        seconds = run.clock()
+        if killed:
+            run.tree.kill()
+        usage_bytes = usage_bytes or _collect_blocking(process)
+        output.finish(run.clock, run.watcher)
+        survivors = run.tree.kill()
+        return Ending(
+            exit_code=process.returncode,
+            killed=killed,
+            seconds=seconds,
+            peak_memory_bytes=max(run.tree.peak_memory_bytes, usage_bytes),
+            survivors=survivors,
+            tail=tuple(output.tail),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One job while it runs; `clock` counts from its start."""
+
+    job: Job
+    watcher: Watcher
+    tree: ProcessTree
+    clock: Callable[[], float]
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    launcher = (sys.executable, "-I", "-S", str(LAUNCHER), str(job.caps.file_bytes))
+    return subprocess.Popen(
+        [*launcher, *job.command],
+        cwd=job.directory,
+        env=dict(job.environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        bufsize=0,
+    )
+
+
+def _too_much_memory(run: _Run) -> str:
+    limit = run.job.caps.memory_bytes
+    if limit is None or run.tree.memory_bytes <= limit:
+        return ""
+    return f"used {run.tree.memory_bytes:,} bytes of memory, the limit is {limit:,}"
+
+
+def _collect(process: subprocess.Popen[bytes], options: int = os.WNOHANG) -> int | None:
+    """Peak resident bytes of the command once it has ended (its exit code is then set), None before."""
+    pid, status, usage = os.wait4(process.pid, options)
+    if pid == 0:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return usage.ru_maxrss * unit
+
+
+def _collect_blocking(process: subprocess.Popen[bytes]) -> int:
+    return _collect(process, 0) or 0
