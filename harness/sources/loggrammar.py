@@ -1,0 +1,268 @@
+"""The grammar of single log lines, for every family of published training logs.
+
+Four families occur (`step:i/N train_loss:`, `i/N train_loss: .. tok/s`, the same with `ttp`/`tttg` lines, and
+`params:.. ws: s:` with `budget:N/16000000`). They share their vocabulary, so one grammar reads them all. Every
+function takes a line without its prefix and end, and gives the events it states; prose gives none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from harness.sources.logevents import (
+    ConfigEvent,
+    CountEvent,
+    CrashEvent,
+    Event,
+    PhaseEvent,
+    ProgressEvent,
+    ScoreEvent,
+    SeedEvent,
+    SizeEvent,
+    StepEvent,
+    StopEvent,
+)
+
+# A line longer than this is data, not a statement: it is cut before matching.
+LINE_LIMIT_CHARACTERS = 8_192
+
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf"
+_STEP = re.compile(
+    r"step[: =]\s*(\d{1,12})(?:\s*/\s*(\d{1,12}))?(?=[\s:,|\[]|$)|(\d{1,12})/(\d{1,12})(?=\s)", re.IGNORECASE
+)
+_STEP_PAIR = re.compile(
+    r"(?<![\w/])(train_loss|val_loss|val_bpb|loss|fitness|train_time|step_avg|avg|tok/s|tokens/s|t)\s*[:=]\s*"
+    rf"({_NUMBER})\s*(ms|s|m|min)?(?![\w.])",
+    re.IGNORECASE,
+)
+_BPB = re.compile(rf"(?<![\w-])(?:val_)?bpb\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
+_LOSS = re.compile(rf"(?<![\w-])(?:val_)?loss\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
+_EVAL_TIME = re.compile(rf"(?<!\w)(?:eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE)
+_PROGRESS = re.compile(
+    r"(ttp|tttg|ttt_progress|ttt_chunk|sliding_eval|eval|ttt)\b[:\s]*(?:batch|b|c|chunk)?\s*\[?\s*(?:[\d.]+%\]\s*)?"
+    r"(\d{1,12})/(\d{1,12})(?!\d)"
+)
+_RUNNING = re.compile(rf"(?:running_bpb|rb|bpb)\s*[:=]\s*({_NUMBER})")
+_STOP = re.compile(r"stopping_early\s*:?\s*(\w*)")
+_STOP_STEP = re.compile(r"\bstep\s*:\s*(\d{1,12})")
+_TRAIN_TIME = re.compile(rf"train_time\s*[:=]\s*({_NUMBER})\s*(ms|s)(?!\w)")
+_INT = r"(\d[\d,_]{0,20})"
+_SERIALIZED = re.compile(rf"Serialized model(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
+_CODE = re.compile(rf"Code(?: size)?(?: \((uncompressed|compressed)[^)]*\))?\s*:\s*{_INT} bytes")
+_TOTAL = re.compile(rf"Total submission(?: size)?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
+_MODEL = re.compile(rf"(\w+\+\w+) model\s*:\s*{_INT} bytes")
+_BUDGET = re.compile(r"budget\s*:\s*(\d{1,20})/(\d{1,20})")
+_ARTIFACT_CODE = re.compile(r"artifact\s*:.*\bcode\s*:\s*(\d{1,20})")
+_ARTIFACT = re.compile(
+    rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*$", re.IGNORECASE
+)
+_SEED = re.compile(r"(?<![\w.])seed\s*[:=]\s*(\d{1,19})(?![\w.])", re.IGNORECASE)
+_PARAMS_LINE = re.compile(r"params:(\d{1,15})\b.*?\bws:(\d{1,6})\b(?:.*?\bs:(\d{1,19})\b)?")
+_COUNTS = (
+    ("parameters", re.compile(r"(?:model_params|params|total_params|parameters)\s*[:=]\s*([\d,_]{1,20})(?![\w.])")),
+    ("world_size", re.compile(r"(?<!\w)world_size\s*[:=]\s*(\d{1,6})(?![\w.])")),
+    ("val_tokens", re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|val_loader:.*\btokens:)\s*(\d{1,15})(?![\w.])")),
+    ("train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
+)
+_PAIR = re.compile(r"([A-Za-z_]\w*)[:=](\S+)")
+_PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
+_TIMED_PHASES = (
+    re.compile(r"(total_eval_time)\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
+    re.compile(r"(temp_scaling)\b.*?time\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
+    re.compile(r"(GPTQ:collected \d+ Hessians) in ([\d.]+)(s)(?!\w)"),
+    re.compile(r"(gptq:(?:done|quantization complete|collected \w+.*?|generated .*?)) in ([\d.]+)(s)(?!\w)"),
+    re.compile(r"(Serialize: .*? done|Deserialize: .*? done) in ([\d.]+)(s)(?!\w)"),
+    re.compile(r"(ttt\w*:compile warmup) done \(([\d.]+)(s)\)"),
+    re.compile(r"(ttt:completed)\b.*?time\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
+    re.compile(r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
+    re.compile(r"(artifact_production_wallclock)\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
+)
+_PHASE_HINT = re.compile(
+    r"total_eval_time|temp_scaling|gptq:|GPTQ:|erialize: |compile warmup|ttt:completed|precompute|artifact_prod"
+)
+_CRASH = re.compile(
+    r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"
+    r"|(?:^|\s)Killed\b|^\w*(?:Error|Exception): "
+)
+# Every statement contains one of these; all other lines cost one search.
+_HINT = re.compile(
+    r"step|/\d|bpb|bytes|artifact|budget|seed|params|world_size|tokens|shards|stopping_early|Error|Traceback|memory|Killed"
+    r"|Segmentation|Exception|elapsed|gptq|GPTQ|erialize|wallclock|time|ttt|=|:\S",
+    re.IGNORECASE,
+)
+
+
+def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, ...]:
+    """The events that a line states.
+
+    Args:
+        text: the line, without prefix and line end.
+        number: its 1-based number.
+        header: True before the first training step, where `key:value` lines are hyperparameters.
+    """
+    text = text[:LINE_LIMIT_CHARACTERS]
+    if not _HINT.search(text):
+        return ()
+    for reader in _EXCLUSIVE:
+        event = reader(text, number)
+        if event is not None:
+            return (event,)
+    events: list[Event] = [*_sizes(text, number), *_counts(text, number)]
+    if header:
+        events += config_pairs(text, number)
+    return tuple(events)
+
+
+def config_pairs(text: str, number: int) -> list[Event]:
+    """Hyperparameters of a line made of `key:value` or `key=value` words only; none when it has other words."""
+    if "warmup" in text[:16] or _PAIRS_ONLY.fullmatch(text.strip()) is None:
+        return []
+    return [ConfigEvent(number, key.lower(), value) for key, value in _PAIR.findall(text)]
+
+
+def is_statement(text: str, number: int) -> bool:
+    """Whether a line is unmistakably a log statement, which no Python source holds at its left margin."""
+    events = parse_line(text, number, header=False)
+    return any(isinstance(event, (StepEvent, StopEvent, CountEvent, SeedEvent)) for event in events) or (
+        text.startswith("final_") and any(isinstance(event, ScoreEvent) for event in events)
+    )
+
+
+def milliseconds(value: float, unit: str | None) -> float | None:
+    """A duration in milliseconds; None without a unit, and for minutes, which logs round to a tenth."""
+    return {"ms": value, "s": value * 1_000}.get((unit or "").lower())
+
+
+def _step(text: str, number: int) -> Event | None:
+    match = _STEP.match(text)
+    if match is None:
+        return None
+    pairs = {name.lower(): (float(value), unit) for name, value, unit in _STEP_PAIR.findall(text, match.end())}
+    loss = next((pairs[name][0] for name in ("train_loss", "loss", "fitness") if name in pairs), None)
+    if loss is None and "val_loss" not in pairs and "val_bpb" not in pairs:
+        return None
+    return StepEvent(
+        number,
+        int(match[1] or match[3]),
+        int(match[2] or match[4]) if match[2] or match[4] else None,
+        train_loss=loss,
+        val_loss=_value(pairs, "val_loss"),
+        val_bpb=_value(pairs, "val_bpb"),
+        train_milliseconds=_duration(pairs, "train_time", "t"),
+        step_milliseconds=_duration(pairs, "step_avg", "avg"),
+        tokens_per_second=_value(pairs, "tok/s") or _value(pairs, "tokens/s"),
+    )
+
+
+def _value(pairs: dict[str, tuple[float, str]], name: str) -> float | None:
+    return pairs[name][0] if name in pairs else None
+
+
+def _duration(pairs: dict[str, tuple[float, str]], *names: str) -> float | None:
+    return next((milliseconds(*pairs[name]) for name in names if name in pairs), None)
+
+
+def _stop(text: str, number: int) -> Event | None:
+    match = _STOP.match(text)
+    if match is None:
+        return None
+    step = _STOP_STEP.search(text)
+    time = _TRAIN_TIME.search(text)
+    return StopEvent(
+        number, match[1], int(step[1]) if step else None, milliseconds(float(time[1]), time[2]) if time else None
+    )
+
+
+def _progress(text: str, number: int) -> Event | None:
+    match = _PROGRESS.match(text.lstrip())
+    if match is None:
+        return None
+    running = _RUNNING.search(text)
+    return ProgressEvent(number, match[1], int(match[2]), int(match[3]), float(running[1]) if running else None)
+
+
+def _score(text: str, number: int) -> Event | None:
+    bpb = _BPB.search(text)
+    if bpb is None:
+        return None
+    loss = _LOSS.search(text)
+    label_end = min(match.start() for match in (bpb, loss) if match is not None)
+    label = text[:label_end].strip(" \t:|-,(")
+    time = _EVAL_TIME.search(text)
+    return ScoreEvent(
+        number,
+        label or "val_bpb",
+        float(loss[1]) if loss else None,
+        float(bpb[1]),
+        _decimals(bpb[1]),
+        _decimals(loss[1]) if loss else 0,
+        milliseconds(float(time[1]), time[2]) if time else None,
+    )
+
+
+def _decimals(number: str) -> int:
+    return len(number.lower().partition("e")[0].partition(".")[2])
+
+
+def _phase(text: str, number: int) -> Event | None:
+    if _PHASE_HINT.search(text) is None:
+        return None
+    for pattern in _TIMED_PHASES:
+        match = pattern.match(text.lstrip())
+        if match:
+            return PhaseEvent(number, match[1], float(match[2]) * (1_000 if match[3] == "s" else 1))
+    return None
+
+
+def _crash(text: str, number: int) -> Event | None:
+    return CrashEvent(number, text.strip()[:200]) if _CRASH.search(text) else None
+
+
+def _sizes(text: str, number: int) -> list[Event]:
+    if "bytes" not in text and "artifact" not in text and "budget" not in text:
+        return []
+    found: list[Event] = []
+    for kinds, pattern in _SIZES:
+        match = pattern.search(text)
+        if match:
+            label = (match[1] or "") if pattern.groups > 1 else ""
+            found.append(SizeEvent(number, kinds.get(label, kinds["*"]), label, _integer(match[match.lastindex or 1])))
+    budget = _BUDGET.match(text)
+    if budget:
+        found.append(SizeEvent(number, "total", "budget", int(budget[1])))
+    return found
+
+
+_SIZES: tuple[tuple[dict[str, str], re.Pattern[str]], ...] = (
+    ({"": "raw_model", "*": "model"}, _SERIALIZED),
+    ({"compressed": "compressed_code", "*": "code"}, _CODE),
+    ({"": "unlabelled_total", "*": "total"}, _TOTAL),
+    ({"*": "model"}, _MODEL),
+    ({"*": "code"}, _ARTIFACT_CODE),
+    ({"*": "total"}, _ARTIFACT),
+)
+
+
+def _counts(text: str, number: int) -> list[Event]:
+    compact = _PARAMS_LINE.search(text)
+    if compact:
+        events: list[Event] = [
+            CountEvent(number, "parameters", int(compact[1])),
+            CountEvent(number, "world_size", int(compact[2])),
+        ]
+        return [*events, SeedEvent(number, int(compact[3]))] if compact[3] else events
+    found: list[Event] = []
+    for name, pattern in _COUNTS:
+        match = pattern.search(text) if name != "parameters" else pattern.match(text)
+        if match:
+            found.append(CountEvent(number, name, _integer(match[1])))
+    seed = _SEED.match(text.lstrip())
+    return [*found, SeedEvent(number, int(seed[1]))] if seed else found
+
+
+def _integer(digits: str) -> int:
+    return int(digits.replace(",", "").replace("_", "") or "0")
+
+
+_EXCLUSIVE: tuple[Callable[[str, int], Event | None], ...] = (_step, _stop, _progress, _phase, _score, _crash)

@@ -1,0 +1,172 @@
+"""Training logs, line by line: usable on a finished file and on the live output of a run.
+
+A `LineParser` knows what a single line cannot tell: whether it stands in the script's embedded source, in a block
+of hyperparameters, or in a table of nvidia-smi. Embedded source is never matched, only hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+
+from harness.sources.logevents import ConfigEvent, Event, SeedEvent, SourceEvent, StepEvent
+from harness.sources.loggrammar import config_pairs, is_statement, parse_line
+
+# Epoch seconds, ISO times, clock times, ranks and pids that launchers put before a line. At most one blank goes
+# with each, because indentation tells a hyperparameter block.
+_PREFIX = re.compile(
+    r"(?:\d{10}(?:\.\d{1,9})? "
+    r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?(?: [-|] | |: ?)"
+    r"|\[\d\d:\d\d:\d\d(?:\.\d{1,9})?\] |\[(?:rank|default)\d{1,4}\]:? ?|\[rank ?\d{1,4}\] )"
+)
+_SEPARATOR = re.compile(r"\s*={20,}\s*")
+_SOURCE_START = re.compile(r'"""|\'\'\'|"\w.*\w|from __future__ import |import \w|from \w+ import |#!/|# -\*- |exec\(')
+_SOURCE_ANNOUNCED = re.compile(r"\s*Source code:?\s*", re.IGNORECASE)
+# What follows the separator that ends the source, where counting quotes does not tell whether a string is open.
+_AFTER_SOURCE = re.compile(
+    r"(?:Running )?(?:Python|PyTorch) \d|-+ ?Hyperparameters|Hyperparameters:|\|? ?NVIDIA-SMI|Running on "
+)
+_CONFIG_TITLE = re.compile(r"(?:-{2,} ?)?Hyperparameters\b.{0,4}(?:-{2,})?\s*", re.IGNORECASE)
+_CONFIG_ENTRY = re.compile(r"\s+([A-Za-z_]\w*)\s*[:=]\s?(.*)")
+_CONFIG_PAIR = re.compile(r"([A-Za-z_]\w*)=(.*?)(?=\s+[A-Za-z_]\w*=|$)")
+_TABLE = re.compile(r"\s*[|+]")
+
+
+def strip_prefix(text: str) -> str:
+    """A line without its end, without overwritten progress, and without launcher prefixes."""
+    text = text.rstrip("\r\n")
+    if "\r" in text:
+        text = text.rpartition("\r")[2]
+    while match := _PREFIX.match(text):
+        text = text[match.end() :]
+    return text
+
+
+def normalized(text: str) -> bytes:
+    r"""Source text without byte-order mark, with `\n` line ends and exactly one at its end."""
+    return (text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n").encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def source_sha256(text: str) -> str:
+    """Hash of a normalized source: equal for a script and for its copy in a log."""
+    return hashlib.sha256(normalized(text)).hexdigest()
+
+
+class LineParser:
+    """Reads one log, a line at a time.
+
+    Example:
+        >>> parser = LineParser()
+        >>> parser.feed("step:10/200 train_loss:5.1 train_time:900ms", 1)[0].step
+        10
+    """
+
+    def __init__(self) -> None:
+        self._source: list[str] | None = None
+        self._source_first = 0
+        self._pending_separator = 0
+        self._announced = False
+        self._in_config = False
+        self._header = True
+
+    def feed(self, line: str, number: int) -> tuple[Event, ...]:
+        """The events that one more line states; `number` is its 1-based number."""
+        text = strip_prefix(line)
+        if self._source is not None:
+            return self._feed_source(text, number)
+        if self._announced and _SEPARATOR.fullmatch(text):
+            return ()
+        if self._starts_source(text):
+            self._source, self._source_first = [text], number
+            self._announced = self._in_config = False
+            return ()
+        self._announced = _SOURCE_ANNOUNCED.fullmatch(text) is not None
+        return self._feed_log(text, number)
+
+    def finish(self) -> tuple[Event, ...]:
+        """The events that only the end of the log settles: a source that was never closed."""
+        if self._source is None:
+            return ()
+        source = SourceEvent(self._source_first + len(self._source) - 1, self._source_first, "", 0)
+        self._source = None
+        return (source,)
+
+    def _starts_source(self, text: str) -> bool:
+        # Before the first step only: a later line of that look is an error message or a re-run's output.
+        return self._announced or _SOURCE_START.match(text) is not None
+
+    def _feed_log(self, text: str, number: int) -> tuple[Event, ...]:
+        if self._in_config:
+            entry = self._config_entry(text, number)
+            if entry:
+                return entry
+            self._in_config = False
+        if _CONFIG_TITLE.fullmatch(text):
+            self._in_config = self._header = True
+            return ()
+        if _TABLE.match(text):
+            return ()
+        events = parse_line(text, number, header=self._header)
+        if any(isinstance(event, StepEvent) for event in events):
+            self._header = False
+        return events
+
+    def _config_entry(self, text: str, number: int) -> tuple[Event, ...]:
+        match = _CONFIG_ENTRY.fullmatch(text)
+        if match:
+            return _config_events(number, [(match[1], match[2])])
+        if "=" in text and ":" not in text.partition("=")[0] and config_start(text):
+            return _config_events(number, _CONFIG_PAIR.findall(text))
+        return ()
+
+    def _feed_source(self, text: str, number: int) -> tuple[Event, ...]:
+        source = self._source or []
+        if self._pending_separator:
+            separator, self._pending_separator = self._pending_separator, 0
+            if _AFTER_SOURCE.match(text):
+                return self._close(separator, complete=True) + self._feed_log(text, number)
+        if _SEPARATOR.fullmatch(text):
+            if _quotes_balanced(source):
+                return self._close(number, complete=True)
+            self._pending_separator = number
+        elif text[:1].isalnum() and is_statement(text, number):
+            return self._close(number, complete=False) + self._feed_log(text, number)
+        source.append(text)
+        return ()
+
+    def _close(self, number: int, *, complete: bool) -> tuple[Event, ...]:
+        lines, self._source = self._source or [], None
+        if not complete:
+            return (SourceEvent(number, self._source_first, "", 0),)
+        data = normalized("\n".join(lines[: number - self._source_first]))
+        return (SourceEvent(number, self._source_first, hashlib.sha256(data).hexdigest(), len(data)),)
+
+
+def _quotes_balanced(lines: list[str]) -> bool:
+    """Whether no triple-quoted string is open, so that a separator cannot be part of the source."""
+    return all(sum(line.count(quote) for line in lines) % 2 == 0 for quote in ('"""', "'''"))
+
+
+def config_start(text: str) -> bool:
+    """Whether a line begins with `key=`."""
+    return bool(config_pairs(text.split(" ", 1)[0], 0))
+
+
+def _config_events(number: int, pairs: Iterable[tuple[str, str]]) -> tuple[Event, ...]:
+    events: list[Event] = []
+    for key, value in pairs:
+        events.append(ConfigEvent(number, key.lower(), value.strip()))
+        if key.lower() == "seed" and value.strip().isdecimal():
+            events.append(SeedEvent(number, int(value.strip()[:19])))
+    return tuple(events)
+
+
+def parse_lines(lines: Iterable[str]) -> Iterator[Event]:
+    """All events of a whole log, in order."""
+    parser = LineParser()
+    for number, line in enumerate(lines, start=1):
+        yield from parser.feed(line, number)
+    yield from parser.finish()
