@@ -103,6 +103,8 @@ class TrainConfig(Section):
     iterations: Annotated[int, Setting("ITERATIONS", 0, 10**9)] = 20_000
     warmup_steps: Annotated[int, Setting("WARMUP_STEPS", 0, 10**6)] = 20
     warmdown_iters: Annotated[int, Setting("WARMDOWN_ITERS", 0, 10**9)] = 3_000
+    # Above 0: the warmdown is this share of the run, instead of a number of steps.
+    warmdown_frac: Annotated[float, Setting("WARMDOWN_FRAC", 0, 1)] = 0.0
     warmdown_shape: Annotated[str, Setting("WARMDOWN_SHAPE", choices=("linear", "cosine"))] = "cosine"
     train_batch_tokens: Annotated[int, Setting("TRAIN_BATCH_TOKENS", 1, 1 << 32)] = 524_288
     train_seq_len: Annotated[int, Setting("TRAIN_SEQ_LEN", 1, 1 << 24)] = 2_048
@@ -151,6 +153,8 @@ class EvalConfig(Section):
     ttt_grad_clip: Annotated[float, Setting("TTT_GRAD_CLIP", 0, 1e9)] = 1.0
     eval_only: Annotated[bool, Setting("EVAL_ONLY")] = False
     repack_only: Annotated[bool, Setting("REPACK_ONLY")] = False
+    # Score the float, averaged and quantized weights too, before the scored evaluation.
+    diagnostics: Annotated[bool, Setting("DIAGNOSTICS")] = False
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,9 @@ class DataConfig(Section):
     data_path: Annotated[str, Setting("DATA_PATH")] = "./data/datasets/fineweb10B_sp1024"
     tokenizer_path: Annotated[str, Setting("TOKENIZER_PATH")] = "./data/tokenizers/fineweb_1024_bpe.model"
     run_id: Annotated[str, Setting("RUN_ID")] = "run"
-    artifact_path: Annotated[str, Setting("ARTIFACT_PATH")] = "final_model.bin"
-    weights_path: Annotated[str, Setting("WEIGHTS_PATH")] = "final_weights.pt"
+    # Empty: final_model.int{bits}.ptz.
+    artifact_path: Annotated[str, Setting("ARTIFACT_PATH")] = ""
+    weights_path: Annotated[str, Setting("WEIGHTS_PATH")] = "final_model.pt"
 
 
 @dataclass(frozen=True)
@@ -250,6 +255,7 @@ DEMO_EVALUATION = EvalConfig(
     ttt_enabled=True,
     ttt_chunk_tokens=8_192,
     ttt_batch_seqs=8,
+    diagnostics=True,
 )
 
 PRESETS: Mapping[str, Config] = MappingProxyType(
