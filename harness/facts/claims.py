@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from harness.model import Fact
+from harness.model import Fact, Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,20 @@ class SeedClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredSplit:
+    """A validation split of the submission's own, declared as `validation_split` in submission.json."""
+
+    name: str
+    tokens: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestClaims:
-    """The fields of submission.json that rules read, under any of their published synonyms."""
+    """The fields of submission.json that rules read, under any of their published synonyms.
+
+    `validation_split` is Missing for the challenge's own splits, which need no declaration.
+    """
 
     name: Fact[str]
     author: Fact[str]
@@ -36,6 +48,7 @@ class ManifestClaims:
     bytes_total: Fact[int]
     bytes_code: Fact[int]
     seeds: tuple[SeedClaim, ...]
+    validation_split: Fact[DeclaredSplit] = Missing("submission.json declares no validation split of its own")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Script:
         missing_modules: own modules (neither standard library nor an installable package) that it imports
             and that the folder does not ship, at the import.
         environment: environment keys it reads, with the default where it is a literal.
+        texts: sha256 of the text as shipped and of each unpacked layer, newline-normalized like `Run.source`.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Script:
     problem: str
     missing_modules: tuple[Located[str], ...]
     environment: tuple[Located[tuple[str, str | None]], ...]
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
