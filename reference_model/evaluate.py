@@ -1,0 +1,43 @@
+"""The evaluations: plain, sliding window, score-first test-time training. Every target is scored exactly once."""
+
+from __future__ import annotations
+
+from reference_model.scoring import EvalResult, EvalTask, Windows, score_windows
+from reference_model.ttt import ChunkHook, evaluate_ttt
+
+
+def evaluate_plain(task: EvalTask) -> EvalResult:
+    """Score windows side by side, the short one at the end too.
+
+    Processes share the batches and add their sums in float64; no loss depends on their number.
+    """
+    return _evaluate_windows(task, 0)
+
+
+def evaluate_sliding(task: EvalTask, stride: int) -> EvalResult:
+    """Score with overlap: each window scores its last `stride` targets with the full context before them.
+
+    Raises:
+        ValueError: the stride is not in 1 .. seq_len.
+    """
+    if stride < 1:
+        raise ValueError(f"stride {stride} is not positive")
+    return _evaluate_windows(task, stride)
+
+
+def _evaluate_windows(task: EvalTask, stride: int) -> EvalResult:
+    windows = Windows(0, task.targets, task.seq_len, stride)
+    return EvalResult.from_sums(task.worker.all_sum(score_windows(task, windows, task.config.eval_batch_seqs)))
+
+
+def evaluation_name(task: EvalTask) -> str:
+    """How the configuration says that tokens are scored."""
+    context = f"stride {task.config.eval_stride}" if task.config.eval_stride else "plain"
+    return f"score-first TTT, {context}" if task.config.ttt_enabled else context
+
+
+def evaluate(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
+    """Score as the configuration says; `on_chunk` hears the progress of test-time training."""
+    if task.config.ttt_enabled:
+        return evaluate_ttt(task, on_chunk)
+    return evaluate_sliding(task, task.config.eval_stride) if task.config.eval_stride else evaluate_plain(task)

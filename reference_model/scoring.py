@@ -1,0 +1,212 @@
+"""What every evaluation shares: windows over the tokens, their batches, and the sums of their losses.
+
+A *position* p is a place in the token vector; scoring it means predicting tokens[p] from the tokens before it. A
+window of inputs [start, end) scores the positions [scored + 1, end + 1). Shape letters: B windows, T inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from reference_model.config import EvalConfig
+from reference_model.metric import ByteTable, bits_per_byte
+from reference_model.worker import Worker
+
+# Called with the positions just scored and their losses in nats, both one-dimensional.
+ScoreHook: TypeAlias = Callable[[Tensor, Tensor], None]
+
+
+class LanguageModel(Protocol):
+    """What scoring needs of a model."""
+
+    training: bool
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The layers, first to last."""
+
+    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Nats of each target given its own token and those before it (B, T)."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
+
+    def train(self, mode: bool = True) -> object:  # noqa: FBT001, FBT002 - torch's own signature
+        """Set the training mode."""
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """One model to be scored on one token vector.
+
+    Attributes:
+        model: in evaluation mode while it is scored; its mode is restored.
+        tokens: the text (one-dimensional, integer); every token but the first is a target.
+        table: bytes of each target.
+        config: stride, batch size, test-time training.
+        seq_len: longest window in tokens.
+        worker: this process.
+        on_score: told every scored position once, by the process that scored it.
+
+    Raises:
+        ValueError: there is no target, or a token is outside the table's vocabulary.
+    """
+
+    model: LanguageModel
+    tokens: Tensor
+    table: ByteTable
+    config: EvalConfig
+    seq_len: int
+    worker: Worker = field(default_factory=Worker)
+    on_score: ScoreHook | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 1 or self.targets < 1:
+            raise ValueError(f"nothing to score in tokens of shape {tuple(self.tokens.shape)}")
+        if (largest := int(self.tokens.max())) >= self.table.vocab_size:
+            raise ValueError(f"token {largest} is outside the vocabulary of {self.table.vocab_size}")
+
+    @property
+    def targets(self) -> int:
+        """Tokens to be scored."""
+        return self.tokens.numel() - 1
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Sums over every target: nats, tokens, bytes of text."""
+
+    loss_sum_nats: float
+    tokens: int
+    bytes: int
+
+    @classmethod
+    def from_sums(cls, sums_3: Tensor) -> EvalResult:
+        """From the float64 vector of the three sums; counts are exact below 2^53."""
+        loss_sum_nats, tokens, size = sums_3.tolist()
+        return cls(loss_sum_nats, int(tokens), int(size))
+
+    @property
+    def val_loss(self) -> float:
+        """Nats per token."""
+        return self.loss_sum_nats / self.tokens
+
+    @property
+    def val_bpb(self) -> float:
+        """Bits per byte."""
+        return bits_per_byte(self.loss_sum_nats, self.bytes)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over the inputs [first, end) that score each of them once.
+
+    Attributes:
+        first: first input whose target is scored.
+        end: end of the inputs.
+        seq_len: longest window.
+        stride: 0 cuts side by side, the last window short; above 0 each window scores the next `stride` targets and
+            reaches back over `seq_len` inputs, before `first` too.
+
+    Raises:
+        ValueError: the stride is longer than a window, which would leave gaps.
+    """
+
+    first: int
+    end: int
+    seq_len: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stride <= self.seq_len:
+            raise ValueError(f"stride {self.stride} is outside 0 .. {self.seq_len}, the window's length")
+
+    @property
+    def _head(self) -> int:
+        """End of the first window under a stride; at the text's beginning it scores all that it reads."""
+        return min(self.end, max(self.first + self.stride, self.seq_len))
+
+    def __len__(self) -> int:
+        if self.stride:
+            return 1 + (self.end - self._head + self.stride - 1) // self.stride
+        return (self.end - self.first + self.seq_len - 1) // self.seq_len
+
+    def bounds(self, index: int) -> tuple[int, int, int]:
+        """Start, first scored input and end of one window."""
+        if not self.stride:
+            start = self.first + index * self.seq_len
+            return start, start, min(start + self.seq_len, self.end)
+        scored = self._head + (index - 1) * self.stride if index else self.first
+        end = min(self._head + index * self.stride, self.end)
+        return max(end - self.seq_len, 0), scored, end
+
+    def batches(self, batch_seqs: int) -> list[range]:
+        """Runs of up to `batch_seqs` windows of one length."""
+        return self.batches_of(range(len(self)), batch_seqs)
+
+    def batches_of(self, run: range, batch_seqs: int) -> list[range]:
+        """The same for some consecutive windows only; a short last window stands by itself."""
+        whole = len(self) if self.stride else (self.end - self.first) // self.seq_len
+        full, short = range(run.start, min(run.stop, whole)), range(max(run.start, whole), run.stop)
+        return [full[low : low + batch_seqs] for low in range(0, len(full), batch_seqs)] + ([short] if short else [])
+
+
+def window_batch(tokens: Tensor, windows: Windows, run: range) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut out windows of one length.
+
+    Returns:
+        tokens (B, T + 1) int64; positions (B, T) of the targets; whether each is scored (B, T).
+    """
+    start_B, scored_B, end_B = torch.tensor([windows.bounds(index) for index in run]).unbind(1)
+    inputs_BT = start_B[:, None] + torch.arange(int(end_B[0] - start_B[0]))
+    index = torch.cat([inputs_BT, end_B[:, None]], dim=1).to(tokens.device)
+    return tokens[index].long(), inputs_BT + 1, inputs_BT >= scored_B[:, None]
+
+
+def score_windows(task: EvalTask, windows: Windows, batch_seqs: int) -> Tensor:
+    """Score this process's share of the windows' batches, without gradients.
+
+    The cut into batches does not depend on the number of processes, so neither does any loss.
+
+    Returns:
+        float64 vector: nats, targets, bytes of this process alone.
+    """
+    table = task.table.to(task.worker.device)
+    batches = windows.batches(batch_seqs)
+    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    # no_grad, not inference_mode: a cache filled in inference mode could not be used by a later backward pass.
+    with torch.no_grad(), evaluation_mode(task.model):
+        for index in task.worker.share(len(batches)):
+            sums_3 += _score_batch(task, table, window_batch(task.tokens, windows, batches[index]))
+    return sums_3
+
+
+def _score_batch(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    tokens, positions_BT, scored_BT = batch
+    device_tokens = tokens.to(task.worker.device)
+    inputs_BT, targets_BT = device_tokens[:, :-1], device_tokens[:, 1:]
+    with task.worker.precision():
+        losses_BT = task.model.token_losses(inputs_BT, targets_BT)
+    if task.on_score is not None:
+        task.on_score(positions_BT[scored_BT], losses_BT.cpu()[scored_BT])
+    values_3BT = torch.stack(
+        [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(inputs_BT, targets_BT).double()]
+    )
+    return values_3BT.where(scored_BT.to(task.worker.device), 0.0).sum((1, 2))
+
+
+@contextmanager
+def evaluation_mode(model: LanguageModel) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards it has the mode it had."""
+    mode = model.training
+    model.train(mode=False)
+    try:
+        yield
+    finally:
+        model.train(mode=mode)

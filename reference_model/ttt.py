@@ -1,0 +1,122 @@
+"""Score-first test-time training: a chunk is scored, then trained on, and never scored again (rules C3, C4, R12).
+
+Shape letters: B sequences, T inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from reference_model.scoring import (
+    EvalResult,
+    EvalTask,
+    LanguageModel,
+    Windows,
+    evaluation_mode,
+    score_windows,
+    window_batch,
+)
+from reference_model.worker import Worker
+
+# Called after each chunk: chunks scored, chunks in all, and the result so far over all processes.
+ChunkHook: TypeAlias = Callable[[int, int, EvalResult], None]
+
+
+def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
+    """Score chunk after chunk, and train on each once it is scored; the last one is only scored.
+
+    A chunk's losses are computed without gradients and added up before the first update that sees it. Windows may
+    reach back over the tokens before their chunk when the configuration has a stride. Training is SGD with momentum
+    on the chunk's sequences side by side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share.
+
+    The model's weights are changed in place, and restored before this returns or raises.
+    """
+    config, targets = task.config, task.targets
+    chunks = [
+        (first, min(first + config.ttt_chunk_tokens, targets)) for first in range(0, targets, config.ttt_chunk_tokens)
+    ]
+    total_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
+        optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
+        for number, (first, end) in enumerate(chunks):
+            total_3 += _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride))
+            if on_chunk is not None:
+                on_chunk(number + 1, len(chunks), EvalResult.from_sums(total_3))
+            if number + 1 < len(chunks):
+                optimizer.param_groups[0]["lr"] = ttt_rate(config.ttt_lr, number, len(chunks))
+                _train_on_chunk(task, Windows(first, end, task.seq_len, 0), optimizer, weights)
+    return EvalResult.from_sums(total_3)
+
+
+def ttt_rate(base: float, chunk: int, chunks: int) -> float:
+    """Learning rate after scoring a chunk: a cosine from `base` at the first to zero at the last."""
+    return base * 0.5 * (1.0 + math.cos(math.pi * chunk / max(chunks - 1, 1)))
+
+
+@contextmanager
+def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[nn.Parameter]]:
+    """Lend out the weights that are trained: all but those of the first blocks, which take no gradient meanwhile.
+
+    Afterwards every weight has the value and the `requires_grad` it had, and no gradient.
+    """
+    blocks = list(model.blocks)[:freeze_blocks]
+    frozen = {id(weight) for block in blocks for weight in block.parameters()}
+    before = [(weight, weight.requires_grad, weight.detach().clone()) for weight in model.parameters()]
+    try:
+        for weight, _, _ in before:
+            weight.requires_grad_(id(weight) not in frozen)
+        yield [weight for weight, _, _ in before if weight.requires_grad]
+    finally:
+        for weight, trainable, value in before:
+            weight.data.copy_(value)
+            weight.grad = None
+            weight.requires_grad_(trainable)
+
+
+def _score_chunk(task: EvalTask, windows: Windows) -> Tensor:
+    """Sums of one chunk over all processes; a batch is small enough that every process has work."""
+    fair = -(-len(windows) // task.worker.world_size)
+    return task.worker.all_sum(score_windows(task, windows, min(task.config.eval_batch_seqs, fair)))
+
+
+def _train_on_chunk(
+    task: EvalTask, windows: Windows, optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter]
+) -> None:
+    """All epochs over one scored chunk; every process takes the same steps, even when it has no sequences left."""
+    longest = -(-len(windows) // task.worker.world_size)
+    with evaluation_mode(task.model):
+        for low in list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs:
+            _compute_gradients(task, windows, low, weights)
+            if task.config.ttt_grad_clip > 0:
+                nn.utils.clip_grad_norm_(weights, task.config.ttt_grad_clip)
+            optimizer.step()
+
+
+def _compute_gradients(task: EvalTask, windows: Windows, low: int, weights: Sequence[nn.Parameter]) -> None:
+    """Gradient of the mean loss over one step's targets of all processes; a short window goes by itself."""
+    worker, size = task.worker, task.config.ttt_batch_seqs
+    runs = [replace(worker, rank=rank).share(len(windows))[low : low + size] for rank in range(worker.world_size)]
+    targets = sum(end - start for run in runs for start, _, end in map(windows.bounds, run))
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    for part in windows.batches_of(runs[worker.rank], size):
+        batch = window_batch(task.tokens, windows, part)[0].to(worker.device)
+        with worker.precision():
+            losses_BT = task.model.token_losses(batch[:, :-1], batch[:, 1:])
+        (losses_BT.sum() / targets).backward()  # type: ignore[no-untyped-call]
+    _sum_gradients(worker, [weight.grad for weight in weights if weight.grad is not None])
+
+
+def _sum_gradients(worker: Worker, gradients: Sequence[Tensor]) -> None:
+    """Sum over all processes, in one message."""
+    if worker.world_size > 1:
+        flat = worker.all_sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
