@@ -37,7 +37,7 @@ class ModelConfig(Section):
     ssm_state: Annotated[int, Setting("HYMBA_SSM_STATE", 1, 256)] = 8
     conv_width: Annotated[int, Setting("HYMBA_CONV_KERNEL", 1, 64)] = 4
     dt_rank: Annotated[int, Setting("HYMBA_DT_RANK", 0, 1 << 14)] = 0
-    scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 16
+    scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 64
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
     global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0
