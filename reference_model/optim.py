@@ -21,7 +21,7 @@ NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_EPSILON = 1e-7
 
 # Small tensors that steer the network rather than carry its content: Adam, no decay, full precision.
-CONTROL_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log")
+ADAM_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log")
 
 
 class OptimizerError(ValueError):
@@ -73,10 +73,10 @@ def build_groups(model: nn.Module, config: Config) -> tuple[ParameterGroup, ...]
 
 
 def _group_of(name: str, parameter: Tensor) -> str:
-    is_table = name.endswith(("bigram.table.weight", "meta_tokens"))
-    is_control = any(part.startswith(CONTROL_NAMES) for part in name.split("."))
+    is_table = name.endswith(("bigram_hash.table.weight", "meta_tokens"))
+    is_control = any(part.startswith(ADAM_NAMES) for part in name.split("."))
     is_content = not (is_table or is_control or name in {"tok_emb.weight", "lm_head.weight"})
-    inside = name.startswith(("blocks.", "bigram.")) or "bank" in name
+    inside = name.startswith(("blocks.", "bigram_hash.")) or "bank" in name
     belongs = {
         "matrix": is_content and inside and parameter.ndim == 2,
         "embedding": name == "tok_emb.weight",

@@ -1,0 +1,274 @@
+"""What the bundled script runs: settings from the environment, train, pack, re-open from disk, score.
+
+Three modes. By default everything. `REPACK_ONLY=1` packs the saved weights again, which gives the same bytes.
+`EVAL_ONLY=1` scores an existing artifact and opens no training data.
+
+Files, relative to the working directory: `logs/{RUN_ID}.txt` (`.repack.txt`, `.eval.txt` in the other modes),
+`final_model.pt` (the averaged float weights that are packed), `final_model.raw.pt` (the last float weights),
+`final_model.int{bits}.ptz` (the artifact).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from reference_model.artifact import ArtifactError
+from reference_model.config import PRESETS, Config, EvalConfig
+from reference_model.data import ShardError, find_shards, load_validation
+from reference_model.evaluate import evaluate, evaluation_name
+from reference_model.launch import started_worker
+from reference_model.metric import ByteTable, load_byte_table
+from reference_model.model import HymbaLM
+from reference_model.runlog import RunLog, diagnostic_line, score_lines, size_lines, version_lines
+from reference_model.scoring import EvalResult, EvalTask
+from reference_model.settings import ConfigError
+from reference_model.storage import (
+    RunError,
+    cpu_state,
+    load_state,
+    pack_model,
+    raw_path,
+    read_whole,
+    state_bytes,
+    unpack_model,
+    write_whole,
+)
+from reference_model.train import (
+    TRAIN_FILES,
+    Clock,
+    Trainer,
+    TrainingError,
+    TrainingResult,
+    accumulation_steps,
+    training_loader,
+)
+from reference_model.worker import Worker
+
+VALIDATION_FILES = "fineweb_val_*.bin"
+TOTAL_CAP_BYTES = 16_000_000
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What scoring needs from disk: the validation tokens and the bytes they stand for."""
+
+    tokens: Tensor
+    table: ByteTable
+
+    @classmethod
+    def load(cls, config: Config) -> Inputs:
+        """Read the validation shards and the tokenizer.
+
+        Raises:
+            ConfigError: They cannot be read or do not fit VOCAB_SIZE; the message begins with the variable's name.
+        """
+        data, vocab_size = config.data, config.model.vocab_size
+        table = blaming("TOKENIZER_PATH", lambda: load_byte_table(data.tokenizer_path, vocab_size))
+        tokens = blaming("DATA_PATH", lambda: load_validation(f"{data.data_path}/{VALIDATION_FILES}", vocab_size))
+        return cls(tokens, table)
+
+
+def blaming(variable: str, read: Callable[[], Read]) -> Read:
+    """Call `read`; a value it refuses becomes a ConfigError that begins with the variable's name."""
+    try:
+        return read()
+    except ValueError as error:
+        raise ConfigError(f"{variable}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """One start of the script: its settings, its place among the processes, its log and clock."""
+
+    config: Config
+    worker: Worker
+    log: RunLog
+    script: Path
+    clock: Clock
+
+    def train_and_score(self) -> None:
+        """Train, save, pack and score.
+
+        Raises:
+            ConfigError: A setting does not fit the data or the number of processes.
+            RunError: The submission would be above the cap.
+        """
+        inputs = Inputs.load(self.config)
+        loader = blaming("DATA_PATH", lambda: training_loader(self.config, self.worker))
+        model = build_model(self.config, self.worker.device)
+        shards = len(find_shards(f"{self.config.data.data_path}/{TRAIN_FILES}"))
+        self.log.say(f"train_loader:dataset:{Path(self.config.data.data_path).name} train_shards:{shards}")
+        self._describe(inputs, model)
+        validate = partial(self.score_plain, model, inputs) if self._validates else None
+        result = Trainer(model, self.config, loader, self.worker, self.log, self.clock, validate).run()
+        self._save(model, result)
+        if self.config.evaluation.diagnostics:
+            began_s = self.clock()
+            scores = self.score_plain(model, inputs)
+            self.log.say(diagnostic_line("post_ema", scores, self.clock() - began_s))
+        self.repack()
+        self._score_artifact(model, inputs)
+
+    def repack(self) -> None:
+        """Pack the saved weights into the artifact.
+
+        Raises:
+            RunError: No saved weights, or the submission would be above the cap.
+        """
+        if self.worker.rank == 0:
+            blob = pack_model(load_state(Path(self.config.data.weights_path)), self.config)
+            self._report_size(len(blob))
+            write_whole(self._artifact, blob)
+        self._wait_for_all()
+
+    def score_only(self) -> None:
+        """Score the artifact on disk; training data is never opened."""
+        inputs, model = Inputs.load(self.config), build_model(self.config, self.worker.device)
+        self._describe(inputs, model)
+        self._report_size(len(read_whole(self._artifact)))
+        self._score_artifact(model, inputs)
+
+    def score_plain(self, model: HymbaLM, inputs: Inputs) -> tuple[float, float]:
+        """Nats per token and bits per byte without test-time training."""
+        plain = replace(self.config, evaluation=replace(self.config.evaluation, ttt_enabled=False))
+        result = evaluate(evaluation_task(model, inputs, plain, self.worker))
+        return result.val_loss, result.val_bpb
+
+    @property
+    def _artifact(self) -> Path:
+        return Path(self.config.data.artifact_path or f"final_model.int{self.config.quant.bits}.ptz")
+
+    @property
+    def _validates(self) -> bool:
+        return self.config.evaluation.diagnostics or self.config.train.val_loss_every > 0
+
+    def _save(self, model: HymbaLM, result: TrainingResult) -> None:
+        """Save the last weights and the averaged ones; the model is left with the averaged ones."""
+        last = cpu_state(model)
+        model.load_state_dict(result.average, strict=False)
+        if self.worker.rank == 0:
+            weights = Path(self.config.data.weights_path)
+            write_whole(raw_path(weights), state_bytes(last))
+            write_whole(weights, state_bytes(cpu_state(model)))
+        self._wait_for_all()
+
+    def _wait_for_all(self) -> None:
+        self.worker.all_sum(torch.zeros(1, device=self.worker.device))
+
+    def _describe(self, inputs: Inputs, model: HymbaLM) -> None:
+        train, data = self.config.train, self.config.data
+        accumulation = accumulation_steps(self.config, self.worker.world_size)
+        self.log.say(
+            f"val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path={data.tokenizer_path}",
+            f"val_loader:shards pattern={data.data_path}/{VALIDATION_FILES} tokens:{inputs.tokens.numel() - 1}",
+            f"model_params:{sum(parameter.numel() for parameter in model.parameters())}",
+            f"world_size:{self.worker.world_size} grad_accum_steps:{accumulation}",
+            f"train_batch_tokens:{train.train_batch_tokens} train_seq_len:{train.train_seq_len} "
+            f"iterations:{train.iterations} warmup_steps:{train.warmup_steps} "
+            f"max_wallclock_seconds:{train.max_wallclock_seconds:.3f}",
+            f"seed:{train.seed}",
+        )
+
+    def _report_size(self, model_bytes: int) -> None:
+        code_bytes, quant = self.script.stat().st_size, self.config.quant
+        self.log.say(*size_lines(f"int{quant.bits}+zstd-{quant.zstd_level}", code_bytes, model_bytes))
+        if code_bytes + model_bytes > TOTAL_CAP_BYTES:
+            raise RunError(f"{code_bytes + model_bytes} bytes of code and model, the cap is {TOTAL_CAP_BYTES}")
+
+    def _score_artifact(self, model: HymbaLM, inputs: Inputs) -> None:
+        """Load what is on disk and score it; the last line is the headline."""
+        model.load_state_dict(unpack_model(read_whole(self._artifact), self.config.model))
+        evaluation = self.config.evaluation
+        plain = replace(evaluation, ttt_enabled=False)
+        if evaluation.diagnostics or not evaluation.ttt_enabled:
+            self._score(f"final_int{self.config.quant.bits}_roundtrip", model, inputs, plain)
+        if evaluation.ttt_enabled:
+            self._score("legal_ttt", model, inputs, evaluation)
+
+    def _score(self, label: str, model: HymbaLM, inputs: Inputs, evaluation: EvalConfig) -> None:
+        task = evaluation_task(model, inputs, replace(self.config, evaluation=evaluation), self.worker)
+        began_s = self.clock()
+        result = evaluate(task, partial(self._report_chunk, began_s))
+        seconds = self.clock() - began_s
+        self.log.say(*score_lines(label, (result.val_loss, result.val_bpb), evaluation_name(task), seconds))
+
+    def _report_chunk(self, began_s: float, chunk: int, chunks: int, result: EvalResult) -> None:
+        self.log.say(f"  ttt_chunk [{chunk}/{chunks}] bpb={result.val_bpb:.6f} time={self.clock() - began_s:.1f}s")
+
+
+def evaluation_task(model: HymbaLM, inputs: Inputs, config: Config, worker: Worker) -> EvalTask:
+    """The model on the validation tokens, scored as the settings say."""
+    return EvalTask(model, inputs.tokens, inputs.table, config.evaluation, config.eval_seq_len, worker)
+
+
+def build_model(config: Config, device: str) -> HymbaLM:
+    """A fresh model whose weights depend on the seed and the settings alone."""
+    torch.manual_seed(config.train.seed)
+    return HymbaLM(config.model).to(device)
+
+
+def read_config(environ: Mapping[str, str], preset: str) -> Config:
+    """The preset as the environment changes it.
+
+    Raises:
+        ConfigError: A value is out of range, or two exclude each other; the message begins with the variable's name.
+    """
+    config = Config.from_environment(environ, PRESETS[preset])
+    if config.evaluation.eval_only and config.evaluation.repack_only:
+        raise ConfigError("EVAL_ONLY: excludes REPACK_ONLY")
+    if not RUN_NAME.fullmatch(config.data.run_id):
+        raise ConfigError(f"RUN_ID: {config.data.run_id!r} is not a file name of letters, digits, _ . and -")
+    return config
+
+
+def main(environ: Mapping[str, str], script: Path, preset: str, *, clock: Clock = time.perf_counter) -> int:
+    """Run the script; returns its exit status: 0, 1 when the run failed, 2 when a setting cannot be used.
+
+    Args:
+        environ: Settings (see `Config.from_environment`) and torchrun's variables.
+        script: The file whose bytes count as code.
+        preset: The settings to start from.
+        clock: Monotonic seconds.
+    """
+    try:
+        config = read_config(environ, preset)
+        with started_worker(environ) as worker:
+            start_run(config, worker, script, clock)
+    except ConfigError as error:
+        sys.stderr.write(f"{script.name}: {error}\n")
+        return EXIT_USAGE
+    except (RunError, ArtifactError, ShardError, TrainingError) as error:
+        sys.stderr.write(f"{script.name}: {error}\n")
+        return EXIT_FAILED
+    return 0
+
+
+def start_run(config: Config, worker: Worker, script: Path, clock: Clock) -> None:
+    """Open the log and run in the mode that the settings ask for."""
+    evaluation = config.evaluation
+    mode = ".eval" if evaluation.eval_only else ".repack" if evaluation.repack_only else ""
+    log = RunLog(Path("logs") / f"{config.data.run_id}{mode}.txt", enabled=worker.rank == 0)
+    settings = {name.lower(): value for name, value in config.to_environment().items()}
+    log.record_header(settings, script.read_text(encoding="utf-8"), version_lines())
+    run = Run(config, worker, log, script, clock)
+    if evaluation.eval_only:
+        run.score_only()
+    elif evaluation.repack_only:
+        run.repack()
+    else:
+        run.train_and_score()

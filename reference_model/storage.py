@@ -1,0 +1,82 @@
+"""Files of a run: saved weights and the artifact, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+from reference_model.artifact import ArtifactError, pack, unpack
+from reference_model.config import Config, ModelConfig
+from reference_model.model import HymbaLM
+
+
+class RunError(RuntimeError):
+    """The run cannot go on, or cannot give a valid submission."""
+
+
+def pack_model(state: Mapping[str, Tensor], config: Config) -> bytes:
+    """The artifact of a model's weights, with the settings that rebuild it; raises ArtifactError."""
+    return pack(state, json.dumps(asdict(config.model), sort_keys=True), config.quant)
+
+
+def unpack_model(blob: bytes, config: ModelConfig) -> dict[str, Tensor]:
+    """The weights of an artifact.
+
+    Raises:
+        ArtifactError: It is damaged, or was packed under other settings of the model.
+    """
+    header, state = unpack(blob)
+    expected = json.loads(json.dumps(asdict(config)))
+    differing = sorted(key for key in expected | header["config"] if expected.get(key) != header["config"].get(key))
+    if differing:
+        raise ArtifactError(f"the artifact was packed under other settings of {', '.join(differing)}")
+    return state
+
+
+def cpu_state(model: HymbaLM) -> dict[str, Tensor]:
+    """A copy of the weights by name."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def raw_path(weights: Path) -> Path:
+    """Where the last weights stand beside the averaged ones: final_model.raw.pt beside final_model.pt."""
+    return weights.with_suffix(f".raw{weights.suffix}")
+
+
+def state_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """Weights as torch saves them."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Weights that `state_bytes` made; raises RunError when there are none."""
+    try:
+        state: dict[str, Tensor] = torch.load(io.BytesIO(read_whole(path)), map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError) as error:
+        raise RunError(f"{path}: not saved weights ({error})") from error
+    return state
+
+
+def read_whole(path: Path) -> bytes:
+    """A file's bytes; raises RunError that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_bytes(content)
+    temporary.replace(path)

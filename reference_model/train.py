@@ -1,0 +1,227 @@
+"""The training loop: warm-up that leaves no trace, steps until the schedule ends, averaged weights.
+
+Training tensors come from the loader, which knows the train shards only. In fixed-step mode nothing that reaches
+the weights depends on a clock. Shape letters: B sequences, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from reference_model.config import Config
+from reference_model.data import BatchLoader, TokenStream, find_shards
+from reference_model.model import HymbaLM
+from reference_model.optim import Optimizers, build_optimizers
+from reference_model.runlog import Progress, RunLog, stop_line, train_line, validation_line
+from reference_model.schedule import ExponentialAverage, Schedule, muon_momentum
+from reference_model.settings import ConfigError
+from reference_model.worker import Worker
+
+Clock: TypeAlias = Callable[[], float]
+# Scores the model as it is: nats per token and bits per byte.
+Validation: TypeAlias = Callable[[], tuple[float, float]]
+
+MICRO_BATCHES_BY_DEFAULT = 8
+FIRST_STEPS_LOGGED = 10
+TRAIN_FILES = "fineweb_train_*.bin"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of training on an injected clock; validation does not count.
+
+    Attributes:
+        clock: Seconds that only grow.
+        device: Its queued work is finished before the clock is read.
+    """
+
+    clock: Clock
+    device: str
+    _before_s: float = field(default=0.0, init=False)
+    _since_s: float = field(default=0.0, init=False)
+
+    def start(self) -> None:
+        """Begin, or go on, counting."""
+        self._since_s = self._now()
+
+    def elapsed_s(self) -> float:
+        """Seconds counted so far."""
+        return self._before_s + self._now() - self._since_s
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count what happens inside."""
+        self._before_s = self.elapsed_s()
+        yield
+        self.start()
+
+    def _now(self) -> float:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        return self.clock()
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves beside the model's own weights.
+
+    Attributes:
+        steps: Finished steps.
+        train_s: Training time in seconds.
+        average: Averaged parameters by name; empty when no step was averaged.
+    """
+
+    steps: int
+    train_s: float
+    average: dict[str, Tensor]
+
+
+def accumulation_steps(config: Config, world_size: int) -> int:
+    """Micro-batches per process and step: as configured, or eight shared by the processes.
+
+    Raises:
+        ConfigError: Eight cannot be shared evenly.
+    """
+    if config.train.grad_accum_steps:
+        return config.train.grad_accum_steps
+    if MICRO_BATCHES_BY_DEFAULT % world_size:
+        raise ConfigError(f"GRAD_ACCUM_STEPS: must be given, {MICRO_BATCHES_BY_DEFAULT} / {world_size} is not whole")
+    return MICRO_BATCHES_BY_DEFAULT // world_size
+
+
+def training_loader(config: Config, worker: Worker) -> BatchLoader:
+    """Open the train shards.
+
+    Raises:
+        ConfigError: The batch cannot be shared evenly.
+        ShardError: No shards, or a damaged one.
+    """
+    parts = accumulation_steps(config, worker.world_size) * worker.world_size
+    if config.train.train_batch_tokens % (config.train.train_seq_len * parts):
+        size, length = config.train.train_batch_tokens, config.train.train_seq_len
+        raise ConfigError(f"TRAIN_BATCH_TOKENS: {size} is not a multiple of {length} tokens x {parts} micro-batches")
+    stream = TokenStream(find_shards(f"{config.data.data_path}/{TRAIN_FILES}"), config.model.vocab_size)
+    return BatchLoader(
+        stream, config.train.train_batch_tokens, config.train.train_seq_len, worker, parts // worker.world_size
+    )
+
+
+@dataclass
+class Trainer:
+    """One run over one model, which it changes in place.
+
+    Attributes:
+        model: Gives `token_losses(tokens_BT, targets_BT)` in nats.
+        config: Length, batch, rates.
+        loader: Deals the train shards out.
+        worker: This process.
+        log: Where lines go.
+        clock: Injected; monotonic seconds.
+        validate: Scores the model during training; None never does.
+    """
+
+    model: HymbaLM
+    config: Config
+    loader: BatchLoader
+    worker: Worker
+    log: RunLog
+    clock: Clock = time.perf_counter
+    validate: Validation | None = None
+
+    def run(self) -> TrainingResult:
+        """Train to the schedule's end.
+
+        Raises:
+            OptimizerError: A parameter is in no group or in two.
+            TrainingError: The loss is not finite.
+        """
+        self.model.train()
+        self._warm_up()
+        schedule, settings = Schedule.from_config(self.config.train), self.config.train
+        optimizers = build_optimizers(self.model, self.config, self.worker.autocast or torch.float32)
+        average = ExponentialAverage(settings.ema_decay**settings.ema_every)
+        watch, step = Stopwatch(self.clock, self.worker.device), 0
+        watch.start()
+        while not schedule.is_over(step, elapsed_s := self._agree(watch.elapsed_s())):
+            loss = self._step(optimizers, step, schedule.factor(step, elapsed_s))
+            step += 1
+            if step % settings.ema_every == 0:
+                average.update(self.model.named_parameters())
+            self._report(step, loss, watch)
+        self._report_end(step, elapsed_s, schedule)
+        return TrainingResult(step, elapsed_s, average.values())
+
+    def _step(self, optimizers: Optimizers, step: int, factor: float) -> Tensor:
+        """One update; returns the mean loss of this process's micro-batches."""
+        accumulation = accumulation_steps(self.config, self.worker.world_size)
+        total = torch.zeros((), device=self.worker.device)
+        for micro in range(accumulation):
+            inputs_BT, targets_BT = self.loader.batch(step, micro)
+            with self.worker.precision():
+                loss = self.model.token_losses(inputs_BT, targets_BT).mean() / accumulation
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        average_gradients(list(optimizers.parameters()), self.worker)
+        optimizers.step(factor, muon_momentum(self.config.optim, step))
+        return total
+
+    def _warm_up(self) -> None:
+        """Take steps for the machine's sake (caches, allocators, kernels), then put every weight back."""
+        settings = self.config.train
+        before = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        optimizers = build_optimizers(self.model, self.config, self.worker.autocast or torch.float32)
+        for step in range(settings.warmup_steps):
+            self._step(optimizers, step, 1.0)
+            self.log.say(f"warmup_step:{step + 1}/{settings.warmup_steps}")
+        self.model.load_state_dict(before)
+
+    def _agree(self, elapsed_s: float) -> float:
+        """The longest time of any process: all use the same rate and stop after the same step."""
+        if self.worker.world_size == 1:
+            return elapsed_s
+        longest = torch.tensor(elapsed_s, dtype=torch.float64, device=self.worker.device)
+        dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+        return float(longest.item())
+
+    def _report(self, step: int, loss: Tensor, watch: Stopwatch) -> None:
+        settings = self.config.train
+        if settings.train_log_every and (step <= FIRST_STEPS_LOGGED or step % settings.train_log_every == 0):
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingError(f"training loss {value} at step {step}")
+            self.log.say(train_line(Progress(step, settings.iterations, 1000.0 * watch.elapsed_s()), value))
+        if self.validate is not None and settings.val_loss_every and step % settings.val_loss_every == 0:
+            progress = Progress(step, settings.iterations, 1000.0 * watch.elapsed_s())
+            with watch.paused():
+                self.log.say(validation_line(progress, *self.validate()))
+
+    def _report_end(self, step: int, elapsed_s: float, schedule: Schedule) -> None:
+        progress = Progress(step, self.config.train.iterations, 1000.0 * elapsed_s)
+        if self.validate is not None:
+            self.log.say(validation_line(progress, *self.validate()))
+        if schedule.is_timed and step < self.config.train.iterations:
+            self.log.say(stop_line(progress))
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], worker: Worker) -> None:
+    """Replace every gradient by its mean over the processes, in one message; a missing one counts as zero."""
+    if worker.world_size == 1:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = worker.all_sum(torch.cat([gradient.flatten() for gradient in gradients])) / worker.world_size
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for parameter, mean in zip(parameters, parts, strict=True):
+        parameter.grad = mean.view_as(parameter)
