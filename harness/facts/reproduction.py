@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from harness.model import Fact, Located, Location, Missing
 from harness.sources import evidence
+from harness.sources.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ COLUMNS: Final[tuple[tuple[str, Callable[[SeedMeasurement], Fact[float]]], ...]]
 )
 
 
-def read(directory: Path, folder: Path) -> ReproductionFacts:
+def read(directory: Path, folder: Folder) -> ReproductionFacts:
     """Read an evidence directory as facts about a folder.
 
     Raises:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from harness.model import HarnessError
 from harness.sources import schemas
+from harness.sources.folder import Folder
 
 PLAN_NAME: Final = "plan.json"
 RUN_NAME: Final = "run.json"
@@ -26,7 +26,6 @@ RESCORE_LOG_NAME: Final = "rescore.log"
 DOCUMENT_CAP_BYTES: Final = 1 << 20
 CODE_FILE_CAP_BYTES: Final = 64 << 20
 CODE_FILES_CAP: Final = 500
-ENTRIES_CAP: Final = 20_000
 _SEED_DIRECTORY = re.compile(r"seed-(\d{1,19})")
 # What a run may need: source, build files, tokenizers, settings. Logs, pictures, prose and models are not code.
 _SOURCE_SUFFIXES = frozenset({".py", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".sh", ".so"})
@@ -57,16 +56,17 @@ def seed_directory(directory: Path, seed: int) -> Path:
     return directory / f"seed-{seed}"
 
 
-def code_files(folder: Path) -> tuple[CodeFile, ...]:
-    """The code files of a record folder, sorted by path; links and hidden entries are left out.
+def code_files(folder: Folder) -> tuple[CodeFile, ...]:
+    """The code files of a record folder, sorted by path; hidden entries are left out.
 
     Raises:
         HarnessError: too many files, or a code file that is too large or cannot be read.
     """
-    found = tuple(_code_file(folder, path) for path in sorted(_code_paths(folder)))
-    if len(found) > CODE_FILES_CAP:
-        raise HarnessError(f"{folder}: {len(found)} code files, at most {CODE_FILES_CAP} are copied")
-    return found
+    paths = [path for path in folder.files if _is_code(path)]
+    if len(paths) > CODE_FILES_CAP:
+        raise HarnessError(f"{folder.root}: {len(paths)} code files, at most {CODE_FILES_CAP} are copied")
+    read = ((path, folder.read(path, CODE_FILE_CAP_BYTES)) for path in sorted(paths))
+    return tuple(CodeFile(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in read)
 
 
 def code_sha256(files: Iterable[CodeFile]) -> str:
@@ -115,34 +115,11 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def _code_paths(folder: Path) -> Iterator[Path]:
-    entries = 0
-    for root, names, files in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith((".", "__pycache__")))
-        entries += len(names) + len(files)
-        if entries > ENTRIES_CAP:
-            raise HarnessError(f"{folder}: more than {ENTRIES_CAP} entries")
-        for name in files:
-            path = Path(root, name)
-            if _is_code(name) and path.is_file() and not path.is_symlink():
-                yield path
-
-
-def _is_code(name: str) -> bool:
-    if name.startswith(".") or name in _NO_CODE:
+def _is_code(path: str) -> bool:
+    parts = PurePosixPath(path)
+    if any(part.startswith(".") for part in parts.parts) or parts.name in _NO_CODE:
         return False
-    return Path(name).suffix.lower() in _SOURCE_SUFFIXES | _SETTING_SUFFIXES or name == "requirements.txt"
-
-
-def _code_file(folder: Path, path: Path) -> CodeFile:
-    size = path.stat().st_size
-    if size > CODE_FILE_CAP_BYTES:
-        raise HarnessError(f"{path}: {size:,} bytes, a code file may have {CODE_FILE_CAP_BYTES:,}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read ({error.strerror})") from error
-    return CodeFile(path.relative_to(folder).as_posix(), len(data), hashlib.sha256(data).hexdigest())
+    return parts.suffix.lower() in _SOURCE_SUFFIXES | _SETTING_SUFFIXES or parts.name == "requirements.txt"
 
 
 def _finished_seeds(directory: Path) -> list[int]:
