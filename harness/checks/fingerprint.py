@@ -1,0 +1,221 @@
+"""PG3xx, the yardstick: were the right bytes and tokens counted?
+
+`val_loss / ln 2 / val_bpb` is bytes per token, a constant of tokenizer and validation split. One log line tells
+which split was scored, or that none of the known ones was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.challenge import KNOWN_MISCOUNTS, VALIDATION_SPLITS, ValidationSplit, bytes_per_token
+from harness.checks.common import counted, known, listed, places, reason_of, seed_name, undecided
+from harness.facts.claims import DeclaredSplit
+from harness.facts.runs import Run, Score
+from harness.facts.submission import Submission
+from harness.model import Fact, Located, Location, Outcome, Status, Value, Verdict, rule
+
+FAMILY = "metric"
+# Evaluation paths drop different windows at the ends of documents and of the split: on accepted records one
+# tokenizer's constant moves by up to 1.3 parts in 10,000. The nearest two splits are 26 parts apart.
+PATH_SPREAD = 2e-4
+# Whole sequences only: up to 32,768 tokens at the split's end are left out by accepted records, 4 parts in 10,000.
+TAIL_SPREAD = 1e-3
+PART_OF_SPLIT = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Bytes per token of one run: the value and the interval that the printed digits allow."""
+
+    run: Run
+    value: float
+    low: float
+    high: float
+
+    def fits(self, constant: float) -> bool:
+        """Whether a constant lies in the interval, widened by the spread between evaluation paths."""
+        return self.low * (1 - PATH_SPREAD) <= constant <= self.high * (1 + PATH_SPREAD)
+
+    @property
+    def blurred(self) -> bool:
+        """Whether the printed digits allow more than the spread between evaluation paths."""
+        return self.high - self.low > PATH_SPREAD * self.value
+
+
+def ratio_of(run: Run) -> Ratio | None:
+    """The run's bytes per token, or None when its headline lacks the loss or the bits per byte."""
+    score = known(run.headline)
+    loss, bits = (known(score.val_loss), known(score.val_bpb)) if score is not None else (None, None)
+    if score is None or loss is None or bits is None or not (math.isfinite(loss) and math.isfinite(bits)):
+        return None
+    loss_half, bits_half = 0.5 * 10.0**-score.loss_digits, 0.5 * 10.0**-score.digits
+    if loss <= loss_half or bits <= bits_half:
+        return None
+    low = bytes_per_token(loss - loss_half, bits + bits_half)
+    return Ratio(run, bytes_per_token(loss, bits), low, bytes_per_token(loss + loss_half, bits - bits_half))
+
+
+def fitting(ratio: Ratio) -> tuple[ValidationSplit, ...]:
+    """The known splits that the ratio allows; the same vocabulary size, where logged, narrows them."""
+    splits = [split for split in VALIDATION_SPLITS if any(ratio.fits(value) for value in split.bytes_per_token)]
+    vocabulary = known(ratio.run.config["vocab_size"]) if "vocab_size" in ratio.run.config else None
+    same = [split for split in splits if str(split.vocab_size) == vocabulary]
+    return tuple(same or splits)
+
+
+@rule("PG304", "unknown-bytes-per-token", family=FAMILY, status=Status.SETTLED, authority="README; #897, #1719, #1734")
+def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
+    """The score's bytes per token are those of no known validation split.
+
+    What it checks:
+        `val_loss / ln 2 / val_bpb` of each claimed run against the constants of the known tokenizers on the
+        challenge's validation split, by the interval that the printed digits allow. A split of one's own, declared
+        as `validation_split` in submission.json, is compared with its declaration.
+
+    Why it matters:
+        "If changes are made to the tokenizer or dataset, prove with certainty that the val_bpb is correctly
+        calculated." Counting leading spaces twice, or byte tokens as several bytes, lowers val_bpb without
+        any compression, and shows in this number. A new tokenizer shows in it too: hence a warning.
+
+    Evidence:
+        The log line with val_loss and val_bpb.
+
+    How to fix:
+        Say which tokenizer and split were scored, and show the byte count that val_bpb divides by.
+    """
+    runs = counted(submission).runs
+    ratios = [ratio for run in runs if (ratio := ratio_of(run)) is not None]
+    if not ratios:
+        return undecided("Bytes per token cannot be told", _why(runs), *(run.location for run in runs))
+    declared = submission.claims.validation_split
+    if isinstance(declared, Located):
+        return _against_declared(ratios, declared)
+    strange = [ratio for ratio in ratios if not fitting(ratio)]
+    values: dict[str, Value] = {"bytes_per_token": [round(ratio.value, 6) for ratio in ratios]}
+    if strange:
+        clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{_cause(ratio)}" for ratio in strange]
+        message = f"Bytes per token of no known validation split: {listed(clauses)}; known are {_known_constants()}."
+        return Outcome(Verdict.WARN, message, values, _where(strange))
+    names = dict.fromkeys(split.name for ratio in ratios for split in fitting(ratio))
+    message = f"Bytes per token {ratios[0].value:.5f} fits {' or '.join(names)}."
+    if len(ratios) < len(runs):
+        return undecided(message.rstrip("."), f"the other logs: {_why(runs)}", *_where(ratios))
+    return Outcome(Verdict.PASS, message, values, _where(ratios))
+
+
+def _why(runs: Sequence[Run]) -> str:
+    """Why no ratio came out of the runs."""
+    if not runs:
+        return "no training log was read"
+    headlines: list[Fact[Score]] = [run.headline for run in runs]
+    inner: list[Fact[float]] = [
+        fact
+        for headline in headlines
+        if isinstance(headline, Located)
+        for fact in (headline.value.val_loss, headline.value.val_bpb)
+    ]
+    return "; ".join(filter(None, (reason_of(headlines), reason_of(inner)))) or "the values are not finite and positive"
+
+
+def _against_declared(ratios: Sequence[Ratio], declared: Located[DeclaredSplit]) -> Outcome:
+    """Compare with the split that submission.json declares."""
+    split = declared.value
+    constant = split.bytes / split.tokens
+    values: dict[str, Value] = {
+        "declared_bytes_per_token": round(constant, 6),
+        "bytes_per_token": [round(ratio.value, 6) for ratio in ratios],
+    }
+    note = f"The score is on `{split.name}`, which is not a challenge split: it compares with no record."
+    strange = [ratio for ratio in ratios if not ratio.fits(constant)]
+    counts = f"{split.bytes:,} bytes, {split.tokens:,} tokens"
+    subject = f"declared split `{split.name}` has {constant:.5f} bytes per token ({counts})"
+    where = (declared.location, *_where(ratios))
+    if strange:
+        clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}" for ratio in strange]
+        return Outcome(Verdict.WARN, f"The {subject}; the logs give {listed(clauses)}.", values, where, (note,))
+    return Outcome(Verdict.PASS, f"Bytes per token {ratios[0].value:.5f} fits: the {subject}.", values, where, (note,))
+
+
+def _where(ratios: Sequence[Ratio]) -> tuple[Location, ...]:
+    return places(*(ratio.run.headline for ratio in ratios))
+
+
+def _cause(ratio: Ratio) -> str:
+    """A known miscount near the ratio, in brackets; empty when there is none."""
+    causes = [f"{cause}, {source}" for constant, cause, source in KNOWN_MISCOUNTS if ratio.fits(constant)]
+    return f" (as {listed(causes)})" if causes else ""
+
+
+def _known_constants() -> str:
+    return ", ".join(f"{split.name} {split.bytes_per_token[0]:.5f}" for split in VALIDATION_SPLITS)
+
+
+@rule(
+    "PG305", "validation-tokens-differ", family=FAMILY, status=Status.SETTLED, authority="README; #1835, #2009, #2109"
+)
+def validation_tokens_differ(submission: Submission) -> Outcome | None:
+    """The log counts other validation tokens than the split has.
+
+    What it checks:
+        The number of validation tokens that each claimed run logs against the canonical numbers of the split that
+        its bytes per token name (or against the declared split). Up to one part in a thousand too few is the tail
+        that whole sequences leave out. More than one part in a hundred too few fails; any other difference warns.
+
+    Why it matters:
+        The score is defined on the whole validation split, in order, each target once. A part of it is another
+        benchmark.
+
+    Evidence:
+        The log line that counts the validation tokens.
+
+    How to fix:
+        Score every validation shard to its end.
+    """
+    runs = counted(submission).runs
+    logged = [run for run in runs if isinstance(run.val_tokens, Located)]
+    if not logged:
+        reasons = reason_of(run.val_tokens for run in runs) or "no training log was read"
+        return undecided("The number of validation tokens cannot be told", reasons, *(run.location for run in runs))
+    outcomes = [_tokens(submission, run) for run in logged]
+    worst = max(outcomes, key=lambda outcome: outcome.verdict.severity)
+    where = places(*(run.val_tokens for run in logged))
+    return Outcome(worst.verdict, worst.message, worst.values, where)
+
+
+def _tokens(submission: Submission, run: Run) -> Outcome:
+    """Judge one run's token count."""
+    tokens = known(run.val_tokens) or 0
+    subject = f"{seed_name(run)} logs {tokens:,} validation tokens"
+    name, canonical = _canonical(submission, run)
+    if not canonical:
+        return undecided(subject, name)
+    values: dict[str, Value] = {"logged_tokens": tokens, "canonical_tokens": list(canonical)}
+    numbers = " or ".join(f"{number:,}" for number in canonical)
+    low, high = min(canonical), max(canonical)
+    if low * (1 - TAIL_SPREAD) <= tokens <= high + 1:
+        return Outcome(Verdict.PASS, f"{subject}; {name} has {numbers}.", values)
+    if tokens < low * (1 - PART_OF_SPLIT):
+        return Outcome(Verdict.FAIL, f"{subject}, a part of the split; {name} has {numbers}.", values)
+    return Outcome(Verdict.WARN, f"{subject}; {name} has {numbers}.", values)
+
+
+def _canonical(submission: Submission, run: Run) -> tuple[str, tuple[int, ...]]:
+    """The split's name and its token counts; a reason and nothing when the split cannot be told."""
+    declared = submission.claims.validation_split
+    if isinstance(declared, Located):
+        return f"the declared split {declared.value.name}", (declared.value.tokens,)
+    ratio = ratio_of(run)
+    splits = fitting(ratio) if ratio is not None else ()
+    if not splits:
+        return "which split was scored cannot be told from its bytes per token", ()
+    numbers = [number for split in splits for number in (split.tokens, split.scored_tokens) if number is not None]
+    name = " or ".join(split.name for split in splits)
+    if any(split.tokens is None and split.scored_tokens is None for split in splits):
+        return f"no canonical number is known for {name}", ()
+    return name, tuple(sorted(numbers))
+
+
+RULES = (unknown_bytes_per_token, validation_tokens_differ)

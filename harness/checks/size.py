@@ -1,0 +1,251 @@
+"""PG1xx: bytes of code and model against the cap, in every accounting in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.challenge import ARTIFACT_CAP_BYTES
+from harness.checks.common import claimed_seeds, counted, known, listed, places, reason_of, size, undecided
+from harness.facts.claims import SeedClaim
+from harness.facts.size import SeedSize
+from harness.facts.submission import Submission
+from harness.model import Fact, Located, Missing, Outcome, Status, Value, Verdict, rule
+
+FAMILY = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """One way to count the artifact, over all runs."""
+
+    name: str
+    totals: tuple[Fact[int], ...]
+
+    @property
+    def known_totals(self) -> tuple[Located[int], ...]:
+        """The totals that are not Missing."""
+        return tuple(total for total in self.totals if isinstance(total, Located))
+
+    @property
+    def largest(self) -> int | None:
+        """The largest run's bytes."""
+        return max((total.value for total in self.known_totals), default=None)
+
+    @property
+    def over(self) -> bool:
+        """Whether some run is above the cap."""
+        return self.largest is not None and self.largest > ARTIFACT_CAP_BYTES
+
+
+def accountings(sizes: Sequence[SeedSize]) -> tuple[Accounting, ...]:
+    """The three accountings; all three have been accepted by maintainers."""
+    return (
+        Accounting("script as shipped", tuple(run.shipped_bytes for run in sizes)),
+        Accounting("code compressed", tuple(run.compressed_code_bytes for run in sizes)),
+        Accounting("all code files", tuple(run.all_helpers_bytes for run in sizes)),
+    )
+
+
+def relevant(submission: Submission) -> tuple[SeedSize, ...]:
+    """Sizes of the claimed seeds' runs; of all runs when no seed is claimed."""
+    seeds = claimed_seeds(submission.claims.seeds)
+    chosen = tuple(run for run in submission.size.per_seed if known(run.seed) in seeds)
+    return chosen or submission.size.per_seed
+
+
+@rule("PG101", "artifact-over-cap", family=FAMILY, status=Status.SETTLED, authority="README FAQ; #1835; #1959")
+def artifact_over_cap(submission: Submission) -> Outcome | None:
+    """Code and compressed model together exceed 16,000,000 bytes.
+
+    What it checks:
+        Code bytes plus compressed model bytes of every claimed run, in three accountings: the training script as
+        shipped; the code as the log's own compressed figure; every shipped code file. It fails only when every
+        accounting that can be computed is over the cap, and warns when some are.
+
+    Why it matters:
+        "The submission artifact is computed as code bytes plus compressed model bytes. ... The cap is decimal
+        16MB, i.e. 16,000,000 total bytes." How the code is counted was never settled: all three ways have been
+        accepted. The cap binds non-record submissions too.
+
+    Evidence:
+        The log's size lines and the files on disk.
+
+    How to fix:
+        Quantize or compress the model further, or remove code from the training script.
+    """
+    sizes = relevant(submission)
+    every = accountings(sizes)
+    stated = [accounting for accounting in every if accounting.known_totals]
+    if not stated:
+        reasons = reason_of(total for accounting in every for total in accounting.totals) or "no log states a size"
+        return undecided("The artifact's bytes cannot be told", reasons, *(run.logged_total_bytes for run in sizes))
+    values: dict[str, Value] = {"cap_bytes": ARTIFACT_CAP_BYTES}
+    values |= {f"{_key(accounting)}_bytes": accounting.largest for accounting in stated}
+    locations = places(*(total for accounting in stated for total in accounting.known_totals))
+    verdict, message = _judge(sizes, every)
+    return Outcome(verdict, message, values, locations)
+
+
+def _judge(sizes: Sequence[SeedSize], every: Sequence[Accounting]) -> tuple[Verdict, str]:
+    """Verdict and sentence, once at least one accounting is known."""
+    stated = [accounting for accounting in every if accounting.known_totals]
+    over = [accounting for accounting in stated if accounting.over]
+    figures = "; ".join(f"{accounting.name} {size(accounting.largest or 0)}" for accounting in stated)
+    limit = f"the cap is {size(ARTIFACT_CAP_BYTES)}"
+    model = [run for run in sizes if (known(run.model_bytes) or 0) > ARTIFACT_CAP_BYTES]
+    if model:
+        return Verdict.FAIL, f"The compressed model alone is over the cap: {figures}; {limit}."
+    if not over:
+        unread = sum(isinstance(total, Missing) for total in stated[0].totals)
+        if unread:
+            return (
+                Verdict.UNDECIDED,
+                f"Under the cap as far as read, but {unread} runs state no size: {figures}; {limit}.",
+            )
+        return Verdict.PASS, f"The largest artifact: {figures}; {limit}."
+    if len(over) == len(every):
+        return Verdict.FAIL, f"Over the cap in every accounting: {figures}; {limit}."
+    if len(over) == len(stated):
+        unknown = [accounting.name for accounting in every if accounting not in stated]
+        return Verdict.UNDECIDED, f"Over the cap as {figures}; {limit}; `{listed(unknown)}` cannot be told."
+    names = " and ".join(f"`{accounting.name}`" for accounting in over)
+    return Verdict.WARN, f"Over the cap when counted as {names}, not in the other way: {figures}; {limit}."
+
+
+def _key(accounting: Accounting) -> str:
+    return accounting.name.replace(" ", "_")
+
+
+@rule("PG102", "size-claim-differs", family=FAMILY, status=Status.POLICY, authority="README, Submission Process")
+def size_claim_differs(submission: Submission) -> Outcome | None:
+    """The claimed bytes are not those of the logs.
+
+    What it checks:
+        `bytes_total` (under any of its names) is one run's size, or the largest, mean or smallest of them, in any
+        accounting, as exactly as its digits say. Each seed's own claimed bytes are compared with that seed's log.
+
+    Why it matters:
+        submission.json is what the leaderboard reads. A different number is mostly a leftover of an earlier run:
+        hence a warning.
+
+    Evidence:
+        The claim's JSON pointer and the logs' size lines.
+
+    How to fix:
+        Copy the number from the log; say which seed, or that it is the mean or the largest.
+    """
+    claim = submission.claims.bytes_total
+    sizes = submission.size.per_seed
+    totals = [total for run in sizes for total in _totals(run)]
+    if isinstance(claim, Missing) and not any(known(row.artifact_bytes) for row in submission.claims.seeds):
+        return undecided("The claimed size cannot be compared", claim.reason)
+    if not totals:
+        return undecided("The claimed size cannot be compared", "no log states a size", claim)
+    wrong = [] if isinstance(claim, Missing) or _fits(claim.value, sizes) else [claim]
+    wrong += [row for row in _seed_claims(submission.claims.seeds) if not _fits(row.value, sizes)]
+    smallest, largest = min(total.value for total in totals), max(total.value for total in totals)
+    span = size(smallest) if smallest == largest else f"{smallest:,} to {size(largest)}"
+    values: dict[str, Value] = {"smallest_logged_bytes": smallest, "largest_logged_bytes": largest}
+    if wrong:
+        figures = listed([size(row.value) for row in wrong])
+        message = f"submission.json claims {figures}; the logs and files give {span}, no run and no mean fits."
+        return Outcome(Verdict.WARN, message, values, places(*wrong, *totals))
+    what = _which(claim.value, sizes) if isinstance(claim, Located) else "each seed's own"
+    return Outcome(
+        Verdict.PASS, f"The claimed size agrees with the logs ({what}): {span}.", values, places(claim, *totals)
+    )
+
+
+def _totals(run: SeedSize) -> tuple[Located[int], ...]:
+    """A run's size as logged and in every accounting."""
+    facts = (run.logged_total_bytes, run.shipped_bytes, run.compressed_code_bytes, run.all_helpers_bytes)
+    return tuple(fact for fact in facts if isinstance(fact, Located))
+
+
+def _seed_claims(claims: Sequence[SeedClaim]) -> list[Located[int]]:
+    return [claim.artifact_bytes for claim in claims if isinstance(claim.artifact_bytes, Located)]
+
+
+def _columns(sizes: Sequence[SeedSize]) -> list[list[int]]:
+    """For each way of counting, the runs' totals."""
+    ways = (
+        [run.logged_total_bytes for run in sizes],
+        [run.shipped_bytes for run in sizes],
+        [run.compressed_code_bytes for run in sizes],
+        [run.all_helpers_bytes for run in sizes],
+    )
+    return [[total.value for total in way if isinstance(total, Located)] for way in ways]
+
+
+def _which(claim: int, sizes: Sequence[SeedSize]) -> str:
+    """What the claim is of the logs' totals: `the largest`, `the mean` ..., or an empty string."""
+    margin = _rounding(claim)
+    for totals in filter(None, _columns(sizes)):
+        candidates = (
+            ("the largest", max(totals)),
+            ("the mean", sum(totals) / len(totals)),
+            ("the smallest", min(totals)),
+            *(("one seed's", total) for total in totals),
+        )
+        for name, value in candidates:
+            if abs(claim - value) <= margin:
+                return name if len(totals) > 1 else "the only run's"
+    return ""
+
+
+def _fits(claim: int, sizes: Sequence[SeedSize]) -> bool:
+    return bool(_which(claim, sizes))
+
+
+def _rounding(claim: int) -> int:
+    """How far a claim may be off: one byte, or one unit of its last digit when it ends in three zeros or more."""
+    digits = str(claim)
+    zeros = len(digits) - len(digits.rstrip("0"))
+    return int(10**zeros) if zeros >= 3 else 1
+
+
+@rule("PG103", "code-size-differs", family=FAMILY, status=Status.POLICY, authority="#2124; README FAQ")
+def code_size_differs(submission: Submission) -> Outcome | None:
+    """The code bytes in the logs are not those on disk.
+
+    What it checks:
+        Each claimed run's logged code size against the training script on disk and against all code files. A
+        smaller logged figure can be the compressed accounting; it is named as such, not judged.
+
+    Why it matters:
+        A log belongs to the script that wrote it. A few bytes of difference are mostly an edited comment, so this
+        warns.
+
+    Evidence:
+        The log's code-size line and the file on disk.
+
+    How to fix:
+        Ship the script that wrote the logs, byte for byte.
+    """
+    entry, every = submission.size.entry_code_bytes, submission.size.all_code_bytes
+    logged = [run.code_bytes for run in counted(submission).runs]
+    stated = [fact for fact in logged if isinstance(fact, Located)]
+    if isinstance(entry, Missing):
+        return undecided("The logged code size cannot be compared", entry.reason)
+    if not stated:
+        return undecided("The logged code size cannot be compared", reason_of(logged) or "no log was read", entry)
+    distinct = sorted({fact.value for fact in stated})
+    values: dict[str, Value] = {
+        "logged_bytes": list(distinct),
+        "script_bytes": entry.value,
+        "all_code_bytes": known(every),
+    }
+    where = places(*stated, entry)
+    different = [value for value in distinct if value not in {entry.value, known(every)}]
+    if not different:
+        return Outcome(Verdict.PASS, f"The logged code size is the one on disk, {size(distinct[0])}.", values, where)
+    figures = listed([size(value) for value in different])
+    message = f"The logs count {figures} of code; the shipped script has {size(entry.value)}"
+    if max(different) < entry.value / 2:
+        note = f"{message}: the logs count compressed code."
+        return Outcome(Verdict.PASS, f"{message}, which fits a compressed count.", values, where, notes=(note,))
+    return Outcome(Verdict.WARN, f"{message}.", values, where)
+
+
+RULES = (artifact_over_cap, size_claim_differs, code_size_differs)
