@@ -6,7 +6,7 @@ request of openai/parameter-golf.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Edition:
     """
 
     name: str
-    since: datetime.date
+    since: dt.date
     significance: str
     p_value: float
     margin_nats: float
@@ -44,7 +44,7 @@ class Edition:
 EDITIONS = (
     Edition(
         name="2026-03-18",
-        since=datetime.date(2026, 3, 18),
+        since=dt.date(2026, 3, 18),
         significance="at least 0.005 nats better than the record",
         p_value=0.01,
         margin_nats=0.005,
@@ -52,7 +52,7 @@ EDITIONS = (
     ),
     Edition(
         name="2026-04-28",
-        since=datetime.date(2026, 4, 28),
+        since=dt.date(2026, 4, 28),
         significance="one-sided Welch two-sample t-test on per-seed val_bpb against the previous accepted row",
         p_value=0.25,
         margin_nats=0.0,
@@ -61,7 +61,7 @@ EDITIONS = (
 )
 
 
-def edition_on(day: datetime.date | None) -> Edition:
+def edition_on(day: dt.date | None) -> Edition:
     """The edition in force on a day; the latest one when there is no day, the first one before any."""
     if day is None:
         return EDITIONS[-1]

@@ -16,7 +16,7 @@ T_co = TypeVar("T_co", covariant=True)
 FactsT = TypeVar("FactsT")
 
 Number: TypeAlias = int | float
-Value: TypeAlias = Number | str | bool | None | list["Value"] | dict[str, "Value"]
+Value: TypeAlias = Number | str | bool | list["Value"] | dict[str, "Value"] | None
 
 
 @dataclass(frozen=True, slots=True)
