@@ -53,6 +53,7 @@ class Ending:
     Attributes:
         exit_code: as the shell counts, negative for a signal.
         killed: why we ended it, or "".
+        overdue: True when the watcher asked for that, False when a cap was passed.
         seconds: from start to end, by our clock.
         peak_memory_bytes: largest resident memory of the whole process tree that was seen.
         survivors: processes that were still alive when the command itself had ended, and that we ended.
@@ -61,6 +62,7 @@ class Ending:
 
     exit_code: int
     killed: str
+    overdue: bool
     seconds: float
     peak_memory_bytes: int
     survivors: int

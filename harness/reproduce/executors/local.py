@@ -125,21 +125,23 @@ class LocalExecutor:
         if process.stdout is None:
             raise RuntimeError("the job was started without a pipe")
         output = _Output(process.stdout, files, run.job.caps)
-        killed, usage_bytes = "", None
-        while usage_bytes is None and not killed:
+        too_much, overdue, usage_bytes = "", "", None
+        while usage_bytes is None and not too_much and not overdue:
             output.pump(run.clock, run.watcher)
             run.tree.sample()
-            killed = output.flooded or _too_much_memory(run) or run.watcher.overdue(run.clock())
+            too_much = output.flooded or _too_much_memory(run)
+            overdue = run.watcher.overdue(run.clock())
             usage_bytes = _collect(process)
         seconds = run.clock()
-        if killed:
+        if usage_bytes is None:
             run.tree.kill()
         usage_bytes = usage_bytes or _collect_blocking(process)
         output.finish(run.clock, run.watcher)
         survivors = run.tree.kill()
         return Ending(
             exit_code=process.returncode,
-            killed=killed,
+            killed=too_much or overdue,
+            overdue=bool(overdue) and not too_much,
             seconds=seconds,
             peak_memory_bytes=max(run.tree.peak_memory_bytes, usage_bytes),
             survivors=survivors,
