@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass
 
 from harness.model import Fact, Missing
+
+NO_OWN_SPLIT = Missing("submission.json declares no validation split of its own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class ManifestClaims:
     name: Fact[str]
     author: Fact[str]
     github_id: Fact[str]
-    date: Fact[datetime.date]
+    date: Fact[dt.date]
     track: Fact[str]
     val_bpb: Fact[float]
     val_loss: Fact[float]
@@ -48,7 +50,7 @@ class ManifestClaims:
     bytes_total: Fact[int]
     bytes_code: Fact[int]
     seeds: tuple[SeedClaim, ...]
-    validation_split: Fact[DeclaredSplit] = Missing("submission.json declares no validation split of its own")
+    validation_split: Fact[DeclaredSplit] = NO_OWN_SPLIT
 
 
 @dataclass(frozen=True, slots=True)

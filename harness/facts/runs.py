@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.model import Fact, Located, Location
+from harness.model import Fact, Located, Location, Missing
+
+NO_COMPRESSED_CODE = Missing("the log prints no compressed code size")
+NO_NAMED_SEED = Missing("the file name holds no seed")
+# Logged hyperparameters that differ between honest runs of one configuration: identity, place, and machine.
+RUN_SPECIFIC_KEYS = frozenset(
+    """
+    seed run_id run_name rank local_rank is_main_process is_master device logfile log_file log_dir log_path
+    artifact_dir output_dir out_dir checkpoint_dir save_dir model_path quantized_model_path data_dir data_path
+    data_root datasets_dir dataset_dir tokenizer_path tokenizer_meta_path train_files val_files val_bytes_files
+    tokenizer_dir cache_dir work_dir hostname pid
+    """.split()  # noqa: SIM905 - one word a line would hide the list
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,23 @@ class Score:
     loss_digits: int
     eval_seconds: Fact[float]
     diagnostic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A timed piece of work outside training steps.
+
+    Attributes:
+        name: as printed.
+        seconds: its duration.
+        location: where it is printed.
+        counted: True when it is part of `Run.eval_seconds`.
+    """
+
+    name: str
+    seconds: float
+    location: Location
+    counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +87,12 @@ class Run:
         source_bytes: bytes of the embedded source.
         complete: Located(True) when the log reaches a final metric; Located(False) with a crash line; Missing.
         curve: (step, val_bpb) of the validations during training.
+        compressed_code_bytes: code size as logged after compression, where the log has it.
+        named_seed: the seed in the log's file name.
+        evaluation_only: True when the log scores an artifact and holds no training step.
+        concatenated: runs that the log holds one after another; the facts are those of the last finished one.
+        sha256: hash of the log file, to recognise a copy under another name.
+        phases: every timed phase outside training steps, in order.
     """
 
     location: Location
@@ -82,3 +117,9 @@ class Run:
     source_bytes: Fact[int]
     complete: Fact[bool]
     curve: tuple[tuple[int, float], ...]
+    compressed_code_bytes: Fact[int] = NO_COMPRESSED_CODE
+    named_seed: Fact[int] = NO_NAMED_SEED
+    evaluation_only: bool = False
+    concatenated: int = 1
+    sha256: str = ""
+    phases: tuple[Phase, ...] = ()

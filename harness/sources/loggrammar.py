@@ -58,9 +58,14 @@ _ARTIFACT = re.compile(
     rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*$", re.IGNORECASE
 )
 _SEED = re.compile(r"(?<![\w.])seed\s*[:=]\s*(\d{1,19})(?![\w.])", re.IGNORECASE)
-_PARAMS_LINE = re.compile(r"params:(\d{1,15})\b.*?\bws:(\d{1,6})\b(?:.*?\bs:(\d{1,19})\b)?")
+_PARAMS_LINE = re.compile(r"params:([\d,]{1,20})\b.*?\bws:(\d{1,6})\b(?:.*?\bs:(\d{1,19})\b)?")
 _COUNTS = (
-    ("parameters", re.compile(r"(?:model_params|params|total_params|parameters)\s*[:=]\s*([\d,_]{1,20})(?![\w.])")),
+    (
+        "parameters",
+        re.compile(
+            r"(?:(?:model_|total_)?params|parameters)\s*[:=]\s*([\d,_]{1,20})(?![\w.])|total:\s*([\d,]{1,20}) params"
+        ),
+    ),
     ("world_size", re.compile(r"(?<!\w)world_size\s*[:=]\s*(\d{1,6})(?![\w.])")),
     ("val_tokens", re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|val_loader:.*\btokens:)\s*(\d{1,15})(?![\w.])")),
     ("train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
@@ -248,15 +253,15 @@ def _counts(text: str, number: int) -> list[Event]:
     compact = _PARAMS_LINE.search(text)
     if compact:
         events: list[Event] = [
-            CountEvent(number, "parameters", int(compact[1])),
+            CountEvent(number, "parameters", _integer(compact[1])),
             CountEvent(number, "world_size", int(compact[2])),
         ]
         return [*events, SeedEvent(number, int(compact[3]))] if compact[3] else events
     found: list[Event] = []
     for name, pattern in _COUNTS:
-        match = pattern.search(text) if name != "parameters" else pattern.match(text)
+        match = pattern.search(text) if name != "parameters" else pattern.match(text.lstrip())
         if match:
-            found.append(CountEvent(number, name, _integer(match[1])))
+            found.append(CountEvent(number, name, _integer(match[match.lastindex or 1])))
     seed = _SEED.match(text.lstrip())
     return [*found, SeedEvent(number, int(seed[1]))] if seed else found
 

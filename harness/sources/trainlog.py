@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from harness.sources.logevents import ConfigEvent, Event, SeedEvent, SourceEvent, StepEvent
+from harness.sources.logevents import ConfigEvent, CountEvent, Event, SeedEvent, SourceEvent, StepEvent
 from harness.sources.loggrammar import config_pairs, is_statement, parse_line
 
 # Epoch seconds, ISO times, clock times, ranks and pids that launchers put before a line. At most one blank goes
@@ -112,6 +112,9 @@ class LineParser:
         events = parse_line(text, number, header=self._header)
         if any(isinstance(event, StepEvent) for event in events):
             self._header = False
+        elif not self._header and any(isinstance(event, (CountEvent, SeedEvent)) for event in events):
+            # Data and seed are announced again: another run follows in the same log.
+            self._header = True
         return events
 
     def _config_entry(self, text: str, number: int) -> tuple[Event, ...]:
@@ -138,7 +141,7 @@ class LineParser:
         return ()
 
     def _close(self, number: int, *, complete: bool) -> tuple[Event, ...]:
-        lines, self._source = self._source or [], None
+        lines, self._source, self._header = self._source or [], None, True
         if not complete:
             return (SourceEvent(number, self._source_first, "", 0),)
         data = normalized("\n".join(lines[: number - self._source_first]))

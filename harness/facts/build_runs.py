@@ -1,0 +1,284 @@
+"""Training logs -> runs: which numbers of a log are the run's, each at its line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from harness.facts.logfile import LogFile
+from harness.facts.runs import Phase, Run, Score
+from harness.model import Fact, Located, Location, Missing
+from harness.sources.folder import shown
+from harness.sources.logevents import (
+    ConfigEvent,
+    CountEvent,
+    CrashEvent,
+    PhaseEvent,
+    ProgressEvent,
+    ScoreEvent,
+    SeedEvent,
+    SizeEvent,
+    SourceEvent,
+    StepEvent,
+    StopEvent,
+)
+from harness.sources.scorelabels import Kind, choose, kind_of, same_value, uncommon_kinds
+
+CONFIG_VALUE_CHARACTERS = 300
+# Phases that belong to scoring although they stand outside the printed evaluation time.
+_SCORING_PHASES = frozenset({"ttt:completed"})
+_NAMED_SEED = re.compile(r"(?:seed|(?<![a-z0-9])s)[-_=]?(\d{1,10})(?!\d)", re.IGNORECASE)
+
+
+def build_runs(logs: Sequence[LogFile]) -> tuple[Run, ...]:
+    """The runs of a folder; headlines are chosen with an eye on what the other logs report."""
+    uncommon = uncommon_kinds(
+        [{kind_of(score.label) for score in log.of(ScoreEvent)} - {Kind.DIAGNOSTIC} for log in logs]
+    )
+    return tuple(_run(log, uncommon) for log in logs)
+
+
+def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
+    headline = choose(log.of(ScoreEvent), uncommon)
+    phases = _phases(log)
+    return Run(
+        location=log.at(None),
+        family=_family(log),
+        seed=_seed(log),
+        headline=Located(_score(headline, log), log.at(headline.line)) if headline else _no_headline(log),
+        scores=tuple(_score(score, log) for score in log.of(ScoreEvent)),
+        steps=_steps(log),
+        iterations=_iterations(log),
+        train_seconds=_train_seconds(log),
+        step_overshoot_seconds=_step_seconds(log),
+        eval_seconds=_eval_seconds(phases, log),
+        model_bytes=_model_bytes(log),
+        code_bytes=_size(log, "code", "the log prints no code size"),
+        total_bytes=_total_bytes(log),
+        parameters=_count(log, "parameters"),
+        world_size=_count(log, "world_size"),
+        val_tokens=_count(log, "val_tokens"),
+        train_shards=_count(log, "train_shards"),
+        config=_config(log),
+        source=_source(log),
+        source_bytes=_source_bytes(log),
+        complete=_complete(log, headline),
+        curve=tuple(
+            (e.step, e.val_bpb) for e in log.of(StepEvent) if e.val_bpb is not None and math.isfinite(e.val_bpb)
+        ),
+        compressed_code_bytes=_size(log, "compressed_code", "the log prints no compressed code size"),
+        named_seed=_named_seed(log),
+        evaluation_only=not log.of(StepEvent),
+        concatenated=log.concatenated,
+        sha256=log.sha256,
+        phases=phases,
+    )
+
+
+def _family(log: LogFile) -> str:
+    """The published grammar that the log follows most closely."""
+    steps = log.of(StepEvent)
+    if any(event.label == "budget" for event in log.of(SizeEvent)):
+        return "budget"
+    if any(event.phase in {"ttp", "tttg"} for event in log.of(ProgressEvent)):
+        return "phased"
+    if any(step.train_loss is not None and step.train_milliseconds is None for step in steps):
+        return "minutes"
+    return "step" if steps else "evaluation"
+
+
+def _score(event: ScoreEvent, log: LogFile) -> Score:
+    place = log.at(event.line)
+    twins = [e for e in log.of(ScoreEvent) if e.label.replace("_exact", "") == event.label.replace("_exact", "")]
+    timed = [twin for twin in (event, *twins) if twin.eval_milliseconds is not None and same_value(twin, event)]
+    time: Fact[float] = Missing("the log does not time this evaluation", place)
+    if timed:
+        time = Located((timed[0].eval_milliseconds or 0.0) / 1_000, log.at(timed[0].line))
+    return Score(
+        label=shown(event.label),
+        val_bpb=_finite(event.val_bpb, place),
+        val_loss=_finite(event.val_loss, place),
+        digits=event.digits,
+        loss_digits=event.loss_digits,
+        eval_seconds=time,
+        diagnostic=kind_of(event.label) == Kind.DIAGNOSTIC,
+    )
+
+
+def _finite(value: float | None, place: Location) -> Fact[float]:
+    if value is None:
+        return Missing("the line prints no such value", place)
+    return Located(value, place) if math.isfinite(value) else Missing(f"the log prints {value}", place)
+
+
+def _no_headline(log: LogFile) -> Missing:
+    last = next((step for step in reversed(log.of(StepEvent)) if step.val_bpb is not None), None)
+    if last is None:
+        return Missing("the log prints no evaluation", log.at(None))
+    return Missing(
+        f"the log prints no final evaluation, only validations during training (the last at step {last.step})",
+        log.at(last.line),
+    )
+
+
+def _seed(log: LogFile) -> Fact[int]:
+    events = log.of(SeedEvent)
+    seeds = {event.seed for event in events}
+    if len(seeds) > 1:
+        listed = ", ".join(str(seed) for seed in sorted(seeds)[:5])
+        return Missing(f"the log names several seeds ({listed})", log.at(events[0].line))
+    if events:
+        return Located(events[0].seed, log.at(events[0].line))
+    return _named_seed(log)
+
+
+def _named_seed(log: LogFile) -> Fact[int]:
+    match = _NAMED_SEED.search(log.path.rpartition("/")[2])
+    if match is None:
+        return Missing("neither the log nor its name holds a seed", log.at(None))
+    return Located(int(match[1]), log.at(None))
+
+
+def _steps(log: LogFile) -> Fact[int]:
+    stops = [stop for stop in log.of(StopEvent) if stop.step is not None]
+    steps = log.of(StepEvent)
+    if stops and stops[-1].step is not None:
+        return Located(stops[-1].step, log.at(stops[-1].line))
+    if steps:
+        last = max(steps, key=lambda event: (event.step, -event.line))
+        return Located(last.step, log.at(last.line))
+    return Missing("the log holds no training step", log.at(None))
+
+
+def _iterations(log: LogFile) -> Fact[int]:
+    for event in log.of(StepEvent):
+        if event.iterations is not None:
+            return Located(event.iterations, log.at(event.line))
+    return Missing("the log does not print the planned steps", log.at(None))
+
+
+def _train_seconds(log: LogFile) -> Fact[float]:
+    events: list[StepEvent | StopEvent] = [*log.of(StepEvent), *log.of(StopEvent)]
+    for event in sorted(events, key=lambda event: event.line, reverse=True):
+        if event.train_milliseconds is not None:
+            return Located(event.train_milliseconds / 1_000, log.at(event.line))
+    if log.of(StepEvent):
+        return Missing("the log prints the training time in tenths of a minute at best", log.at(None))
+    return Missing("the log holds no training step", log.at(None))
+
+
+def _step_seconds(log: LogFile) -> Fact[float]:
+    for event in reversed(log.of(StepEvent)):
+        if event.step_milliseconds is not None and event.step > 0:
+            return Located(event.step_milliseconds / 1_000, log.at(event.line))
+    seconds, steps = _train_seconds(log), _steps(log)
+    if isinstance(seconds, Located) and isinstance(steps, Located) and steps.value > 0:
+        return Located(seconds.value / steps.value, seconds.location)
+    return Missing("the log does not tell how long a step takes", log.at(None))
+
+
+def _phases(log: LogFile) -> tuple[Phase, ...]:
+    """Timed phases in order; a total that repeats the evaluations is kept, but not counted twice."""
+    found = [
+        Phase(
+            shown(event.label),
+            event.eval_milliseconds / 1_000,
+            log.at(event.line),
+            counted=kind_of(event.label) != Kind.DIAGNOSTIC,
+        )
+        for event in log.of(ScoreEvent)
+        if event.eval_milliseconds is not None and not _repeats(event, log)
+    ]
+    found += [
+        Phase(event.name, event.milliseconds / 1_000, log.at(event.line), counted=event.name in _SCORING_PHASES)
+        for event in log.of(PhaseEvent)
+    ]
+    return tuple(sorted(found, key=lambda phase: phase.location.line or 0))
+
+
+def _repeats(event: ScoreEvent, log: LogFile) -> bool:
+    """Whether a score only repeats the value of the line before it, with that line's time (`ttt_sliding:done`)."""
+    return event.label.endswith(":done") and any(
+        other.line > event.line and other.eval_milliseconds is not None and same_value(other, event)
+        for other in log.of(ScoreEvent)
+    )
+
+
+def _eval_seconds(phases: Sequence[Phase], log: LogFile) -> Fact[float]:
+    counted = [phase for phase in phases if phase.counted]
+    total = sum(phase.seconds for phase in counted)
+    for phase in phases:
+        if phase.name == "total_eval_time" and phase.seconds >= total:
+            return Located(phase.seconds, phase.location)
+    if counted:
+        return Located(total, counted[-1].location)
+    return Missing("the log times no scored evaluation", log.at(None))
+
+
+def _last_size(log: LogFile, kind: str) -> SizeEvent | None:
+    return next((event for event in reversed(log.of(SizeEvent)) if event.kind == kind), None)
+
+
+def _size(log: LogFile, kind: str, reason: str) -> Fact[int]:
+    event = _last_size(log, kind)
+    return Located(event.size_bytes, log.at(event.line)) if event else Missing(reason, log.at(None))
+
+
+def _model_bytes(log: LogFile) -> Fact[int]:
+    total, code = _last_size(log, "total"), _last_size(log, "code")
+    if _last_size(log, "model") is None and total is not None and total.label == "budget" and code is not None:
+        # This family prints the total and the code; the model is what remains.
+        return Located(total.size_bytes - code.size_bytes, log.at(total.line))
+    return _size(log, "model", "the log prints no size of the compressed model")
+
+
+def _total_bytes(log: LogFile) -> Fact[int]:
+    if _last_size(log, "total") is not None:
+        return _size(log, "total", "")
+    model = {event.size_bytes for event in log.of(SizeEvent) if event.kind == "model"}
+    code = {event.size_bytes for event in log.of(SizeEvent) if event.kind in {"code", "compressed_code"}}
+    for event in reversed(log.of(SizeEvent)):
+        if event.kind == "unlabelled_total" and event.size_bytes in {m + c for m in model for c in code}:
+            return Located(event.size_bytes, log.at(event.line))
+    return Missing("the log prints no total of the compressed artifact", log.at(None))
+
+
+def _count(log: LogFile, name: str) -> Fact[int]:
+    for event in reversed(log.of(CountEvent)):
+        if event.name == name:
+            return Located(event.count, log.at(event.line))
+    for setting in log.of(ConfigEvent):
+        if setting.key == name and setting.value.isdecimal():
+            return Located(int(setting.value[:18]), log.at(setting.line))
+    return Missing(f"the log does not print {name}", log.at(None))
+
+
+def _config(log: LogFile) -> dict[str, Located[str]]:
+    return {
+        event.key: Located(event.value[:CONFIG_VALUE_CHARACTERS], log.at(event.line)) for event in log.of(ConfigEvent)
+    }
+
+
+def _source(log: LogFile) -> Fact[str]:
+    for event in log.of(SourceEvent):
+        if event.sha256:
+            return Located(event.sha256, log.at(event.first_line))
+        return Missing("the embedded source is interrupted", log.at(event.line))
+    return Missing("the log does not embed its source", log.at(None))
+
+
+def _source_bytes(log: LogFile) -> Fact[int]:
+    source = _source(log)
+    if isinstance(source, Missing):
+        return source
+    return Located(log.of(SourceEvent)[0].size_bytes, source.location)
+
+
+def _complete(log: LogFile, headline: ScoreEvent | None) -> Fact[bool]:
+    if headline is not None:
+        return Located(math.isfinite(headline.val_bpb), log.at(headline.line))
+    crashes = log.of(CrashEvent)
+    if crashes:
+        return Located(value=False, location=log.at(crashes[-1].line))
+    return Missing("the log ends before a final evaluation", log.at(None))

@@ -1,0 +1,98 @@
+"""One training log, cut down to the events of its last finished run.
+
+Logs are joined: a run that was repeated, the console and the log file of the same run, an evaluation after a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from harness.model import Location
+from harness.sources.folder import decode
+from harness.sources.logevents import CountEvent, Event, ScoreEvent, SeedEvent, SourceEvent, StepEvent
+from harness.sources.scorelabels import Kind, kind_of
+from harness.sources.trainlog import parse_lines
+
+EventT = TypeVar("EventT")
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One log that holds a run, reduced to the events of its last finished run.
+
+    Attributes:
+        path: relative path.
+        events: the events of that run, in order.
+        concatenated: runs in the log.
+        sha256: hash of the file.
+    """
+
+    path: str
+    events: tuple[Event, ...]
+    concatenated: int
+    sha256: str
+
+    def of(self, kind: type[EventT]) -> list[EventT]:
+        """The events of one type."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def at(self, line: int | None) -> Location:
+        """A line of the log."""
+        return Location(self.path, line)
+
+
+def read_log(data: bytes, path: str) -> LogFile | None:
+    """Parse a log; None when it holds no run (no training step and no final score)."""
+    events = list(parse_lines(decode(data).split("\n")))
+    segments = _segments(events)
+    if not segments:
+        return None
+    chosen = next((segment for segment in reversed(segments) if _finished(segment)), segments[-1])
+    return LogFile(path, tuple(chosen), len(segments), hashlib.sha256(data).hexdigest())
+
+
+def _segments(events: Sequence[Event]) -> list[list[Event]]:
+    """The distinct runs of a log, in order; a new one starts where the seed, source or data come again after work."""
+    segments: list[list[Event]] = [[]]
+    worked = False
+    for event in events:
+        if worked and _starts_run(event):
+            segments.append([])
+            worked = False
+        segments[-1].append(event)
+        worked = worked or isinstance(event, StepEvent) or _is_final(event)
+    return _distinct(segments)
+
+
+def _starts_run(event: Event) -> bool:
+    return isinstance(event, (SourceEvent, SeedEvent)) or (
+        isinstance(event, CountEvent) and event.name in {"val_tokens", "train_shards"}
+    )
+
+
+def _distinct(segments: Sequence[list[Event]]) -> list[list[Event]]:
+    """Without a run that is printed twice (console and log file joined), and with what follows a run joined to it."""
+    kept: list[list[Event]] = []
+    seen: list[list[tuple[int, float | None]]] = []
+    for segment in segments:
+        steps = [(event.step, event.train_milliseconds) for event in segment if isinstance(event, StepEvent)]
+        if steps and steps in seen:
+            kept[seen.index(steps)] = segment
+        elif kept and not steps:
+            kept[-1].extend(segment)
+        elif steps or _finished(segment):
+            kept.append(segment)
+            seen.append(steps)
+    return kept
+
+
+def _is_final(event: Event) -> bool:
+    """A score with a loss beside it: prose that mentions a value has none."""
+    return isinstance(event, ScoreEvent) and event.val_loss is not None and kind_of(event.label) != Kind.DIAGNOSTIC
+
+
+def _finished(events: Sequence[Event]) -> bool:
+    return any(_is_final(event) for event in events)
