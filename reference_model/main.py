@@ -34,6 +34,7 @@ from reference_model.scoring import EvalResult, EvalTask
 from reference_model.settings import ConfigError
 from reference_model.storage import (
     RunError,
+    artifact_path,
     cpu_state,
     load_state,
     pack_model,
@@ -79,8 +80,18 @@ class Inputs:
         """
         data, vocab_size = config.data, config.model.vocab_size
         table = blaming("TOKENIZER_PATH", lambda: load_byte_table(data.tokenizer_path, vocab_size))
+        if (size := tokenizer_size(data.tokenizer_path)) != vocab_size:
+            raise ConfigError(f"VOCAB_SIZE: {vocab_size}, but the tokenizer has {size} tokens")
         tokens = blaming("DATA_PATH", lambda: load_validation(f"{data.data_path}/{VALIDATION_FILES}", vocab_size))
         return cls(tokens, table)
+
+
+def tokenizer_size(path: str) -> int:
+    """Tokens of a SentencePiece model."""
+    import sentencepiece
+
+    size: int = sentencepiece.SentencePieceProcessor(model_file=path).vocab_size()
+    return size
 
 
 def blaming(variable: str, read: Callable[[], Read]) -> Read:
@@ -133,14 +144,14 @@ class Run:
         if self.worker.rank == 0:
             blob = pack_model(load_state(Path(self.config.data.weights_path)), self.config)
             self._report_size(len(blob))
-            write_whole(self._artifact, blob)
+            write_whole(artifact_path(self.config), blob)
         self._wait_for_all()
 
     def score_only(self) -> None:
         """Score the artifact on disk; training data is never opened."""
         inputs, model = Inputs.load(self.config), build_model(self.config, self.worker.device)
         self._describe(inputs, model)
-        self._report_size(len(read_whole(self._artifact)))
+        self._report_size(len(read_whole(artifact_path(self.config))))
         self._score_artifact(model, inputs)
 
     def score_plain(self, model: HymbaLM, inputs: Inputs) -> tuple[float, float]:
@@ -148,10 +159,6 @@ class Run:
         plain = replace(self.config, evaluation=replace(self.config.evaluation, ttt_enabled=False))
         result = evaluate(evaluation_task(model, inputs, plain, self.worker))
         return result.val_loss, result.val_bpb
-
-    @property
-    def _artifact(self) -> Path:
-        return Path(self.config.data.artifact_path or f"final_model.int{self.config.quant.bits}.ptz")
 
     @property
     def _validates(self) -> bool:
@@ -192,10 +199,11 @@ class Run:
 
     def _score_artifact(self, model: HymbaLM, inputs: Inputs) -> None:
         """Load what is on disk and score it; the last line is the headline."""
-        model.load_state_dict(unpack_model(read_whole(self._artifact), self.config.model))
+        model.load_state_dict(unpack_model(read_whole(artifact_path(self.config)), self.config.model))
         evaluation = self.config.evaluation
         plain = replace(evaluation, ttt_enabled=False)
-        if evaluation.diagnostics or not evaluation.ttt_enabled:
+        # A second score of the same artifact costs time and says nothing new: by itself it is scored once.
+        if not evaluation.ttt_enabled or (evaluation.diagnostics and not evaluation.eval_only):
             self._score(f"final_int{self.config.quant.bits}_roundtrip", model, inputs, plain)
         if evaluation.ttt_enabled:
             self._score("legal_ttt", model, inputs, evaluation)
@@ -205,7 +213,8 @@ class Run:
         began_s = self.clock()
         result = evaluate(task, partial(self._report_chunk, began_s))
         seconds = self.clock() - began_s
-        self.log.say(*score_lines(label, (result.val_loss, result.val_bpb), evaluation_name(task), seconds))
+        mode = evaluation_name(task).replace(", ", "+").replace(" ", "_")
+        self.log.say(*score_lines(label, (result.val_loss, result.val_bpb), mode, seconds))
 
     def _report_chunk(self, began_s: float, chunk: int, chunks: int, result: EvalResult) -> None:
         self.log.say(f"  ttt_chunk [{chunk}/{chunks}] bpb={result.val_bpb:.6f} time={self.clock() - began_s:.1f}s")

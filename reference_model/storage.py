@@ -45,6 +45,11 @@ def cpu_state(model: HymbaLM) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
+def artifact_path(config: Config) -> Path:
+    """Where the artifact stands, from the working directory."""
+    return Path(config.data.artifact_path or f"final_model.int{config.quant.bits}.ptz")
+
+
 def raw_path(weights: Path) -> Path:
     """Where the last weights stand beside the averaged ones: final_model.raw.pt beside final_model.pt."""
     return weights.with_suffix(f".raw{weights.suffix}")
@@ -59,8 +64,9 @@ def state_bytes(state: Mapping[str, Tensor]) -> bytes:
 
 def load_state(path: Path) -> dict[str, Tensor]:
     """Weights that `state_bytes` made; raises RunError when there are none."""
+    content = io.BytesIO(read_whole(path))
     try:
-        state: dict[str, Tensor] = torch.load(io.BytesIO(read_whole(path)), map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError) as error:
         raise RunError(f"{path}: not saved weights ({error})") from error
     return state
