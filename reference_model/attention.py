@@ -1,7 +1,7 @@
 """Causal attention with an optional window, grouped key/value heads, rotary positions and normalized heads.
 
-Shape letters: B batch, T time, H query heads, G key/value heads, E width of a head, N blocks, Q queries of one block,
-K keys that one block can see.
+Shape letters: B batch, T time, H query heads, G key/value heads, E width of a head, Q queries of one
+block, K keys that the block can see.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def normalized_heads(x_BTHE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int = 0) -> Tensor:
     """Attend to oneself and what came before; under a window W, query q sees key k when 0 <= q - k < W.
 
-    Plain causal attention for the first W queries, where the window does not bind; blocks of queries against the keys
-    they can see after that, so that the cost per token does not grow with the length.
+    Where the window binds, queries are taken in blocks, each against the keys that some query of it sees, so that the
+    cost per token does not grow with the length. Keys and values are split once and joined per block: slicing them
+    per block would make the backward pass fill one full-length gradient for each.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
@@ -44,31 +45,23 @@ def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int
 
     """
     grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
-    head = slice(0, window or None)
-    mixed_BHTE = F.scaled_dot_product_attention(
-        q_BHTE[:, :, head], k_BGTE[:, :, head], v_BGTE[:, :, head], is_causal=True, enable_gqa=grouped
-    )
     if window == 0 or q_BHTE.shape[2] <= window:
-        return mixed_BHTE
-    return torch.cat((mixed_BHTE, blocked_attention(q_BHTE[:, :, window:], k_BGTE, v_BGTE, window)), 2)
+        return F.scaled_dot_product_attention(q_BHTE, k_BGTE, v_BGTE, is_causal=True, enable_gqa=grouped)
+    mask_QK = window_mask(window, q_BHTE.device)
+    reach = mask_QK.shape[1] // WINDOW_BLOCK_TOKENS
+    k_blocks, v_blocks = torch.split(k_BGTE, WINDOW_BLOCK_TOKENS, 2), torch.split(v_BGTE, WINDOW_BLOCK_TOKENS, 2)
+    mixed = []
+    for last, q_BHQE in enumerate(torch.split(q_BHTE, WINDOW_BLOCK_TOKENS, 2), 1):
+        first = max(0, last - reach)
+        k_BGKE, v_BGKE = (torch.cat(blocks[first:last], 2) for blocks in (k_blocks, v_blocks))
+        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * WINDOW_BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
+        mixed.append(F.scaled_dot_product_attention(q_BHQE, k_BGKE, v_BGKE, attn_mask=visible, enable_gqa=grouped))
+    return torch.cat(mixed, 2)
 
 
-def blocked_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
-    """Window attention of the queries after the first W, in blocks; keys and values include the first W tokens."""
-    batch, heads, time, width = q_BHTE.shape
-    block = min(WINDOW_BLOCK_TOKENS, time)
-    padding = (0, 0, 0, -time % block)
-    q_NBHQE = F.pad(q_BHTE, padding).unfold(2, block, block).permute(2, 0, 1, 4, 3)
-    k_NBGKE, v_NBGKE = (
-        F.pad(tensor, padding).unfold(2, window + block, block).permute(2, 0, 1, 4, 3) for tensor in (k_BGTE, v_BGTE)
-    )
-    distance_QK = window + torch.arange(block)[:, None] - torch.arange(window + block)
-    mixed = F.scaled_dot_product_attention(
-        q_NBHQE.flatten(0, 1),
-        k_NBGKE.flatten(0, 1),
-        v_NBGKE.flatten(0, 1),
-        attn_mask=((distance_QK >= 0) & (distance_QK < window)).to(q_BHTE.device),
-        enable_gqa=heads != k_BGTE.shape[1],
-    )
-    mixed_BHTE = mixed.view(-1, batch, heads, block, width).permute(1, 2, 0, 3, 4).reshape(batch, heads, -1, width)
-    return mixed_BHTE[:, :, :time]
+def window_mask(window: int, device: torch.device) -> Tensor:
+    """Which keys a block of queries sees; the keys are whole blocks that end with the queries' own."""
+    earlier = -(-(window - 1) // WINDOW_BLOCK_TOKENS) * WINDOW_BLOCK_TOKENS
+    queries_Q1 = torch.arange(earlier, earlier + WINDOW_BLOCK_TOKENS, device=device)[:, None]
+    distance_QK = queries_Q1 - torch.arange(earlier + WINDOW_BLOCK_TOKENS, device=device)
+    return (distance_QK >= 0) & (distance_QK < window)

@@ -1,0 +1,94 @@
+"""Window attention against a dense mask, rotary positions against rotations computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from reference_model.attention import causal_attention, normalized_heads, rotary_tables
+
+
+def heads(length: int, *, kv_heads: int = 2, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (
+        torch.randn(2, count, length, 4, dtype=torch.float64, generator=generator) for count in (4, kv_heads, kv_heads)
+    )
+    return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Softmax over an explicit matrix of scores; no library attention in it."""
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    distance = torch.arange(q.shape[2])[:, None] - torch.arange(q.shape[2])
+    hidden = (distance < 0) | (distance >= (window or q.shape[2]))
+    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(hidden, -math.inf)
+    return scores.softmax(-1) @ v
+
+
+@given(length=st.integers(1, 700), window=st.integers(0, 600), kv_heads=st.sampled_from([1, 2, 4]))
+def test_forward_and_backward_equal_a_dense_mask(length: int, window: int, kv_heads: int) -> None:
+    inputs = heads(length, kv_heads=kv_heads)
+    results = []
+    for attention in (causal_attention, dense):
+        mixed = attention(*inputs, window)
+        results.append((mixed, *torch.autograd.grad((mixed * mixed.detach().cos()).sum(), inputs)))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(("window", "length"), [(1, 300), (2, 257), (256, 600), (257, 600), (300, 1000)])
+def test_a_query_depends_on_the_window_and_nothing_else(window: int, length: int) -> None:
+    q, k, v = heads(length)
+    position = length - 1
+    (gradient,) = torch.autograd.grad(causal_attention(q, k, v, window)[:, :, position].sum(), v)
+    seen = (gradient.abs().sum((0, 1, 3)) > 0).nonzero().flatten().tolist()
+    assert seen == list(range(position - window + 1, position + 1))
+
+
+def test_a_window_of_one_returns_the_values() -> None:
+    q, k, v = heads(520, kv_heads=4)
+    torch.testing.assert_close(causal_attention(q, k, v, 1), v)
+
+
+def test_rotation_of_one_pair_by_hand() -> None:
+    # One head of width 2 has one frequency, 1: position t turns by t radians; the norm makes (3, 4) into (3, 4) / rms.
+    rotary = rotary_tables(3, 2, 10_000.0, torch.device("cpu"))
+    x = torch.tensor([3.0, 4.0]).expand(1, 3, 1, 2)
+    turned = normalized_heads(x, rotary)
+    rms = math.sqrt((9 + 16) / 2)
+    for t in range(3):
+        expected = [(3 * math.cos(t) - 4 * math.sin(t)) / rms, (4 * math.cos(t) + 3 * math.sin(t)) / rms]
+        assert turned[0, t, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_scores_depend_on_relative_position_only() -> None:
+    rotary = rotary_tables(64, 16, 10_000.0, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    q, k = (torch.randn(16, generator=generator).expand(1, 64, 1, 16) for _ in range(2))
+    scores = normalized_heads(q, rotary)[0, :, 0] @ normalized_heads(k, rotary)[0, :, 0].T
+    for offset in (0, 1, 7):
+        diagonal = scores.diagonal(-offset)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(scores.diagonal(0)[:32], scores.diagonal(-7)[:32], atol=1e-2)
+
+
+def test_normalized_heads_have_unit_mean_square_and_keep_their_type() -> None:
+    rotary = rotary_tables(5, 8, 10_000.0, torch.device("cpu"))
+    x = torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(2)) * 40
+    norms = normalized_heads(x, rotary).square().mean(-1)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+    assert normalized_heads(x.bfloat16(), rotary).dtype == torch.bfloat16
+
+
+def test_plain_causal_attention_is_the_library_function() -> None:
+    q, k, v = heads(50, kv_heads=4)
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(causal_attention(q, k, v, 0), expected)
+    torch.testing.assert_close(causal_attention(q, k, v, 50), expected)
