@@ -212,9 +212,9 @@ def readme_lines(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str
     yield from (
         "",
         f"Measured on {plan.hardware}, {plan.train_seconds} s of training for each seed.",
-        f"Validation: the `{split['name']}` split of the demo corpus, each of its {split['tokens']} targets scored once,",
-        f"before any update that used it; they stand for {split['bytes']} bytes. This is no challenge split: the numbers",
-        "compare with nothing on the leaderboard.",
+        f"Validation: the `{split['name']}` split of the demo corpus ({split['tokens']} targets, {split['bytes']} "
+        "bytes), each target scored once, before any update that used it.",
+        "This is no challenge split: the numbers compare with nothing on the leaderboard.",
         "",
         "## Run it",
         "```",
