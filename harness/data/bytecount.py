@@ -72,26 +72,31 @@ class ByteTable:
             HarnessError: an id outside the table, with its position.
         """
         total = 0
-        before_is_boundary = True if previous is None else bool(self.boundary[previous])
+        after_boundary = True if previous is None else bool(self.boundary[previous])
         for k, part in enumerate(chunks(tokens)):
-            self._check(part, k * CHUNK_TOKENS)
-            ends_word_gap = np.empty(part.size, dtype=np.bool_)
-            ends_word_gap[0] = before_is_boundary
-            boundary = self.boundary[part]
-            ends_word_gap[1:] = boundary[:-1]
-            spaces = np.count_nonzero(self.leading[part] & ~ends_word_gap)
-            total += int(self.base[part].sum(dtype=np.int64)) + int(spaces)
-            before_is_boundary = bool(boundary[-1])
+            histogram = np.bincount(part, minlength=self.vocab_size)
+            if histogram.size > self.vocab_size:
+                raise self._unknown_token(part, k * CHUNK_TOKENS)
+            total += int(histogram @ self.base) + int(histogram @ self.leading)
+            total -= self._spaces_after_boundaries(part, histogram)
+            total -= int(after_boundary and self.leading[part[0]])
+            after_boundary = bool(self.boundary[part[-1]])
             if progress is not None:
                 progress(part.size)
         return total
 
-    def _check(self, part: Tokens, offset: int) -> None:
-        if int(part.max()) >= self.vocab_size:
-            index = int(np.argmax(part >= self.vocab_size))
-            raise HarnessError(
-                f"token {offset + index:,} is {int(part[index])}: the tokenizer has the ids 0 to {self.vocab_size - 1}"
-            )
+    def _spaces_after_boundaries(self, part: Tokens, histogram: NDArray[np.intp]) -> int:
+        """Leading spaces that do not count because a boundary of the same chunk stands before them; they are few."""
+        boundaries = np.flatnonzero(self.boundary)
+        places = [np.flatnonzero(part == token) + 1 for token in boundaries[histogram[boundaries] > 0]]
+        followers = [part[place[place < part.size]] for place in places]
+        return sum(int(np.count_nonzero(self.leading[follower])) for follower in followers)
+
+    def _unknown_token(self, part: Tokens, offset: int) -> HarnessError:
+        index = int(np.argmax(part >= self.vocab_size))
+        return HarnessError(
+            f"token {int(part[index])} at position {offset + index:,}: expected ids from 0 to {self.vocab_size - 1}"
+        )
 
 
 def _base_bytes(piece: Piece) -> int:

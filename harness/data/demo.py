@@ -121,9 +121,18 @@ def check(output: Path, plan: Plan | None = None) -> list[str]:
     plan = demo_plan() if plan is None else plan
     if not (output / MANIFEST_NAME).is_file():
         return [f"{output}: no {MANIFEST_NAME} in it: not a corpus"]
-    expected = plan.expected or read_manifest(output)
-    extra = [name for name in files_below(output) if name not in expected.files and name != MANIFEST_NAME]
-    return differences(output, expected.files) + [f"{output / name}: unexpected file" for name in extra]
+    found = read_manifest(output)
+    expected = plan.expected or found
+    problems = differences(output, expected.files)
+    problems += [f"{output / name}: unexpected file" for name in unexpected_files(output, expected)]
+    if found.files != expected.files and not problems:
+        problems.append(f"{output / MANIFEST_NAME}: lists other sizes, hashes or counts than the pinned manifest")
+    return problems
+
+
+def unexpected_files(output: Path, expected: Manifest) -> list[str]:
+    """POSIX paths of the files in a corpus that its manifest does not list."""
+    return [name for name in files_below(output) if name not in expected.files and name != MANIFEST_NAME]
 
 
 def read_manifest(output: Path) -> Manifest:

@@ -22,7 +22,6 @@ from harness.sources.shards import Tokens
 MODEL_CAP_BYTES = 1 << 24  # the largest published model has 8,192 pieces and fewer than 400,000 bytes
 NORMALIZATION = "nmt_nfkc"
 PURE_BYTE_OFFSET = 4  # ids below it are pad, BOS, EOS and unknown; the rest are the 256 bytes
-DECODE_BATCH = 4096
 # The number of threads is written into the model, so it is fixed; one is what the documents are few enough for.
 TRAINING_THREADS = 1
 
