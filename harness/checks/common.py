@@ -13,6 +13,7 @@ from harness.facts.submission import Submission
 from harness.model import Fact, Located, Location, Missing, Outcome, Value, Verdict
 
 T = TypeVar("T")
+COARSEST_CLAIM = 1e-3
 
 
 def known(fact: Fact[T]) -> T | None:
@@ -47,12 +48,20 @@ def unit_of(value: float) -> float:
     return float(Decimal(1).scaleb(min(int(exponent), 0)))
 
 
-def agree(first: float, second: float, *units: float) -> bool:
+def claim_unit(value: float) -> float:
+    """One unit of the last digit of a claimed score or deviation, at most a thousandth.
+
+    JSON and tables drop trailing zeros, so 1.2 may have been 1.2000: without the bound it would match anything.
+    """
+    return min(unit_of(value), COARSEST_CLAIM)
+
+
+def agree(first: float, second: float, unit: float) -> bool:
     """Whether two printed numbers can be the same: they differ by at most one unit of the coarser one's last digit.
 
     One unit, not half of it, because people truncate as often as they round.
     """
-    return abs(first - second) <= max(unit_of(first), unit_of(second), *units) * (1 + 1e-9)
+    return abs(first - second) <= unit * (1 + 1e-6)
 
 
 def bpb(value: float) -> str:

@@ -10,6 +10,7 @@ from harness.checks.common import (
     Counted,
     agree,
     bpb,
+    claim_unit,
     claimed_seeds,
     counted,
     headline_bpb,
@@ -20,6 +21,7 @@ from harness.checks.common import (
     reason_of,
     seed_name,
     undecided,
+    unit_of,
 )
 from harness.facts.claims import SeedClaim
 from harness.facts.runs import Run
@@ -37,6 +39,10 @@ class Candidate:
     value: float
     unit: float
     locations: tuple[Location, ...]
+
+    def repeated_by(self, claim: float) -> bool:
+        """Whether a claim is this value, within the digits of both."""
+        return agree(claim, self.value, max(self.unit, claim_unit(claim)))
 
 
 def headline_candidates(chosen: Counted, every: Sequence[Run]) -> Iterator[Candidate]:
@@ -89,7 +95,7 @@ def claim_not_in_logs(submission: Submission) -> Outcome | None:
         reasons = reason_of(run.headline for run in submission.runs) or "no training log was read"
         return undecided(f"The claim of {bpb(claim.value)} cannot be compared with the logs", reasons, claim)
     for candidate in candidates:
-        if agree(claim.value, candidate.value, candidate.unit):
+        if candidate.repeated_by(claim.value):
             message = f"The claim of {bpb(claim.value)} is {candidate.what}, {bpb(candidate.value)}."
             return Outcome(
                 Verdict.PASS, message, _values(claim.value, candidate), (claim.location, *candidate.locations)
@@ -103,7 +109,7 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
     others = list(other_candidates(submission.runs))
     subject = f"The claim of {bpb(claim.value)} is no log's final score"
     for other in others:
-        if agree(claim.value, other.value, other.unit):
+        if other.repeated_by(claim.value):
             message = f"{subject}, the nearest being {bpb(nearest.value)} ({nearest.what}); it is {other.what}."
             return Outcome(Verdict.WARN, message, _values(claim.value, other), (claim.location, *other.locations))
     absent = sorted(_claimed(submission) - {known(run.seed) for run in submission.runs})
@@ -118,7 +124,7 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
         return undecided(f"{subject}, the nearest being {bpb(nearest.value)} ({nearest.what})", why, *where)
     lowest = min(candidate.value for candidate in (*candidates, *others))
     message = f"{subject} and no mean of them; the nearest is {bpb(nearest.value)} ({nearest.what})"
-    if claim.value < lowest:
+    if claim.value < lowest - unit_of(claim.value):  # not even rounded so
         message = f"{message}, and every score in every log is higher, {bpb(lowest)} or more."
         return Outcome(Verdict.FAIL, message, _values(claim.value, nearest), where)
     return Outcome(Verdict.WARN, f"{message}.", _values(claim.value, nearest), where)
@@ -156,7 +162,7 @@ def readme_differs_from_claim(submission: Submission) -> Outcome | None:
         return undecided("The README cannot be compared with the claim", reason_of((claim, readme)), claim, readme)
     values: dict[str, Value] = {"claimed_bpb": claim.value, "readme_bpb": readme.value}
     where = places(claim, readme)
-    if agree(claim.value, readme.value):
+    if agree(claim.value, readme.value, max(claim_unit(claim.value), claim_unit(readme.value))):
         return Outcome(Verdict.PASS, f"The README and submission.json both claim {bpb(claim.value)}.", values, where)
     message = f"submission.json claims {bpb(claim.value)}, the README {bpb(readme.value)}."
     return Outcome(Verdict.WARN, message, values, where)
@@ -212,7 +218,7 @@ def _in_log(claim: SeedClaim, run: Run) -> bool:
     headline = headline_bpb(run)
     found = [(headline.value, printed_unit(run))] if headline is not None else []
     found += [(score.value, 10.0**-digits) for score, digits in _scores(run)]
-    return value is not None and any(agree(value, logged, unit) for logged, unit in found)
+    return value is not None and any(agree(value, logged, max(unit, claim_unit(value))) for logged, unit in found)
 
 
 def _scores(run: Run) -> list[tuple[Located[float], int]]:

@@ -5,12 +5,11 @@ The tests of a record claim against the previous record need that record's seeds
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 
 from harness.checks.budget import track
-from harness.checks.common import agree, bpb, counted, headline_bpb, known, places, printed_unit, undecided, unit_of
+from harness.checks.common import agree, bpb, claim_unit, counted, headline_bpb, known, places, printed_unit, undecided
 from harness.facts.claims import SeedClaim
 from harness.facts.submission import Submission
 from harness.model import Located, Missing, Outcome, Status, Value, Verdict, rule
@@ -24,12 +23,12 @@ def seed_values(submission: Submission) -> tuple[str, tuple[Located[float], ...]
 
     Returns:
         Where they come from (`submission.json`, `README`, `logs`, or empty when there are none), the values, and
-        one unit of their coarsest last digit.
+        one unit of their last digit (the finest, since tables drop trailing zeros).
     """
     for source, claims in (("submission.json", submission.claims.seeds), ("README", submission.readme.seeds)):
         values = _stated(claims)
         if len(values) > 1:
-            return source, values, max(unit_of(value.value) for value in values)
+            return source, values, min(claim_unit(value.value) for value in values)
     runs = counted(submission).runs
     logged = tuple(score for run in runs if (score := headline_bpb(run)) is not None)
     if not logged:
@@ -73,6 +72,7 @@ def mean_differs(submission: Submission) -> Outcome | None:
     numbers: dict[str, Value] = {"claimed_bpb": claim.value, "mean_bpb": round(mean, 10), "seed_count": len(values)}
     where = places(claim, *values)
     subject = f"The mean of {len(values)} seeds ({source}) is {bpb(mean)}"
+    unit = max(unit, claim_unit(claim.value))
     if agree(claim.value, mean, unit):
         return Outcome(Verdict.PASS, f"{subject}, as claimed.", numbers, where)
     ranked = sorted(value.value for value in values)
@@ -116,13 +116,14 @@ def deviation_differs(submission: Submission) -> Outcome | None:
         "population_deviation_bpb": round(population, 10),
         "seed_count": len(values),
     }
-    # Rounding each of n values by half a unit moves the deviation by no more than that, times sqrt(n / (n - 1)).
-    slack = 0.5 * unit * math.sqrt(len(values) / (len(values) - 1)) if unit > unit_of(claim.value) else 0.0
+    # Rounding each value by half a unit moves the deviation by less than a unit.
+    unit = max(unit, claim_unit(claim.value))
     where = places(claim, *values)
-    for name, value in (("sample (n - 1)", sample), ("population (n)", population)):
-        if agree(claim.value, value, slack):
-            message = f"{bpb(claim.value)} is the {name} deviation of {len(values)} seeds ({source})."
-            return Outcome(Verdict.PASS, message, shown, where)
+    named = ((sample, "sample (n - 1)"), (population, "population (n)"))
+    value, name = min(named, key=lambda pair: abs(pair[0] - claim.value))
+    if agree(claim.value, value, unit):
+        message = f"{bpb(claim.value)} is the {name} deviation of {len(values)} seeds ({source})."
+        return Outcome(Verdict.PASS, message, shown, where)
     message = (
         f"The claimed deviation is {bpb(claim.value)}; {len(values)} seeds ({source}) give "
         f"{bpb(sample)} (n - 1) or {bpb(population)} (n)."

@@ -180,18 +180,17 @@ def _columns(sizes: Sequence[SeedSize]) -> list[list[int]]:
 
 def _which(claim: int, sizes: Sequence[SeedSize]) -> str:
     """What the claim is of the logs' totals: `the largest`, `the mean` ..., or an empty string."""
-    margin = _rounding(claim)
-    for totals in filter(None, _columns(sizes)):
-        candidates = (
-            ("the largest", max(totals)),
-            ("the mean", sum(totals) / len(totals)),
-            ("the smallest", min(totals)),
-            *(("one seed's", total) for total in totals),
-        )
-        for name, value in candidates:
-            if abs(claim - value) <= margin:
-                return name if len(totals) > 1 else "the only run's"
-    return ""
+    named = [pair for totals in filter(None, _columns(sizes)) for pair in _named(totals)]
+    near = [(abs(claim - value), name) for name, value in named if abs(claim - value) <= _rounding(claim)]
+    return min(near, key=lambda pair: pair[0])[1] if near else ""
+
+
+def _named(totals: Sequence[int]) -> list[tuple[str, float]]:
+    """What a claim may repeat of one way of counting, with its name."""
+    if len(totals) == 1:
+        return [("the only run's", totals[0])]
+    few = [("the largest", max(totals)), ("the mean", sum(totals) / len(totals)), ("the smallest", min(totals))]
+    return [*few, *(("one seed's", total) for total in totals)]
 
 
 def _fits(claim: int, sizes: Sequence[SeedSize]) -> bool:

@@ -1,0 +1,105 @@
+"""Comparing printed numbers, and choosing the runs that a claim is about."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.checks import RULES, common
+from harness.checks.common import agree, claim_unit, counted, distinct, known, unit_of
+from harness.model import Fact, Missing, Status, Verdict
+from tests import factories
+from tests.factories import UNSTATED, at
+
+
+@pytest.mark.parametrize(
+    ("value", "unit"), [(1.0611, 1e-4), (1.06, 1e-2), (3.0, 1.0), (0.00043, 1e-5), (1e-7, 1e-7), (16_000_000, 1.0)]
+)
+def test_a_number_shows_its_last_digit(value: float, unit: float) -> None:
+    assert unit_of(value) == pytest.approx(unit)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (1.1233, 1.12328045, True),  # rounded
+        (1.1233, 1.12339, True),  # truncated
+        (1.1233, 1.1231, False),
+        (1.1233, 1.1235, False),
+        (1.12328045, 1.12328045, True),
+        (1.12328045, 1.12328061, False),
+    ],
+)
+def test_printed_numbers_agree_within_the_coarser_digits(first: float, second: float, same: bool) -> None:  # noqa: FBT001 - a column of the table
+    unit = max(unit_of(first), 1e-8)
+    assert agree(first, second, unit) is same
+    assert agree(second, first, unit) is same
+
+
+@given(st.floats(0.5, 3.0), st.integers(1, 8))
+def test_rounding_a_number_never_makes_it_disagree(value: float, digits: int) -> None:
+    assert agree(round(value, digits), value, 10.0**-digits)
+
+
+def test_a_claim_without_decimals_does_not_match_everything() -> None:
+    assert claim_unit(1.2) == 1e-3
+    assert claim_unit(1.2001) == pytest.approx(1e-4)
+
+
+def test_a_copy_of_a_log_counts_once() -> None:
+    first = factories.run(1)
+    copy = dataclasses.replace(first, location=dataclasses.replace(first.location, path="train.log"))
+    assert distinct([first, copy, factories.run(2)]) == (first, factories.run(2))
+
+
+def test_coarse_scores_never_make_two_runs_one() -> None:
+    coarse = at(factories.score(1.2, digits=4), "a.log", 9)
+    one, two = (factories.run(1, path=path, headline=coarse) for path in ("a.log", "b.log"))
+    assert distinct([one, two]) == (one, two)
+
+
+def test_claimed_seeds_choose_the_runs() -> None:
+    submission = factories.submission(claims=factories.manifest(seeds=(1, 3)))
+    assert [known(run.seed) for run in counted(submission).runs] == [1, 3]
+    assert counted(submission).basis == "submission.json"
+
+
+def test_the_readme_chooses_when_the_manifest_names_no_seed() -> None:
+    chosen = counted(factories.submission(claims=factories.manifest(seeds=())))
+    assert (len(chosen.runs), chosen.basis) == (3, "README")
+
+
+def test_without_any_claimed_seed_every_log_counts_and_nobody_says_so() -> None:
+    silent = dataclasses.replace(factories.submission().readme, seeds=())
+    chosen = counted(factories.submission(claims=factories.manifest(seeds=()), readme=silent))
+    assert (len(chosen.runs), chosen.basis) == (3, "")
+
+
+def test_long_lists_are_cut() -> None:
+    assert common.listed([1, 2, 3], limit=2) == "1, 2 and 1 more"
+    assert common.listed([]) == ""
+
+
+def test_missing_facts_give_their_reasons_once() -> None:
+    facts: list[Fact[int]] = [UNSTATED, at(1), UNSTATED, Missing("unreadable")]
+    assert common.reason_of(facts) == "not stated; unreadable"
+
+
+def test_every_rule_has_its_own_code_and_name() -> None:
+    assert len({rule.code for rule in RULES}) == len(RULES) == len({rule.name for rule in RULES})
+    assert all(rule.code[2] == factories.FAMILY_DIGITS[rule.family] for rule in RULES)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.needs == "audit"], ids=lambda rule: rule.name)
+def test_an_ordinary_submission_passes_and_an_empty_one_never_passes_by_accident(rule: factories.AnyRule) -> None:
+    ordinary = rule.check(factories.submission())
+    assert ordinary is not None
+    assert ordinary.verdict is Verdict.PASS, ordinary.message
+    empty = rule.check(factories.blank())
+    if empty is not None and empty.verdict is not Verdict.PASS:
+        assert empty.verdict is Verdict.UNDECIDED or rule.status is Status.SETTLED
+    if rule.family != "package":
+        assert empty is None or empty.verdict is Verdict.UNDECIDED

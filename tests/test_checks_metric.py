@@ -1,0 +1,197 @@
+"""Family metric: the claim, the logs, the README, and the fingerprint of what was counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.challenge import VALIDATION_SPLITS
+from harness.checks import fingerprint, metric
+from harness.facts.claims import DeclaredSplit
+from harness.facts.runs import Run
+from harness.model import Missing, Outcome, Verdict
+from tests import factories
+from tests.factories import UNSTATED, at
+
+
+def claimed(bits: float, runs: tuple[Run, ...] | None = None, seeds: tuple[int, ...] = (1, 2, 3)) -> Outcome:
+    claims = factories.manifest(seeds=seeds, val_bpb=at(bits, pointer="/val_bpb"))
+    runs = tuple(factories.run(seed) for seed in (1, 2, 3)) if runs is None else runs
+    outcome = metric.claim_not_in_logs.check(factories.submission(claims=claims, runs=runs))
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("bits", "what"),
+    [(1.203, "the mean of 3 claimed runs"), (1.20300001, "the mean"), (1.20600001, "seed 3"), (1.20600002, "seed 3")],
+)
+def test_a_claim_may_be_the_mean_or_one_seed(bits: float, what: str) -> None:
+    outcome = claimed(bits)
+    assert outcome.verdict is Verdict.PASS
+    assert what in outcome.message
+
+
+def test_a_claim_below_every_score_fails() -> None:
+    outcome = claimed(1.1234)
+    assert outcome.verdict is Verdict.FAIL
+    assert outcome.values["difference_bpb"] == pytest.approx(1.1234 - 1.2)
+    assert [str(place) for place in outcome.locations] == ["submission.json#/val_bpb", "train_seed1.log:90"]
+
+
+def test_a_claim_above_the_scores_only_warns() -> None:
+    assert claimed(1.3456).verdict is Verdict.WARN
+
+
+def test_a_claim_that_is_a_diagnostic_says_so() -> None:
+    diagnostic = factories.score(1.1234, label="pre_quantization", diagnostic=True)
+    run = factories.run(1, scores=(factories.score(1.2), diagnostic))
+    outcome = claimed(1.1234, (run,), seeds=(1,))
+    assert outcome.verdict is Verdict.WARN
+    assert "the diagnostic `pre_quantization` of seed 1" in outcome.message
+
+
+@pytest.mark.parametrize(
+    "runs", [(factories.run(1),), (factories.run(1), factories.run(2), factories.run(3, headline=UNSTATED))]
+)
+def test_absent_or_unread_logs_leave_a_low_claim_undecided(runs: tuple[Run, ...]) -> None:
+    assert claimed(1.1234, runs).verdict is Verdict.UNDECIDED
+
+
+def test_no_claim_or_no_score_is_undecided() -> None:
+    assert claimed(1.2, ()).verdict is Verdict.UNDECIDED
+    claims = factories.manifest(val_bpb=Missing("submission.json states no val_bpb"))
+    outcome = metric.claim_not_in_logs.check(factories.submission(claims=claims))
+    assert outcome is not None
+    assert "states no val_bpb" in outcome.message
+
+
+def readme(bits: float | None) -> Outcome:
+    claims = dataclasses.replace(factories.submission().readme, val_bpb=factories.fact(bits, "README.md", 3))
+    outcome = metric.readme_differs_from_claim.check(factories.submission(readme=claims))
+    assert outcome is not None
+    return outcome
+
+
+def test_the_readme_repeats_the_claim_in_its_own_digits() -> None:
+    assert readme(1.203).verdict is Verdict.PASS
+    assert readme(1.2031).verdict is Verdict.PASS  # 1.203 is 1.2031 truncated
+    assert readme(1.2051).verdict is Verdict.WARN
+    assert readme(None).verdict is Verdict.UNDECIDED
+
+
+def test_a_seed_row_that_is_not_in_its_log_is_named() -> None:
+    rows = (factories.claim(1), factories.claim(2, 1.1999))
+    claims = factories.manifest_with(factories.manifest(), *rows)
+    outcome = metric.seed_claim_not_in_logs.check(factories.submission(claims=claims))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.WARN
+    assert (
+        "seed 2 claims 1.1999 BPB at submission.json#/seed_results/2/val_bpb, logged 1.20300001 BPB" in outcome.message
+    )
+
+
+def test_seed_rows_without_a_log_are_left_to_another_rule() -> None:
+    outcome = metric.seed_claim_not_in_logs.check(factories.submission(runs=(factories.run(9),)))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
+    nothing = factories.submission(
+        claims=factories.manifest(seeds=()), readme=dataclasses.replace(factories.submission().readme, seeds=())
+    )
+    assert metric.seed_claim_not_in_logs.check(nothing) is None
+
+
+def scored(loss: float, bits: float, digits: int = 8, **changes: Any) -> Run:
+    headline = factories.score(bits, loss, digits=digits, loss_digits=digits)
+    return factories.run(1, headline=at(headline, "train_seed1.log", 90), **changes)
+
+
+def bytes_per_token(*runs: Run, **changes: Any) -> Outcome:
+    outcome = fingerprint.unknown_bytes_per_token.check(factories.submission(runs=runs, **changes))
+    assert outcome is not None
+    return outcome
+
+
+def test_the_naive_baseline_was_scored_on_the_first_export() -> None:
+    # The published final line of the baseline: val_loss:2.07269931 val_bpb:1.22436570.
+    outcome = bytes_per_token(scored(2.07269931, 1.22436570))
+    assert outcome.verdict is Verdict.PASS
+    assert "sp1024 (first export)" in outcome.message
+
+
+@pytest.mark.parametrize("split", VALIDATION_SPLITS, ids=lambda split: split.name)
+@given(loss=st.floats(0.8, 4.0), digits=st.integers(5, 8))
+def test_every_split_is_recognised_from_its_own_digits(split: Any, loss: float, digits: int) -> None:
+    loss = round(loss, digits)
+    for constant in split.bytes_per_token:
+        run = scored(loss, round(loss / math.log(2) / constant, digits), digits)
+        assert split.name in bytes_per_token(run).message
+
+
+def test_two_splits_that_both_fit_are_both_named() -> None:
+    outcome = bytes_per_token(scored(2.03, 1.20, digits=2, config={}))
+    assert outcome.verdict is Verdict.PASS
+    assert "sp1024 or sp1024 (first export)" in outcome.message
+
+
+def test_a_known_miscount_is_named_with_its_source() -> None:
+    outcome = bytes_per_token(scored(2.8, 2.8 / math.log(2) / 4.3495))
+    assert outcome.verdict is Verdict.WARN
+    assert "leading spaces counted twice" in outcome.message
+
+
+def test_a_number_of_no_split_warns_and_a_missing_one_is_undecided() -> None:
+    assert bytes_per_token(scored(2.8, 2.8 / math.log(2) / 5.0)).verdict is Verdict.WARN
+    headline = at(factories.score(1.2, val_loss=Missing("the line states no loss")), "a.log", 9)
+    outcome = bytes_per_token(factories.run(1, headline=headline))
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert "the line states no loss" in outcome.message
+
+
+def test_infinite_and_zero_scores_are_undecided_not_a_crash() -> None:
+    for loss, bits in ((math.inf, 1.2), (2.0, 0.0), (math.nan, math.nan)):
+        assert bytes_per_token(scored(loss, bits)).verdict is Verdict.UNDECIDED
+
+
+def test_a_declared_split_is_compared_with_its_declaration_and_noted() -> None:
+    split = DeclaredSplit("demo_sp1024", 47_000, 131_600)  # 2.8 bytes per token
+    claims = factories.manifest(validation_split=at(split, pointer="/validation_split"))
+    right = bytes_per_token(scored(3.3, 3.3 / math.log(2) / 2.8), claims=claims)
+    assert right.verdict is Verdict.PASS
+    assert "not a challenge split" in right.notes[0]
+    wrong = bytes_per_token(scored(3.3, 3.3 / math.log(2) / 2.9), claims=claims)
+    assert wrong.verdict is Verdict.WARN
+
+
+@pytest.mark.parametrize(
+    ("tokens", "verdict"),
+    [
+        (62_021_632, Verdict.PASS),
+        (62_021_846, Verdict.PASS),
+        (61_997_056, Verdict.PASS),  # whole sequences of 32,768
+        (61_800_000, Verdict.WARN),
+        (63_779_840, Verdict.WARN),
+        (1_000_000, Verdict.FAIL),
+        (None, Verdict.UNDECIDED),
+    ],
+)
+def test_validation_tokens(tokens: int | None, verdict: Verdict) -> None:
+    run = factories.run(1, val_tokens=factories.fact(tokens, "a.log", 8))
+    outcome = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+
+
+def test_tokens_of_an_unknown_split_are_undecided_and_of_a_declared_one_compared() -> None:
+    run = scored(2.8, 2.8 / math.log(2) / 5.0, val_tokens=at(47_000, "a.log", 8))
+    unknown = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
+    claims = factories.manifest(validation_split=at(DeclaredSplit("demo", 47_000, 131_600)))
+    declared = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,), claims=claims))
+    assert unknown is not None
+    assert declared is not None
+    assert (unknown.verdict, declared.verdict) == (Verdict.UNDECIDED, Verdict.PASS)

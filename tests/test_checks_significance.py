@@ -1,0 +1,108 @@
+"""Family significance: mean and deviation by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.checks import significance as checks
+from harness.model import Outcome, Verdict
+from tests import factories
+from tests.factories import UNSTATED, at
+
+
+def mean(bits: float) -> Outcome:
+    claims = factories.manifest(val_bpb=at(bits, pointer="/val_bpb"))
+    outcome = checks.mean_differs.check(factories.submission(claims=claims))
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("bits", "verdict", "words"),
+    [
+        (1.203, Verdict.PASS, "as claimed"),
+        (1.2035, Verdict.WARN, "the claim is 1.2035 BPB"),
+        (1.20600001, Verdict.WARN, "one seed's value"),
+        (1.20000001, Verdict.WARN, "the best seed's value"),
+        (1.2345, Verdict.WARN, "the claim is 1.2345 BPB"),
+    ],
+)
+def test_the_mean_of_1_2_and_1_203_and_1_206_is_1_203(bits: float, verdict: Verdict, words: str) -> None:
+    outcome = mean(bits)
+    assert outcome.verdict is verdict
+    assert words in outcome.message
+    assert outcome.values["mean_bpb"] == pytest.approx(1.203)
+
+
+def test_a_single_seed_has_no_mean() -> None:
+    single = factories.submission(
+        claims=factories.manifest(seeds=()),
+        readme=dataclasses.replace(factories.submission().readme, seeds=()),
+        runs=(factories.run(1),),
+    )
+    assert checks.mean_differs.check(single) is None
+    outcome = checks.deviation_differs.check(single)
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
+
+
+def deviation(claimed: float) -> Outcome:
+    claims = factories.manifest(val_bpb_std=at(claimed, pointer="/val_bpb_std"))
+    outcome = checks.deviation_differs.check(factories.submission(claims=claims))
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("claimed", "verdict", "words"),
+    [
+        (0.003, Verdict.PASS, "sample (n - 1)"),
+        (0.00244949, Verdict.PASS, "population (n)"),  # 0.003 * sqrt(2 / 3)
+        (0.00245, Verdict.PASS, "population (n)"),
+        (0.0017, Verdict.WARN, "0.003 BPB (n - 1) or 0.00244949 BPB (n)"),
+    ],
+)
+def test_either_deviation_is_accepted_and_named(claimed: float, verdict: Verdict, words: str) -> None:
+    outcome = deviation(claimed)
+    assert outcome.verdict is verdict
+    assert words in outcome.message
+
+
+def test_the_golden_deviations_of_a_published_row() -> None:
+    # Three published seeds of #1855 and the deviation that its table states, 0.0009 (population) and 0.0011 (sample).
+    rows = [factories.claim(seed, bits) for seed, bits in ((1, 1.05989454), (2, 1.06124613), (3, 1.06208695))]
+    for claimed, name in ((0.0009, "population"), (0.0011, "sample")):
+        claims = factories.manifest_with(factories.manifest(val_bpb_std=at(claimed)), *rows)
+        outcome = checks.deviation_differs.check(factories.submission(claims=claims))
+        assert outcome is not None
+        assert outcome.verdict is Verdict.PASS
+        assert name in outcome.message
+
+
+def test_no_claimed_deviation_means_nothing_to_check() -> None:
+    assert checks.deviation_differs.check(factories.submission(claims=factories.manifest(val_bpb_std=UNSTATED))) is None
+
+
+@pytest.mark.parametrize(
+    ("seeds", "verdict"),
+    [
+        ((1, 2, 3), Verdict.PASS),
+        ((1, 2), Verdict.WARN),
+        ((1,), Verdict.WARN),
+        ((None, 1, 2), Verdict.UNDECIDED),
+    ],
+)
+def test_three_seeds_are_usual(seeds: tuple[int | None, ...], verdict: Verdict) -> None:
+    runs = tuple(factories.run(seed, path=f"log{place}") for place, seed in enumerate(seeds))
+    silent = factories.manifest(seeds=())
+    readme = dataclasses.replace(factories.submission().readme, seeds=())
+    outcome = checks.few_seeds.check(factories.submission(claims=silent, readme=readme, runs=runs))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+
+
+def test_non_record_submissions_need_no_three_seeds() -> None:
+    claims = factories.manifest(track=at("non-record-16mb"))
+    assert checks.few_seeds.check(factories.submission(claims=claims)) is None
