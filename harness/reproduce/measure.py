@@ -1,18 +1,15 @@
-"""What a finished log says: the score that counts, and the sizes."""
+"""What a finished log says: the score that counts, and the sizes; read as anybody's log is read."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from harness.sources.logevents import Event, ScoreEvent, SizeEvent, StepEvent
-from harness.sources.trainlog import parse_lines
-
-TOTAL_KINDS: Final = ("total", "unlabelled_total")
-_DIAGNOSTIC = re.compile(r"diagnostic|pre[-_ ]?(?:quant|ttt)|float", re.IGNORECASE)
+from harness.facts.build_runs import build_runs
+from harness.facts.logfile import read_log
+from harness.model import Fact, Located
+from harness.sources.logevents import ScoreEvent
+from harness.sources.scorelabels import choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +17,7 @@ class Measured:
     """What one log states.
 
     Attributes:
-        val_bpb: bits per byte of the last final score, possibly NaN; None where there is none.
+        val_bpb: bits per byte of the headline, possibly NaN; None where there is none.
         val_loss: nats per token beside it.
         label: its label.
         line: its line, 0 where there is none.
@@ -36,36 +33,18 @@ class Measured:
     total_bytes: int | None = None
 
 
-def read(log: Path) -> Measured:
-    """Read a log that a job wrote (bounded already by its caps)."""
-    with log.open(encoding="utf-8", errors="replace", newline="\n") as lines:
-        return of_events(parse_lines(lines))
-
-
-def of_events(events: Iterable[Event]) -> Measured:
-    """The last score after the last training step that is no diagnostic, and the last sizes."""
-    score: ScoreEvent | None = None
-    model: int | None = None
-    total: int | None = None
-    for event in events:
-        match event:
-            case StepEvent():
-                score = None
-            case ScoreEvent(label=label) if not _DIAGNOSTIC.search(label):
-                score = _better(score, event)
-            case SizeEvent(kind="model", size_bytes=size):
-                model = size
-            case SizeEvent(kind=kind, size_bytes=size) if kind in TOTAL_KINDS:
-                total = size if kind == "total" or total is None else total
-            case _:
-                pass
+def read(path: Path) -> Measured:
+    """Read a log that a job wrote; its size is bounded by the job's caps."""
+    log = read_log(path.read_bytes(), path.name)
+    if log is None:
+        return Measured()
+    (run,) = build_runs((log,))
+    model_bytes, total_bytes = _known(run.model_bytes), _known(run.total_bytes)
+    score = choose(log.of(ScoreEvent))
     if score is None:
-        return Measured(model_bytes=model, total_bytes=total)
-    return Measured(score.val_bpb, score.val_loss, score.label, score.line, model, total)
+        return Measured(model_bytes=model_bytes, total_bytes=total_bytes)
+    return Measured(score.val_bpb, score.val_loss, score.label, score.line, model_bytes, total_bytes)
 
 
-def _better(before: ScoreEvent | None, event: ScoreEvent) -> ScoreEvent:
-    """The later of two scores; of one value printed twice (rounded, then exact) the one with more digits."""
-    if before is not None and before.digits > event.digits and round(before.val_bpb, event.digits) == event.val_bpb:
-        return before
-    return event
+def _known(fact: Fact[int]) -> int | None:
+    return fact.value if isinstance(fact, Located) else None

@@ -45,7 +45,8 @@ class Request:
         data: data root.
         environment: further settings.
         rebuild: repack and score again.
-        demo: makes a demo dataset by name where no data root is given; None when it has no such name.
+        demo: makes or checks a demo dataset by name, in the given root if there is one; returns the root, or None when
+            it makes no dataset of that name.
     """
 
     seeds: tuple[int, ...] | None = None
@@ -58,7 +59,7 @@ class Request:
     data: Path | None = None
     environment: Mapping[str, str] | None = None
     rebuild: bool = True
-    demo: Callable[[str], Path | None] = lambda _: None
+    demo: Callable[[str, Path | None], Path | None] = lambda _name, _root: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,20 +179,20 @@ def _script(code: tuple[CodeFile, ...], declared: Declaration, submission: Submi
 
 
 def _data(declared: Declaration, request: Request) -> Dataset | None:
-    if request.data is not None:
-        only = _named(request.data, declared.data)
-        return dataset.locate(request.data, only)
-    if not declared.data:
-        return None
-    root = request.demo(declared.data)
-    if root is None:
-        raise HarnessError(f"the submission needs the dataset {declared.data}: give its root folder as --data DIR")
-    return dataset.locate(root, declared.data)
+    name, root = declared.data, request.data
+    if name and (root is None or _may_hold(root, name)):
+        made = request.demo(name, root)
+        root = root if made is None else made
+        if root is None:
+            raise HarnessError(f"the submission needs the dataset {name}: give its root folder as --data DIR")
+        return dataset.locate(root, name)
+    # Other data may be given on purpose; the comparison then says so.
+    return None if root is None else dataset.locate(root, None)
 
 
-def _named(root: Path, name: str) -> str | None:
-    """The declared name where the root holds it; other data may be given on purpose."""
-    return name if name and (root / "datasets" / name).is_dir() else None
+def _may_hold(root: Path, name: str) -> bool:
+    """Whether a root holds the dataset, or is still to be made."""
+    return (root / "datasets" / name).is_dir() or not root.exists() or (root.is_dir() and not any(root.iterdir()))
 
 
 def _length_differences(submission: Submission, base: Mapping[str, str], request: Request) -> list[str]:

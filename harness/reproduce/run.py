@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +18,7 @@ from harness.reproduce.seed import Machine
 from harness.sources import evidence
 
 UNSAFE_LEVELS: Final = ("L0", "L1")
+LOCK_NAME: Final = ".lock"
 
 
 def run(plan: Plan, directory: Path, machine: Machine, progress: Progress) -> None:
@@ -26,6 +30,12 @@ def run(plan: Plan, directory: Path, machine: Machine, progress: Progress) -> No
         HarnessError: the directory lies inside the submission, or holds the evidence of another plan.
     """
     prepare(plan, directory, machine)
+    with _locked(directory):
+        _run_waiting(plan, directory, machine, progress)
+
+
+def _run_waiting(plan: Plan, directory: Path, machine: Machine, progress: Progress) -> None:
+    """Run the seeds that have no `run.json`."""
     kept = tuple(number for number in plan.seeds if _is_finished(directory, number))
     waiting = tuple(number for number in plan.seeds if number not in kept)
     progress.planned(waiting, kept)
@@ -98,6 +108,41 @@ def summary(document: dict[str, Any]) -> str:
     bytes_total = document["code_bytes"] + document["artifact"]["bytes"]
     told = f"val_bpb {document['val_bpb']:.4f}, {document['steps'] or 0} steps, {bytes_total:,} bytes"
     return f"{told}, {document['seconds']:.0f} s"
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep a second command off the directory; the lock goes with the process, however it ends."""
+    with (directory / LOCK_NAME).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HarnessError(f"{directory}: another harness is running in it") from error
+        yield
+
+
+def accelerators(caller: Mapping[str, str]) -> int:
+    """How many CUDA devices a run can see."""
+    if caller.get("CUDA_VISIBLE_DEVICES", "all") in {"", "-1"}:
+        return 0
+    return sum(1 for _ in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def default_directory(plan: Plan, parent: Path) -> Path:
+    """Where a plan's evidence goes when the user does not say: another plan gets another directory."""
+    return parent / f"{plan.folder.name}-{evidence.canonical_sha256(plan.settings())[:12]}"
+
+
+def remove(directory: Path) -> None:
+    """Remove an evidence directory, to start over.
+
+    Raises:
+        HarnessError: it holds something else.
+    """
+    if directory.exists() and any(directory.iterdir()) and not evidence.has_plan(directory):
+        raise HarnessError(f"{directory}: not an evidence directory, not removed")
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def _is_finished(directory: Path, number: int) -> bool:

@@ -1,10 +1,14 @@
-"""Which code may run without isolation: this project's own bundled submissions, recognised by hash."""
+"""Which code may run without isolation: this project's own bundled submissions, recognised by hash.
+
+`python -m harness.reproduce.trusted submissions` in a checkout renews the list.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.resources
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -50,3 +54,7 @@ def write(submissions: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     partial.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(target)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), Path(__file__).with_name(NAME))
