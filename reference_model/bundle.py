@@ -219,6 +219,15 @@ def bundle(texts: Mapping[str, str], preset: str, version: str, script: str = "t
     return result
 
 
+def compact(script: str) -> str:
+    """The same program without comments and inner docstrings: about a quarter fewer bytes, for tight budgets."""
+    tree = ast.parse(script)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and _is_docstring(node.body[0]):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree) + "\n"
+
+
 def package_texts(folder: Path) -> dict[str, str]:
     """The source of every module in the package's folder."""
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")) if path.stem[0] != "_"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reference_model
-from reference_model.bundle import BundleError, bundle, in_dependency_order, package_texts, read_module
+from reference_model.bundle import BundleError, bundle, compact, in_dependency_order, package_texts, read_module
 from reference_model.config import PRESETS
 
 MAIN = """\
@@ -58,6 +58,16 @@ def _bundle(**changes: str) -> str:
 def test_script_runs_without_the_package(tmp_path: Path) -> None:
     script = tmp_path / "train_gpt.py"
     script.write_text(_bundle())
+    done = subprocess.run([sys.executable, "-I", str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "demo 2.0 train_gpt.py 1\n"), done.stderr
+
+
+def test_compact_script_is_smaller_and_does_the_same(tmp_path: Path) -> None:
+    script = tmp_path / "train_gpt.py"
+    script.write_text(compact(_bundle()))
+    assert "Fall" not in script.read_text()
+    assert script.read_text().startswith('"""Hymba')
+    assert script.stat().st_size < len(_bundle())
     done = subprocess.run([sys.executable, "-I", str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "demo 2.0 train_gpt.py 1\n"), done.stderr
 
