@@ -1,1 +1,17 @@
-"""The catalogue of rules."""
+"""The catalogue of rules: every family's `RULES`, one after the other."""
+
+from __future__ import annotations
+
+from harness.checks import budget, homogeneity, metric, package, reproduction, significance, size
+from harness.facts.submission import Submission
+from harness.model import Rule
+
+RULES: tuple[Rule[Submission], ...] = (
+    *package.RULES,
+    *size.RULES,
+    *budget.RULES,
+    *metric.RULES,
+    *significance.RULES,
+    *homogeneity.RULES,
+    *reproduction.RULES,
+)

@@ -8,15 +8,16 @@ itself failed, 4 undecided under --strict).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from harness import __version__
 from harness.cli import audit, data, reproduce, rules
+from harness.cli.output import EXIT_INTERNAL, EXIT_USAGE
 from harness.model import HarnessError
-
-EXIT_USAGE = 2
-EXIT_INTERNAL = 3
+from harness.report.plain import plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,12 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = parsed.run(parsed)
     except HarnessError as error:
-        print(f"harness {parsed.command}: {error}", file=sys.stderr)
+        print(f"harness {parsed.command}: {plain(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error of anybody's.
-        sys.stderr.close()
+        # The reader of our output went away (`| head`): not an error of anybody's. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:  # noqa: BLE001 - Python would exit with 1, which says that a rule failed
+        lines = traceback.format_exc().splitlines()
+        print(
+            "\n".join(map(plain, lines)),
+            f"harness {parsed.command}: this is our own mistake",
+            sep="\n",
+            file=sys.stderr,
+        )
+        return EXIT_INTERNAL
     return status
 
 

@@ -1,9 +1,78 @@
-"""The `audit` command."""
+"""The `audit` command: facts of record folders, judged by the rules."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.challenge import EDITIONS
+from harness.cli import output
+from harness.report.plain import plain
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="say whether record folders are complete, within the limits, and true to their logs",
+        description="Read record folders, run nothing of them, and judge them by the rules.",
+        epilog="Exit status: 0 nothing failed, 1 a rule failed, 2 usage, 3 the harness itself failed, "
+        "4 undecided under --strict.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder")
+    parser.add_argument("--evidence", type=Path, metavar="DIR", help="what `harness reproduce` wrote for the folder")
+    parser.add_argument(
+        "--edition", choices=[edition.name for edition in EDITIONS], default="", help="default: by each folder's date"
+    )
+    parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these rules: PG101,PG3")
+    parser.add_argument("--ignore", action="append", default=[], metavar="CODES", help="all but these rules")
+    output.declare(parser)
+    parser.set_defaults(run=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Audit the folders, print the report, and return the exit status."""
+    from harness.audit import Options, audit_folders, report_of
+    from harness.model import HarnessError
+
+    if parsed.evidence is not None and len(parsed.folders) > 1:
+        raise HarnessError("--evidence belongs to one folder; give one FOLDER")
+    options = Options(selected(parsed.select, parsed.ignore), parsed.edition, parsed.evidence)
+    audited = list(audit_folders(parsed.folders, options))
+    report = report_of(audited)
+    refused = [one.refused for one in audited if one.refused]
+    crashes = [crash for one in audited for crash in one.crashes]
+    if report.submissions or not (refused or crashes):
+        output.emit(report, parsed)
+    for problem in refused:
+        print(f"harness audit: {plain(problem)}", file=sys.stderr)
+    for crash in crashes:
+        print(f"harness audit: the harness itself failed: {plain(crash)}", file=sys.stderr)
+    return output.exit_status(report, strict=parsed.strict, refused=bool(refused), crashed=bool(crashes))
+
+
+def selected(select: Sequence[str], ignore: Sequence[str]) -> frozenset[str]:
+    """The codes that `--select` and `--ignore` leave; both take codes and beginnings of codes, comma separated.
+
+    Raises:
+        HarnessError: a code names no rule.
+    """
+    from harness.checks import RULES
+
+    every = [rule.code for rule in RULES]
+    wanted = _matching(select, every) if select else set(every)
+    return frozenset(wanted - _matching(ignore, every))
+
+
+def _matching(options: Sequence[str], codes: Sequence[str]) -> set[str]:
+    from harness.model import HarnessError
+
+    found: set[str] = set()
+    for prefix in (part.strip().upper() for option in options for part in option.split(",")):
+        matching = {code for code in codes if prefix and code.startswith(prefix)}
+        if not matching:
+            raise HarnessError(f"no rule {prefix!r}; `harness rules` lists them")
+        found |= matching
+    return found

@@ -1,0 +1,229 @@
+"""Run the catalogue over folders: facts in, one report for each folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import shlex
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import __version__
+from harness.challenge import Edition, edition_named, edition_on
+from harness.checks import RULES
+from harness.facts import reproduction, submission
+from harness.facts.submission import Submission
+from harness.model import (
+    Evidence,
+    Finding,
+    HarnessError,
+    Located,
+    Missing,
+    NotExercised,
+    Outcome,
+    Report,
+    Rule,
+    Status,
+    SubmissionReport,
+    Verdict,
+    worst,
+)
+from harness.sources.folder import walk
+
+# Starting a worker costs about as much as auditing a small folder.
+FOLDERS_BEFORE_WORKERS = 4
+MIXED_EDITIONS = "by date"
+
+
+class RuleCrashed(Exception):  # noqa: N818 - it says what happened; the harness itself failed
+    """Rules raised instead of deciding.
+
+    Attributes:
+        report: what the other rules said.
+        crashes: for each rule that raised, its code, the folder, and the error.
+    """
+
+    def __init__(self, report: SubmissionReport, crashes: Sequence[str]) -> None:
+        super().__init__("; ".join(crashes))
+        self.report = report
+        self.crashes = tuple(crashes)
+
+
+def audit(
+    facts: Submission, rules: Iterable[Rule[Submission]], edition: Edition, *, has_reproduction: bool
+) -> SubmissionReport:
+    """Run the rules over one submission.
+
+    Args:
+        facts: the submission.
+        rules: the rules to run; those whose evidence was not asked for stand under `not_exercised`.
+        edition: the edition of the rules that judges it.
+        has_reproduction: whether the facts hold a reproduction's evidence.
+
+    Raises:
+        RuleCrashed: a rule raised; the exception carries the other rules' report.
+    """
+    findings: list[Finding] = []
+    notes = [f"Judged by the rules' edition of {edition.name} ({edition.source})."]
+    skipped: list[NotExercised] = []
+    crashes: list[str] = []
+    for rule in rules:
+        if rule.needs is not Evidence.FOLDER and not (rule.needs is Evidence.REPRODUCTION and has_reproduction):
+            skipped.append(NotExercised(rule.code, f"harness {rule.needs} {shlex.quote(facts.folder)}"))
+            continue
+        try:
+            outcome = _decide(rule, facts)
+        except Exception as error:  # noqa: BLE001 - one broken rule must not hide what the others say
+            crashes.append(f"{rule.code} on {facts.folder}: {_cause(error)}")
+            continue
+        if outcome is not None:
+            findings.append(_finding(rule, outcome))
+            notes += outcome.notes
+    report = SubmissionReport(
+        folder=facts.folder,
+        name=facts.claims.name.value if isinstance(facts.claims.name, Located) else facts.name,
+        verdict=worst(tuple(finding.verdict for finding in findings)),
+        facts=submission.as_json(facts),
+        findings=tuple(sorted(findings, key=lambda finding: (-finding.verdict.severity, finding.rule))),
+        notes=tuple(dict.fromkeys(notes)),
+        not_exercised=tuple(skipped),
+    )
+    if crashes:
+        raise RuleCrashed(report, crashes)
+    return report
+
+
+def _decide(rule: Rule[Submission], facts: Submission) -> Outcome | None:
+    """Run one rule and hold it to its status."""
+    outcome = rule.check(facts)
+    if outcome is not None and outcome.verdict is Verdict.FAIL and rule.status is not Status.SETTLED:
+        raise ValueError(f"a {rule.status} rule may not fail a submission: {outcome.message}")
+    return outcome
+
+
+def _finding(rule: Rule[Submission], outcome: Outcome) -> Finding:
+    return Finding(
+        rule=rule.code,
+        name=rule.name,
+        family=rule.family,
+        verdict=outcome.verdict,
+        message=outcome.message,
+        values=outcome.values,
+        locations=outcome.locations,
+        authority=rule.authority,
+        status=rule.status,
+    )
+
+
+def _cause(error: Exception) -> str:
+    """The error and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How folders are audited.
+
+    Attributes:
+        codes: the rules to run, by code.
+        edition: name of the edition, or empty for the one in force on each submission's date.
+        evidence: directory that `harness reproduce` wrote, or None.
+    """
+
+    codes: frozenset[str]
+    edition: str = ""
+    evidence: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """One folder's end: a report, unless it could not be read.
+
+    Attributes:
+        report: what the rules said.
+        edition: the edition that judged it.
+        refused: why the folder cannot be audited, or "".
+        crashes: failures of the harness itself.
+    """
+
+    report: SubmissionReport | None = None
+    edition: str = ""
+    refused: str = ""
+    crashes: tuple[str, ...] = field(default=())
+
+
+def audit_folder(folder: Path, options: Options) -> Audited:
+    """Read one folder and audit it; never raises, so that one folder cannot end the audit of others."""
+    try:
+        facts = read(folder, options.evidence)
+        edition = edition_for(facts, options.edition)
+        rules = [rule for rule in RULES if rule.code in options.codes]
+        report = audit(facts, rules, edition, has_reproduction=not isinstance(facts.reproduction, Missing))
+    except HarnessError as error:
+        return Audited(refused=str(error))
+    except RuleCrashed as crashed:
+        return Audited(crashed.report, crashes=crashed.crashes)
+    except Exception as error:  # noqa: BLE001 - reported with the folder's name, exit status 3
+        return Audited(crashes=(f"reading {folder}: {_cause(error)}",))
+    return Audited(report, edition.name)
+
+
+def read(folder: Path, evidence: Path | None) -> Submission:
+    """The folder's facts, with those of a reproduction when there is one.
+
+    Raises:
+        HarnessError: this is no record folder, or the evidence cannot be read.
+    """
+    facts = submission.read(folder)
+    package = facts.package
+    nothing = isinstance(package.readme, Missing) and isinstance(package.manifest, Missing)
+    if nothing and not package.logs and not package.scripts:
+        raise HarnessError(f"{folder}: not a record folder (no README.md, submission.json, log or script in it)")
+    if evidence is None:
+        return facts
+    return dataclasses.replace(facts, reproduction=reproduction.read(evidence, walk(folder)))
+
+
+def edition_for(facts: Submission, name: str) -> Edition:
+    """The edition named, else the one in force on the submission's date, else the latest."""
+    if name:
+        return edition_named(name)
+    date = facts.claims.date
+    return edition_on(date.value if isinstance(date, Located) else None)
+
+
+def audit_folders(folders: Sequence[Path], options: Options, workers: int | None = None) -> Iterator[Audited]:
+    """Audit folders, several at a time when there are many, and yield them in order."""
+    count = min(len(folders), workers or available_processors())
+    one = functools.partial(audit_folder, options=options)
+    if count <= 1 or len(folders) < FOLDERS_BEFORE_WORKERS:
+        yield from map(one, folders)
+        return
+    with ProcessPoolExecutor(max_workers=count) as pool:
+        yield from pool.map(one, folders)
+
+
+def available_processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def report_of(audited: Iterable[Audited]) -> Report:
+    """One document from the folders that could be read."""
+    reports: list[SubmissionReport] = []
+    editions: list[str] = []
+    for one in audited:
+        if one.report is not None:
+            reports.append(one.report)
+            editions.append(one.edition)
+    names = sorted(set(filter(None, editions)))
+    edition = names[0] if len(names) == 1 else MIXED_EDITIONS
+    return Report(__version__, edition, tuple(reports))

@@ -1,0 +1,136 @@
+"""The report for a terminal: verdict first, findings worst first, readable narrow and wide."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.model import Finding, Location, NotExercised, Report, SubmissionReport, Verdict
+from harness.report.plain import plain
+
+STYLES = {
+    Verdict.FAIL: "bold red",
+    Verdict.UNDECIDED: "bold magenta",
+    Verdict.WARN: "bold yellow",
+    Verdict.PASS: "green",
+}
+WORST_FIRST = sorted(Verdict, key=lambda verdict: -verdict.severity)
+LOCATIONS_SHOWN = 4
+WIDE_COLUMNS = 100
+
+
+def render(report: Report, width: int, *, color: bool) -> str:
+    """The report as text.
+
+    Args:
+        report: the report.
+        width: columns of the terminal.
+        color: whether to use colour; without it the text holds no escape sequence at all.
+    """
+    console = Console(
+        file=io.StringIO(),
+        width=max(width, 20),
+        color_system="standard" if color else None,
+        force_terminal=color,
+        no_color=not color,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
+    )
+    with console.capture() as capture:
+        for submission in report.submissions:
+            _submission(console, submission)
+        if len(report.submissions) > 1:
+            _summary(console, report.submissions)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _submission(console: Console, report: SubmissionReport) -> None:
+    """One folder: verdict, findings, notes, and what did not run."""
+    console.print(Text.assemble((report.verdict.upper(), STYLES[report.verdict]), "  ", (plain(report.name), "bold")))
+    console.print(Text(f"{plain(report.folder)}: {_counts(report.findings)}"))
+    for finding in report.findings:
+        if finding.verdict is not Verdict.PASS:
+            _finding(console, finding)
+    passed = [f"{finding.rule} {finding.message}" for finding in report.findings if finding.verdict is Verdict.PASS]
+    _section(console, "Passed", passed, style="dim")
+    _section(console, "Notes", report.notes)
+    _section(console, "Not exercised", _commands(report.not_exercised))
+    console.print()
+
+
+def _section(console: Console, title: str, lines: Sequence[str], style: str = "") -> None:
+    """A heading and its indented lines; nothing at all when there are none."""
+    if lines:
+        console.print(Text(title, style="bold"))
+    for line in lines:
+        console.print(Padding(Text(plain(line), style=style), (0, 0, 0, 2)))
+
+
+def _finding(console: Console, finding: Finding) -> None:
+    head = Text.assemble((finding.verdict.value, STYLES[finding.verdict]), f" {finding.rule} {finding.name}")
+    if finding.verdict is Verdict.FAIL or finding.status != "settled":
+        head.append(f" ({finding.status}: {plain(finding.authority)})", style="dim")
+    console.print(Padding(head, (0, 0, 0, 2)))
+    console.print(Padding(Text(plain(finding.message)), (0, 0, 0, 4)))
+    if finding.locations:
+        console.print(Padding(Text(_places(finding.locations), style="cyan"), (0, 0, 0, 4)))
+
+
+def _places(locations: Sequence[Location]) -> str:
+    shown = ", ".join(plain(str(location)) for location in locations[:LOCATIONS_SHOWN])
+    more = len(locations) - LOCATIONS_SHOWN
+    return f"at {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _counts(findings: Sequence[Finding]) -> str:
+    """`1 fail, 2 warn, 20 pass`."""
+    count = Counter(finding.verdict for finding in findings)
+    return ", ".join(f"{count[verdict]} {verdict}" for verdict in WORST_FIRST if count[verdict]) or "no rule ran"
+
+
+def _commands(items: Sequence[NotExercised]) -> list[str]:
+    """One line for each command, with the rules that it would run."""
+    rules: dict[str, list[str]] = {}
+    for item in items:
+        rules.setdefault(item.command, []).append(item.rule)
+    return [f"{', '.join(codes)}: run `{command}`" for command, codes in rules.items()]
+
+
+def _summary(console: Console, reports: Sequence[SubmissionReport]) -> None:
+    """A table with one row for each folder, and the totals."""
+    wide = console.width >= WIDE_COLUMNS
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
+    table.add_column("Verdict", no_wrap=True)
+    table.add_column("Folder", overflow="fold")
+    if wide:
+        for verdict in WORST_FIRST:
+            table.add_column(verdict.value, justify="right", no_wrap=True)
+        table.add_column("Failed and warned", overflow="fold")
+    for report in reports:
+        count = Counter(finding.verdict for finding in report.findings)
+        cells = [Text(report.verdict.value, style=STYLES[report.verdict]), Text(plain(_last(report.folder)))]
+        if wide:
+            cells += [Text(str(count[verdict])) for verdict in WORST_FIRST]
+            cells.append(Text(_codes(report.findings)))
+        table.add_row(*cells)
+    console.print(table)
+    total = Counter(report.verdict for report in reports)
+    told = ", ".join(f"{total[verdict]} {verdict}" for verdict in WORST_FIRST if total[verdict])
+    console.print(Text(f"{len(reports)} folders: {told}"))
+
+
+def _last(folder: str) -> str:
+    return folder.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _codes(findings: Sequence[Finding]) -> str:
+    return " ".join(finding.rule for finding in findings if finding.verdict in {Verdict.FAIL, Verdict.WARN})
