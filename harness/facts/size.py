@@ -29,12 +29,14 @@ class SizeFacts:
 
     Attributes:
         entry_code_bytes: bytes of the entry script on disk.
-        all_code_bytes: bytes of every code file on disk that a run needs (scripts, kernels, tokenizers).
+        all_code_bytes: bytes of every code file on disk that a run needs (scripts, kernels).
         code_files: the paths that `all_code_bytes` sums.
-        per_seed: one entry for each run.
+        per_seed: one entry for each run, in the order of the runs.
+        data_files: shipped data that the script names (tokenizers, tables); in no accounting.
     """
 
     entry_code_bytes: Fact[int]
     all_code_bytes: Fact[int]
     code_files: tuple[str, ...]
     per_seed: tuple[SeedSize, ...]
+    data_files: tuple[str, ...] = ()

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from harness.facts.build_claims import build_claims
+from harness.facts.build_package import Texts, build_package, find_manifest, find_readme, read_scripts
+from harness.facts.build_readme import build_readme
+from harness.facts.build_runs import build_runs
+from harness.facts.build_size import build_size
 from harness.facts.claims import ManifestClaims, ReadmeClaims
+from harness.facts.jsonready import as_value
+from harness.facts.logfile import LogFile, read_log
 from harness.facts.package import PackageFacts
 from harness.facts.reproduction import ReproductionFacts
 from harness.facts.runs import Run
 from harness.facts.size import SizeFacts
-from harness.model import Missing
+from harness.model import Fact, HarnessError, Located, Location, Missing, Value
+from harness.sources import manifest, readme
+from harness.sources.folder import LOG_LIMIT_BYTES, Folder, decode, shown, walk
+
+LOG_ENDINGS = (".log", ".txt", ".out")
+# Text files that no run writes.
+NEVER_LOGS = ("requirements", "readme", "license", "notes", "constraints")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +38,84 @@ class Submission:
     runs: tuple[Run, ...]
     size: SizeFacts
     reproduction: ReproductionFacts | Missing
+
+
+def read(folder: Path) -> Submission:
+    """Read a record folder, whatever it holds.
+
+    Args:
+        folder: the record folder; nothing in it is executed.
+
+    Raises:
+        HarnessError: it is no folder, or cannot be listed.
+    """
+    walked = walk(folder)
+    refused: list[Located[str]] = []
+    found = find_manifest(walked)
+    document = _manifest(walked, found, refused)
+    text, readme_path = _readme(walked, find_readme(walked), refused)
+    logs, log_paths = _logs(walked, refused)
+    scripts, unread = read_scripts(walked)
+    texts = Texts(text or "", document, tuple(logs), tuple(log_paths), (*refused, *unread))
+    package = build_package(walked, scripts, texts)
+    runs = build_runs(logs)
+    claims = build_claims(document, found.reason if isinstance(found, Missing) else "submission.json cannot be read")
+    return Submission(
+        folder=shown(str(folder)),
+        name=walked.name,
+        package=package,
+        claims=claims,
+        readme=build_readme(readme.read(text) if text is not None else None, readme_path, "the folder has no README"),
+        runs=runs,
+        size=build_size(walked, package, scripts, runs),
+        reproduction=Missing("no evidence of a reproduction was given"),
+    )
+
+
+def as_json(submission: Submission) -> dict[str, Value]:
+    """Every fact as JSON, each with its place: `{"value", "path", "line"}` or `{"missing"}`."""
+    return {
+        "package": as_value(submission.package),
+        "claims": as_value(submission.claims),
+        "readme": as_value(submission.readme),
+        "runs": as_value(submission.runs),
+        "size": as_value(submission.size),
+        "reproduction": as_value(submission.reproduction),
+    }
+
+
+def _manifest(walked: Folder, found: Fact[str], refused: list[Located[str]]) -> manifest.Manifest | None:
+    if isinstance(found, Missing):
+        return None
+    data = _read(walked, found.value, refused)
+    return None if data is None else manifest.read(data, found.value)
+
+
+def _readme(walked: Folder, found: Fact[str], refused: list[Located[str]]) -> tuple[str | None, str]:
+    if isinstance(found, Missing):
+        return None, ""
+    data = _read(walked, found.value, refused)
+    return (None if data is None else decode(data)), found.value
+
+
+def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], list[str]]:
+    """The logs with a run in them, and the paths of all files that are logs by content or by name."""
+    logs: list[LogFile] = []
+    paths: list[str] = []
+    for path in walked.files:
+        name = path.rpartition("/")[2].lower()
+        if not name.endswith(LOG_ENDINGS) or name.startswith(NEVER_LOGS):
+            continue
+        data = _read(walked, path, refused, LOG_LIMIT_BYTES)
+        log = read_log(data, path) if data is not None else None
+        logs += [log] if log is not None else []
+        paths += [path] if log is not None or name.endswith(".log") else []
+    return logs, paths
+
+
+def _read(walked: Folder, path: str, refused: list[Located[str]], limit_bytes: int | None = None) -> bytes | None:
+    try:
+        return walked.read(path) if limit_bytes is None else walked.read(path, limit_bytes)
+    except HarnessError as error:
+        refused.append(Located(str(error), Location(path)))
+        return None
