@@ -212,8 +212,8 @@ def readme_lines(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str
     yield from (
         "",
         f"Measured on {plan.hardware}, {plan.train_seconds} s of training for each seed.",
-        f"Validation: the `{split['name']}` split of the demo corpus ({split['tokens']} targets, {split['bytes']} "
-        "bytes), each target scored once, before any update that used it.",
+        f"Validation: the `{split['name']}` split of the demo corpus, {split['tokens']} targets ({split['bytes']} bytes),",
+        "each scored once, before any update that used it.",
         "This is no challenge split: the numbers compare with nothing on the leaderboard.",
         "",
         "## Run it",
