@@ -14,8 +14,13 @@ import torch
 from reference_model.baselines import Comparer, Comparison, Row, coder_rows, decoded_text, unigram_bpb
 from reference_model.config import PRESETS, Config
 from reference_model.main import main
+from reference_model.miniature import (
+    MINIATURE_VOCAB_SIZE,
+    miniature_environment,
+    miniature_text,
+    write_miniature_corpus,
+)
 from reference_model.storage import RunError
-from tests.modeldata import VOCAB_SIZE, make_corpus, make_text, tiny_environment
 
 
 def test_unigram_by_hand() -> None:
@@ -36,9 +41,9 @@ def test_coders_are_measured_on_the_text_itself() -> None:
 def test_decoded_text_is_the_validation_text(tmp_path: Path) -> None:
     import sentencepiece
 
-    environ = tiny_environment(make_corpus(tmp_path / "corpus"))
+    environ = miniature_environment(write_miniature_corpus(tmp_path / "corpus"))
     model = sentencepiece.SentencePieceProcessor(model_file=environ["TOKENIZER_PATH"])
-    texts = make_text(2, 5)
+    texts = miniature_text(2, 5)
     tokens = torch.tensor([token for text in texts for token in (model.bos_id(), *model.encode(text))])
     assert decoded_text(environ["TOKENIZER_PATH"], tokens) == "".join(texts).encode()
 
@@ -57,8 +62,8 @@ def test_table_has_every_row_and_both_forms() -> None:
 @pytest.fixture
 def tiny_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
     """The demo and its plain transformer at the size of the tiny corpus, run in its own folder."""
-    root = make_corpus(tmp_path / "corpus")
-    environ = {key: value for key, value in tiny_environment(root).items() if not key.endswith("_PATH")}
+    root = write_miniature_corpus(tmp_path / "corpus")
+    environ = {key: value for key, value in miniature_environment(root).items() if not key.endswith("_PATH")}
     hybrid = Config.from_environment(environ, PRESETS["demo"])
     plain = replace(hybrid, model=replace(hybrid.model, use_hymba=False))
     (tmp_path / "run").mkdir()
@@ -71,7 +76,7 @@ def test_all_rows_of_a_tiny_run(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text("pass\n")
-    assert main(tiny_environment(tmp_path / "corpus"), script, "demo") == 0
+    assert main(miniature_environment(tmp_path / "corpus"), script, "demo") == 0
     monkeypatch.setattr("reference_model.baselines.PRESETS", tiny_presets)
     said: list[str] = []
     comparer = Comparer(tmp_path / "corpus", tmp_path / "run", "demo", 0.2, say=said.append)
@@ -82,7 +87,7 @@ def test_all_rows_of_a_tiny_run(
         *["hybrid, float", "hybrid, EMA", "hybrid, int6", "hybrid, int6 + TTT"],
     ]
     assert all(0.0 < row.val_bpb < 8.0 for row in comparison.rows)
-    assert comparison.validation_bytes == sum(len(text) for text in make_text(2, 30))
+    assert comparison.validation_bytes == sum(len(text) for text in miniature_text(2, 30))
     rows = {row.name: row for row in comparison.rows}
     assert rows["hybrid, int6"].model_bytes == Path("final_model.int6.ptz").stat().st_size
     assert rows["hybrid, int6"].val_bpb == pytest.approx(rows["hybrid, EMA"].val_bpb, abs=0.05)
@@ -98,5 +103,5 @@ def test_missing_run_is_named(tiny_presets: dict[str, Config], tmp_path: Path, m
 
 
 def test_corpus_of_the_test_has_the_demo_layout(tmp_path: Path) -> None:
-    root = make_corpus(tmp_path)
-    assert (root / "datasets" / f"demo_sp{VOCAB_SIZE}_fullval" / "fineweb_val_000000.bin").is_file()
+    root = write_miniature_corpus(tmp_path)
+    assert (root / "datasets" / f"demo_sp{MINIATURE_VOCAB_SIZE}_fullval" / "fineweb_val_000000.bin").is_file()

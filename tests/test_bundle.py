@@ -12,6 +12,7 @@ import pytest
 import reference_model
 from reference_model.bundle import BundleError, bundle, compact, in_dependency_order, package_texts, read_module
 from reference_model.config import PRESETS
+from reference_model.miniature import run_bundled
 
 MAIN = """\
 '''The entry.'''
@@ -126,3 +127,16 @@ def test_the_package_bundles_for_every_preset() -> None:
         }
         assert not any(name.startswith("reference_model") for name in imported)
         assert len(script.encode()) < 200_000
+
+
+def test_the_demo_script_trains_scores_and_packs_again_alone(tmp_path: Path) -> None:
+    texts = package_texts(Path(reference_model.__file__).parent)
+    script = compact(bundle(texts, "demo", reference_model.__version__))
+    assert run_bundled(tmp_path, {"demo": script})["demo"].startswith("legal_ttt_exact val_loss:")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_works_in_miniature(preset: str, tmp_path: Path) -> None:
+    texts = package_texts(Path(reference_model.__file__).parent)
+    assert "val_bpb:" in run_bundled(tmp_path, {preset: bundle(texts, preset, "0")})[preset]

@@ -19,6 +19,7 @@ from reference_model.bundle import bundle, package_texts
 from reference_model.config import PRESETS, Config
 from reference_model.launch import started_worker
 from reference_model.main import build_model, main, read_config
+from reference_model.miniature import miniature_environment, write_miniature_corpus
 from reference_model.runlog import RunLog
 from reference_model.settings import ConfigError
 from reference_model.storage import RunError, load_state, write_whole
@@ -32,12 +33,11 @@ from reference_model.train import (
     training_loader,
 )
 from reference_model.worker import Worker
-from tests.modeldata import make_corpus, tiny_environment
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
+    return write_miniature_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def train(config: Config, clock: Iterator[float], lines: list[str] | None = None
 
 
 def tiny_config(corpus: Path, **changes: str) -> Config:
-    return Config.from_environment({**tiny_environment(corpus), **changes}, PRESETS["demo"])
+    return Config.from_environment({**miniature_environment(corpus), **changes}, PRESETS["demo"])
 
 
 def test_fixed_steps_do_not_depend_on_the_clock(corpus: Path) -> None:
@@ -112,7 +112,7 @@ def test_average_is_taken_every_few_steps(corpus: Path) -> None:
 def test_loss_that_is_not_finite_stops_the_run(corpus: Path) -> None:
     config = tiny_config(corpus)
     model = build_model(config, "cpu")
-    torch.nn.init.constant_(model.blocks[0].attn_scale, float("nan"))
+    torch.nn.init.constant_(model.tok_emb.weight, float("nan"))
     with pytest.raises(TrainingError, match="training loss nan at step 1"):
         Trainer(model, config, training_loader(config, Worker()), Worker(), RunLog(None, lambda _: None)).run()
 
@@ -151,18 +151,18 @@ def headline(log: Path) -> str:
 
 
 def test_whole_run_leaves_its_files_and_the_same_bytes_again(corpus: Path, script: Path, inside: Path) -> None:
-    environ = tiny_environment(corpus)
+    environ = miniature_environment(corpus)
     assert run_main(environ, script) == 0
     assert sorted(path.name for path in inside.iterdir()) == [
         *["final_model.int6.ptz", "final_model.pt", "final_model.raw.pt", "logs"]
     ]
     artifact = Path("final_model.int6.ptz")
-    first, text = artifact.read_bytes(), Path("logs/tiny.txt").read_text()
+    first, text = artifact.read_bytes(), Path("logs/miniature.txt").read_text()
     assert script.read_text().rstrip() in text
     assert f"Code size: {script.stat().st_size} bytes" in text
     assert f"Serialized model int6+zstd-22: {len(first)} bytes" in text
     assert "\nseed:7\n" in text
-    assert headline(Path("logs/tiny.txt")).startswith("legal_ttt_exact val_loss:")
+    assert headline(Path("logs/miniature.txt")).startswith("legal_ttt_exact val_loss:")
 
     artifact.unlink()
     assert run_main({**environ, "REPACK_ONLY": "1"}, script) == 0
@@ -175,25 +175,25 @@ def test_whole_run_leaves_its_files_and_the_same_bytes_again(corpus: Path, scrip
 
 
 def test_saved_artifact_scores_the_same_without_training_data(corpus: Path, script: Path, inside: Path) -> None:
-    environ = tiny_environment(corpus)
+    environ = miniature_environment(corpus)
     assert run_main(environ, script) == 0
     validation_only = inside / "val"
     validation_only.mkdir()
     shard = Path(environ["DATA_PATH"]) / "fineweb_val_000000.bin"
     (validation_only / shard.name).write_bytes(shard.read_bytes())
     assert run_main({**environ, "EVAL_ONLY": "1", "DATA_PATH": str(validation_only)}, script) == 0
-    assert headline(Path("logs/tiny.eval.txt")) == headline(Path("logs/tiny.txt"))
-    assert "train_loader:dataset:demo" not in Path("logs/tiny.eval.txt").read_text()
+    assert headline(Path("logs/miniature.eval.txt")) == headline(Path("logs/miniature.txt"))
+    assert "train_loader:dataset:demo" not in Path("logs/miniature.eval.txt").read_text()
 
 
 def test_scored_weights_are_those_of_the_artifact(corpus: Path, script: Path, inside: Path) -> None:
-    environ = {**tiny_environment(corpus), "TTT_ENABLED": "0"}
+    environ = {**miniature_environment(corpus), "TTT_ENABLED": "0"}
     assert run_main(environ, script) == 0
-    score = headline(Path("logs/tiny.txt"))
+    score = headline(Path("logs/miniature.txt"))
     assert score.startswith("final_int6_roundtrip_exact")
     (inside / "final_model.pt").write_bytes((inside / "final_model.raw.pt").read_bytes())
     assert run_main({**environ, "EVAL_ONLY": "1"}, script) == 0
-    assert headline(Path("logs/tiny.eval.txt")) == score
+    assert headline(Path("logs/miniature.eval.txt")) == score
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_refusals_are_one_line(
     inside: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run_main({**tiny_environment(corpus), **changes}, script) == status
+    assert run_main({**miniature_environment(corpus), **changes}, script) == status
     error = capsys.readouterr().err
     assert error.startswith(f"train_gpt.py: {message}")
     assert error.count("\n") == 1
@@ -231,7 +231,7 @@ def test_refusals_are_one_line(
 def test_artifact_of_other_settings_is_refused(
     corpus: Path, script: Path, inside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    environ = tiny_environment(corpus)
+    environ = miniature_environment(corpus)
     assert run_main(environ, script) == 0
     assert run_main({**environ, "EVAL_ONLY": "1", "LOGIT_SOFTCAP": "20"}, script) == 1
     assert "packed under other settings of logit_softcap" in capsys.readouterr().err
@@ -244,7 +244,7 @@ def test_submission_above_the_cap_is_refused_before_it_is_written(
 ) -> None:
     big = inside / "train_gpt.py"
     big.write_text("#" * 16_000_000)
-    assert run_main(tiny_environment(corpus), big) == 1
+    assert run_main(miniature_environment(corpus), big) == 1
     assert "the cap is 16000000" in capsys.readouterr().err
     assert not (inside / "final_model.int6.ptz").exists()
 
@@ -277,18 +277,18 @@ def test_single_process_is_rank_zero() -> None:
 
 @pytest.mark.slow
 def test_two_processes_stop_together_and_score_alike(corpus: Path, script: Path, tmp_path: Path) -> None:
-    environ = {**os.environ, **tiny_environment(corpus), "OMP_NUM_THREADS": "1", "GRAD_ACCUM_STEPS": "1"}
+    environ = {**os.environ, **miniature_environment(corpus), "OMP_NUM_THREADS": "1", "GRAD_ACCUM_STEPS": "1"}
     environ |= {"MAX_WALLCLOCK_SECONDS": "3", "ITERATIONS": "100000", "TRAIN_LOG_EVERY": "0"}
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(start, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "world_size:2 grad_accum_steps:1" in done.stdout
-    log = tmp_path / "logs" / "tiny.txt"
+    log = tmp_path / "logs" / "miniature.txt"
     score = headline(log)
     # The artifact scores the same on one process, but for the order of additions and of the adapting steps.
     plain = {**environ, "EVAL_ONLY": "1", "TTT_ENABLED": "0"}
     alone = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=plain, check=False, timeout=120)
     assert alone.returncode == 0
     roundtrip = [line for line in log.read_text().splitlines() if line.startswith("final_int6_roundtrip_exact")]
-    assert headline(tmp_path / "logs" / "tiny.eval.txt") == roundtrip[-1]
+    assert headline(tmp_path / "logs" / "miniature.eval.txt") == roundtrip[-1]
     assert score.startswith("legal_ttt_exact")
