@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.challenge import EDITIONS
 from harness.checks.common import reason_of, undecided
-from harness.checks.reproduction_limits import LIMIT_RULES, current
+from harness.checks.reproduction_limits import LIMIT_RULES, current, ended_well
 from harness.facts.reproduction import ReproductionFacts, SeedMeasurement
 from harness.facts.submission import Submission
 from harness.model import Evidence, Fact, Located, Location, Missing, Outcome, Rule, Status, Value, Verdict, rule, worst
@@ -130,7 +130,9 @@ def claim_not_reproduced(submission: Submission) -> Outcome | None:
     facts = current(submission)
     if facts is None:
         return None
-    measured = [seed for seed in facts.seeds if seed.outcome == "ok" and isinstance(seed.val_bpb, Located)]
+    measured = ended_well(facts)
+    if not measured:
+        return None  # PG801 says why
     reason = _not_comparable(facts, measured, submission)
     claimed = _claimed_bpb(submission, measured)
     margin = _margin_bpb(measured)
@@ -169,16 +171,17 @@ def artifact_not_rebuilt(submission: Submission) -> Outcome | None:
     facts = current(submission)
     if facts is None:
         return None
-    seeds = [seed for seed in facts.seeds if isinstance(seed.artifact_sha256, Located)]
+    seeds = ended_well(facts)
     different = [seed for seed in seeds if isinstance(seed.repacked, Located) and not seed.repacked.value]
     if different:
         told = "; ".join(f"seed {seed.seed}: {seed.repack_detail}" for seed in different)
         at = tuple(Location(f"seed-{seed.seed}/run.json", pointer="/repack") for seed in different)
         return Outcome(Verdict.FAIL, f"The artifact was not rebuilt from the saved weights: {told}.", {}, at)
+    if not seeds:
+        return None  # PG801 says why
     missing = [seed.repacked for seed in seeds if isinstance(seed.repacked, Missing)]
-    if missing or not seeds:
-        reason = missing[0].reason if missing else "no seed left an artifact"
-        return undecided("The artifact was not rebuilt", reason)
+    if missing:
+        return undecided("The artifact was not rebuilt", reason_of(missing), *missing)
     message = f"Repacking the saved weights gave the same bytes for {_seeds(seeds)}."
     return Outcome(Verdict.PASS, message, {"rebuilt_seeds": len(seeds)})
 
@@ -215,13 +218,17 @@ def rescore_differs(submission: Submission) -> Outcome | None:
     facts = current(submission)
     if facts is None:
         return None
-    outcomes = [_rescored(seed) for seed in facts.seeds if seed.outcome == "ok"]
+    seeds = ended_well(facts)
+    outcomes = [_rescored(seed) for seed in seeds]
     if not outcomes:
-        return undecided("The artifact was not scored again", "no seed ended well")
+        return None  # PG801 says why
     verdict = worst(tuple(outcome.verdict for outcome in outcomes))
     chosen = [outcome for outcome in outcomes if outcome.verdict is verdict]
     at = tuple(location for outcome in chosen for location in outcome.locations)
-    message = " ".join(outcome.message for outcome in (chosen if verdict is not Verdict.UNDECIDED else chosen[:1]))
+    # The same reason for every seed is said once.
+    message = " ".join(dict.fromkeys(outcome.message for outcome in chosen))
+    if verdict is Verdict.PASS:
+        message = f"Scored again from disk, without training data: the same val_bpb for {_seeds(seeds)}."
     return Outcome(verdict, message, {"rescored_seeds": len(outcomes)}, at)
 
 
@@ -249,8 +256,6 @@ def _means(seeds: Sequence[SeedMeasurement]) -> dict[str, Value]:
 
 def _not_comparable(facts: ReproductionFacts, seeds: Sequence[SeedMeasurement], submission: Submission) -> str:
     """Why measured and claimed values must not be compared, or ""."""
-    if not seeds:
-        return "no seed ended with a score"
     if isinstance(facts.comparable, Missing):
         return facts.comparable.reason
     if not facts.comparable.value:

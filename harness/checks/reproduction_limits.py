@@ -21,6 +21,11 @@ def current(submission: Submission) -> ReproductionFacts | None:
     return None if isinstance(facts, Missing) or facts.stale else facts
 
 
+def ended_well(facts: ReproductionFacts) -> list[SeedMeasurement]:
+    """The seeds whose run gave an artifact and a score; PG801 tells of the others."""
+    return [seed for seed in facts.seeds if seed.outcome == "ok"]
+
+
 @rule(
     "PG805",
     "training-over-limit",
@@ -111,10 +116,8 @@ def measured_artifact_over_cap(submission: Submission) -> Outcome | None:
     facts = current(submission)
     if facts is None:
         return None
-    outcomes = [_size(seed) for seed in facts.seeds if seed.outcome == "ok"]
-    if not outcomes:
-        return undecided("No artifact was counted", "no seed ended well")
-    return max(outcomes, key=lambda outcome: outcome.verdict.severity)
+    outcomes = [_size(seed) for seed in ended_well(facts)]
+    return max(outcomes, key=lambda outcome: outcome.verdict.severity, default=None)
 
 
 @rule(
@@ -144,21 +147,26 @@ def logged_size_differs(submission: Submission) -> Outcome | None:
     facts = current(submission)
     if facts is None:
         return None
-    seeds = [seed for seed in facts.seeds if seed.outcome == "ok"]
+    seeds = ended_well(facts)
+    if not seeds:
+        return None
     outcomes = [outcome for outcome in map(_logged, seeds) if outcome is not None]
     if not outcomes:
         return undecided("Sizes were not compared", "no run's log states an artifact size beside an artifact on disk")
     return max(outcomes, key=lambda outcome: outcome.verdict.severity)
 
 
-def _timed(facts: ReproductionFacts, phase: str) -> Outcome:
+def _timed(facts: ReproductionFacts, phase: str) -> Outcome | None:
     limit = facts.train_limit_seconds if phase == "training" else facts.eval_limit_seconds
     if isinstance(limit, Missing):
         return undecided(f"The limit of {phase} is not known", limit.reason)
-    times = {seed.seed: seed.train_seconds if phase == "training" else seed.eval_seconds for seed in facts.seeds}
+    seeds = ended_well(facts)
+    if not seeds:
+        return None
+    times = {seed.seed: seed.train_seconds if phase == "training" else seed.eval_seconds for seed in seeds}
     timed = {seed: fact for seed, fact in times.items() if isinstance(fact, Located)}
     if not timed:
-        return undecided(f"No {phase} was timed", reason_of(times.values()) or "no seed was run")
+        return undecided(f"No {phase} was timed", reason_of(times.values()))
     seed, longest = max(timed.items(), key=lambda item: item[1].value)
     allowed = limit.value + (_overshoot_seconds(facts, seed) if phase == "training" else 0.0)
     values: dict[str, Value] = {"longest_seconds": longest.value, "limit_seconds": limit.value}

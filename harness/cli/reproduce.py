@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from harness.cli import output
 from harness.model import HarnessError
+from harness.report.plain import plain
 
 if TYPE_CHECKING:
     from harness.facts.reproduction import ReproductionFacts
@@ -138,6 +139,8 @@ def _announce(made: Plan, directory: Path) -> None:
     data = "no data" if made.data is None else made.data.name
     told = f"{made.script} of {made.folder.name} on {data}, training at most {limits.train_seconds:g} s"
     print(f"{told}, evaluation {limits.eval_seconds:g} s; evidence in {directory}", file=sys.stderr)
+    settings = " ".join(f"{name}={value}" for name, value in sorted(made.environment.items()))
+    print(plain(f"settings: {settings}"), file=sys.stderr)
 
 
 def _request(parsed: argparse.Namespace) -> Request:

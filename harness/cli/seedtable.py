@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from rich import box
 from rich.console import Console
@@ -12,41 +12,47 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.facts.reproduction import COLUMNS, Aggregate, ReproductionFacts, SeedMeasurement
-from harness.model import Located
+from harness.model import Fact, Located, Missing
 from harness.report.plain import plain
 
+NARROW_COLUMNS: Final = 90
+LESS: Final = frozenset({"val_loss", "peak_memory_bytes"})  # what a narrow terminal does without
 FORMATS: Final[dict[str, tuple[str, Callable[[float], str]]]] = {
-    "val_bpb": ("val_bpb", lambda value: f"{value:.6f}"),
-    "val_loss": ("val_loss nats", lambda value: f"{value:.6f}"),
+    "val_bpb": ("val_bpb", lambda value: f"{value:.5f}"),
+    "val_loss": ("val_loss", lambda value: f"{value:.5f}"),
     "steps": ("steps", lambda value: f"{value:.0f}"),
     "step_milliseconds": ("ms/step", lambda value: f"{value:.1f}"),
     "train_seconds": ("train s", lambda value: f"{value:.1f}"),
     "eval_seconds": ("eval s", lambda value: f"{value:.1f}"),
-    "artifact_bytes": ("artifact bytes", lambda value: f"{value:,.0f}"),
-    "peak_memory_bytes": ("peak MiB", lambda value: f"{value / 2**20:,.0f}"),
+    "artifact_bytes": ("bytes", lambda value: f"{value:,.0f}"),
+    "peak_memory_bytes": ("MiB", lambda value: f"{value / 2**20:,.0f}"),
 }
-REBUILT: Final = {True: "same bytes", False: "DIFFERS"}
+REBUILT: Final = {True: "same", False: "differs"}
+
+
+Column: TypeAlias = tuple[str, Callable[[SeedMeasurement], Fact[float]]]
+AGGREGATES: Final[tuple[tuple[str, Callable[[Aggregate], float | None]], ...]] = (
+    ("mean", lambda aggregate: aggregate.mean),
+    ("std", lambda aggregate: aggregate.std),
+    ("min", lambda aggregate: aggregate.minimum),
+    ("max", lambda aggregate: aggregate.maximum),
+)
 
 
 def render(facts: ReproductionFacts, width: int) -> str:
     """The table as text, with the conditions of the run below it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("seed", justify="right", no_wrap=True)
-    for name, _ in COLUMNS:
-        table.add_column(FORMATS[name][0], justify="right")
-    table.add_column("repacked")
-    table.add_column("rescored", justify="right")
+    columns = [(name, fact_of) for name, fact_of in COLUMNS if width >= NARROW_COLUMNS or name not in LESS]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("seed", *(FORMATS[name][0] for name, _ in columns), "repacked", "rescored"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for seed in facts.seeds:
-        _add_seed(table, seed)
+        table.add_row(*_seed(seed, columns))
     table.add_section()
-    for label, value_of in (
-        ("mean", lambda aggregate: aggregate.mean),
-        ("std", lambda aggregate: aggregate.std),
-        ("min", lambda aggregate: aggregate.minimum),
-        ("max", lambda aggregate: aggregate.maximum),
-    ):
-        _add_aggregates(table, label, facts.summary, value_of)
-    console = Console(file=io.StringIO(), width=max(width, 60), markup=False, highlight=False)
+    for label, value_of in AGGREGATES:
+        values = {aggregate.column: value_of(aggregate) for aggregate in facts.summary}
+        if values:
+            table.add_row(label, *(_cell(name, values.get(name)) for name, _ in columns))
+    console = Console(file=io.StringIO(), width=max(width, NARROW_COLUMNS), markup=False, highlight=False)
     with console.capture() as capture:
         console.print(table)
         for line in _conditions(facts):
@@ -64,25 +70,26 @@ def headline(facts: ReproductionFacts) -> str:
     return "no seed ended with a score"
 
 
-def _add_seed(table: Table, seed: SeedMeasurement) -> None:
+def _seed(seed: SeedMeasurement, columns: Sequence[Column]) -> list[str]:
+    """One row; a failed seed shows its outcome instead of numbers."""
     if seed.outcome != "ok":
-        table.add_row(str(seed.seed), seed.outcome, *[""] * (len(COLUMNS) + 1))
-        return
-    values = [(FORMATS[name][1], fact_of(seed)) for name, fact_of in COLUMNS]
-    cells = [show(fact.value) if isinstance(fact, Located) else "-" for show, fact in values]
+        return [str(seed.seed), seed.outcome]
+    values = [(name, fact_of(seed)) for name, fact_of in columns]
+    cells = [_cell(name, fact.value if isinstance(fact, Located) else None) for name, fact in values]
     repacked = REBUILT[seed.repacked.value] if isinstance(seed.repacked, Located) else "-"
-    again = seed.rescored_val_bpb
-    table.add_row(str(seed.seed), *cells, repacked, f"{again.value:.6f}" if isinstance(again, Located) else "-")
+    return [str(seed.seed), *cells, repacked, _again(seed)]
 
 
-def _add_aggregates(
-    table: Table, label: str, summary: tuple[Aggregate, ...], value_of: Callable[[Aggregate], float | None]
-) -> None:
-    by_column = {aggregate.column: value_of(aggregate) for aggregate in summary}
-    if not by_column:
-        return
-    cells = [(FORMATS[name][1], by_column.get(name)) for name, _ in COLUMNS]
-    table.add_row(label, *("-" if value is None else show(value) for show, value in cells), "", "")
+def _again(seed: SeedMeasurement) -> str:
+    """The second score, or `same`."""
+    first, again = seed.val_bpb, seed.rescored_val_bpb
+    if isinstance(again, Missing):
+        return "failed" if seed.rescore_detail else "-"
+    return "same" if isinstance(first, Located) and first.value == again.value else _cell("val_bpb", again.value)
+
+
+def _cell(column: str, value: float | None) -> str:
+    return "-" if value is None else FORMATS[column][1](value)
 
 
 def _conditions(facts: ReproductionFacts) -> list[str]:

@@ -13,7 +13,7 @@ from harness.reproduce.environment import BY_FLAG, OURS
 
 WALLCLOCK_KEY: Final = "max_wallclock_seconds"
 # Places of the machine that made the log, and names of one run.
-_PLACES = re.compile(r"PATH|DIR|FILE|RUN_ID|HOST|RANK|DEVICE")
+_PLACES = re.compile(r"PATH|DIR|FILE|RUN_ID|HOST|RANK|DEVICE|WORLD|PORT|ADDR")
 _SCALAR = re.compile(r"[-+]?\d[\d_]*(?:\.\d*)?(?:[eE][-+]?\d+)?|True|False|[A-Za-z][\w.+-]{0,40}")
 _SWITCHES: Final = {"True": "1", "False": "0"}
 

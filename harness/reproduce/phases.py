@@ -202,7 +202,7 @@ class PhaseWatch:
 
     def overdue(self, seconds: float) -> str:
         """Why the run must end now, or ""."""
-        self._show(Snapshot(self._seed, self._phase, seconds, seconds_left=max(0.0, self._limit_seconds - seconds)))
+        self._show(Snapshot(self._seed, self._phase, seconds))
         return f"{self._phase} took more than {self._limit_seconds:g} s" if seconds > self._limit_seconds else ""
 
 
