@@ -18,9 +18,11 @@ from harness.sources.script import read as read_script
 from harness.sources.trainlog import source_sha256
 
 SCRIPTS_LIMIT = 200
+COMMANDS_LIMIT = 200
+COMMAND_LIMIT_CHARACTERS = 2_000
 ENTRY_NAME = "train_gpt.py"
 
-_COMMAND = re.compile(r"(?:torchrun|python3?|accelerate launch|deepspeed)\b[^\n`|]{0,300}?([\w./-]+\.py)\b")
+_COMMAND = re.compile(r"(?:torchrun|python3?|accelerate launch|deepspeed)\b[^`|]{0,300}?([\w./-]{1,120}\.py)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,4 +163,5 @@ def _embedded(scripts: Sequence[Script], logs: Sequence[LogFile]) -> str:
 
 def _commands(readme: str) -> list[str]:
     """Scripts that the README's commands start, by file name."""
-    return [match[1].removeprefix("./").rpartition("/")[2] for match in _COMMAND.finditer(readme)]
+    lines = [line[:COMMAND_LIMIT_CHARACTERS] for line in readme.split("\n") if ".py" in line][:COMMANDS_LIMIT]
+    return [match[1].rpartition("/")[2] for line in lines if (match := _COMMAND.search(line))]

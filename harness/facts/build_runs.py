@@ -26,6 +26,7 @@ from harness.sources.logevents import (
 from harness.sources.scorelabels import Kind, choose, kind_of, same_value, uncommon_kinds
 
 CONFIG_VALUE_CHARACTERS = 300
+CURVE_LIMIT = 2_000
 # Phases that belong to scoring although they stand outside the printed evaluation time.
 _SCORING_PHASES = frozenset({"ttt:completed"})
 _NAMED_SEED = re.compile(r"(?:seed|(?<![a-z0-9])s)[-_=]?(\d{1,10})(?!\d)", re.IGNORECASE)
@@ -64,9 +65,7 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         source=_source(log),
         source_bytes=_source_bytes(log),
         complete=_complete(log, headline),
-        curve=tuple(
-            (e.step, e.val_bpb) for e in log.of(StepEvent) if e.val_bpb is not None and math.isfinite(e.val_bpb)
-        ),
+        curve=_curve(log),
         compressed_code_bytes=_size(log, "compressed_code", "the log prints no compressed code size"),
         named_seed=_named_seed(log),
         evaluation_only=not log.of(StepEvent),
@@ -74,6 +73,11 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         sha256=log.sha256,
         phases=phases,
     )
+
+
+def _curve(log: LogFile) -> tuple[tuple[int, float], ...]:
+    points = [(e.step, e.val_bpb) for e in log.of(StepEvent) if e.val_bpb is not None and math.isfinite(e.val_bpb)]
+    return tuple(points[-CURVE_LIMIT:])
 
 
 def _family(log: LogFile) -> str:

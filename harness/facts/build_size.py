@@ -72,8 +72,12 @@ def _names(script: ParsedScript, path: str) -> bool:
     name = path.rpartition("/")[2]
     if f"file:{name}" in script.layers:
         return True
+    if name.partition(".")[0] not in script.text:
+        return False
     stem = re.escape(name.partition(".")[0])
-    if path.endswith((".py", ".so")) and re.search(rf"^\s*(?:from|import)\s+{stem}\b", script.text, re.MULTILINE):
+    # Minified scripts put imports behind a colon or a semicolon.
+    imports = rf"(?:^|[;:])[ \t]*(?:from\s+{stem}[\s.]|import\s+(?:[\w.]+(?: as \w+)?,[ \t]*)*{stem}\b)"
+    if path.endswith((".py", ".so")) and re.search(imports, script.text, re.MULTILINE):
         return True
     return re.search(rf"""["'](?:[^"'\n]*/)?{re.escape(name)}["']""", script.text) is not None
 

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from harness.model import Location
 from harness.sources.folder import decode
-from harness.sources.logevents import CountEvent, Event, ScoreEvent, SeedEvent, SourceEvent, StepEvent
+from harness.sources.logevents import (
+    ConfigEvent,
+    CountEvent,
+    Event,
+    PhaseEvent,
+    ScoreEvent,
+    SeedEvent,
+    SourceEvent,
+    StepEvent,
+)
 from harness.sources.scorelabels import Kind, kind_of
 from harness.sources.trainlog import parse_lines
 
 EventT = TypeVar("EventT")
+
+SCORES_LIMIT = 400
+CONFIG_LIMIT = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +46,15 @@ class LogFile:
     events: tuple[Event, ...]
     concatenated: int
     sha256: str
+    _by_type: dict[type, list[Event]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for event in self.events:
+            self._by_type.setdefault(type(event), []).append(event)
 
     def of(self, kind: type[EventT]) -> list[EventT]:
-        """The events of one type."""
-        return [event for event in self.events if isinstance(event, kind)]
+        """The events of one type, in order."""
+        return [event for event in self._by_type.get(kind, []) if isinstance(event, kind)]
 
     def at(self, line: int | None) -> Location:
         """A line of the log."""
@@ -51,7 +68,7 @@ def read_log(data: bytes, path: str) -> LogFile | None:
     if not segments:
         return None
     chosen = next((segment for segment in reversed(segments) if _finished(segment)), segments[-1])
-    return LogFile(path, tuple(chosen), len(segments), hashlib.sha256(data).hexdigest())
+    return LogFile(path, _bounded(chosen), len(segments), hashlib.sha256(data).hexdigest())
 
 
 def _segments(events: Sequence[Event]) -> list[list[Event]]:
@@ -76,17 +93,31 @@ def _starts_run(event: Event) -> bool:
 def _distinct(segments: Sequence[list[Event]]) -> list[list[Event]]:
     """Without a run that is printed twice (console and log file joined), and with what follows a run joined to it."""
     kept: list[list[Event]] = []
-    seen: list[list[tuple[int, float | None]]] = []
+    seen: dict[tuple[tuple[int, float | None], ...], int] = {}
     for segment in segments:
-        steps = [(event.step, event.train_milliseconds) for event in segment if isinstance(event, StepEvent)]
+        steps = tuple((event.step, event.train_milliseconds) for event in segment if isinstance(event, StepEvent))
         if steps and steps in seen:
-            kept[seen.index(steps)] = segment
+            kept[seen[steps]] = segment
         elif kept and not steps:
             kept[-1].extend(segment)
         elif steps or _finished(segment):
+            seen[steps] = len(kept)
             kept.append(segment)
-            seen.append(steps)
     return kept
+
+
+def _bounded(events: Sequence[Event]) -> tuple[Event, ...]:
+    """The events without all but the last of a kind that no real log repeats that often."""
+    limits = {ScoreEvent: SCORES_LIMIT, PhaseEvent: SCORES_LIMIT, ConfigEvent: CONFIG_LIMIT}
+    room: dict[type, int] = dict(limits)
+    kept: list[Event] = []
+    for event in reversed(events):
+        if type(event) in room:
+            room[type(event)] -= 1
+            if room[type(event)] < 0:
+                continue
+        kept.append(event)
+    return tuple(reversed(kept))
 
 
 def _is_final(event: Event) -> bool:

@@ -18,6 +18,7 @@ from harness.sources.folder import decode, shown
 DEPTH_LIMIT = 64
 SIZE_LIMIT_BYTES = 4 * 1024 * 1024
 DIGITS_LIMIT = 400
+DUPLICATES_LIMIT = 20
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 
@@ -57,17 +58,12 @@ def read(data: bytes, path: str) -> Manifest:
     if len(data) > SIZE_LIMIT_BYTES:
         return _refused(path, f"is larger than {SIZE_LIMIT_BYTES:,} bytes", None)
     text = decode(data)
+    duplicates: list[str] = []
+    document = _parse(text, duplicates)
+    if isinstance(document, _Refusal):
+        return _refused(path, document.reason, document.line)
     if _depth(text) > DEPTH_LIMIT:
         return _refused(path, f"nests deeper than {DEPTH_LIMIT} levels", None)
-    duplicates: list[str] = []
-    try:
-        document = _parse(text, duplicates)
-    except json.JSONDecodeError as error:
-        return _refused(path, f"is no JSON: {error.msg}", error.lineno)
-    except ValueError as error:
-        return _refused(path, f"holds a number that cannot be read: {str(error)[:80]}", None)
-    if not isinstance(document, dict):
-        return _refused(path, "is no JSON object", 1)
     lines = _lines(text)
     problems = [Located(f"has the key {shown(name)!r} twice", Location(path)) for name in duplicates]
     problems += [
@@ -77,22 +73,40 @@ def read(data: bytes, path: str) -> Manifest:
     return Manifest(path, document, lines, tuple(problems))
 
 
-def _parse(text: str, duplicates: list[str]) -> Value:
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a text is no usable JSON object, and where."""
+
+    reason: str
+    line: int | None = None
+
+
+def _parse(text: str, duplicates: list[str]) -> dict[str, Value] | _Refusal:
+    """The object that a text is; keys that come twice are added to `duplicates`."""
+
     def unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
         result: dict[str, Value] = {}
         for name, value in pairs:
-            if name in result and name not in duplicates:
+            if name in result and name not in duplicates and len(duplicates) < DUPLICATES_LIMIT:
                 duplicates.append(name)
             result[name] = value
         return result
 
-    def integer(digits: str) -> int:
-        if len(digits) > DIGITS_LIMIT:
-            raise ValueError(f"{len(digits)} digits")
-        return int(digits)
+    try:
+        document = json.loads(text, object_pairs_hook=unique, parse_int=_integer)
+    except RecursionError:
+        return _Refusal(f"nests deeper than {DEPTH_LIMIT} levels")
+    except json.JSONDecodeError as error:
+        return _Refusal(f"is no JSON: {error.msg}", error.lineno)
+    except ValueError as error:
+        return _Refusal(f"holds a number that cannot be read: {str(error)[:80]}")
+    return document if isinstance(document, dict) else _Refusal("is no JSON object", 1)
 
-    document: Value = json.loads(text, object_pairs_hook=unique, parse_int=integer)
-    return document
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS_LIMIT:
+        raise ValueError(f"{len(digits)} digits")
+    return int(digits)
 
 
 def _refused(path: str, reason: str, line: int | None) -> Manifest:
@@ -100,6 +114,7 @@ def _refused(path: str, reason: str, line: int | None) -> Manifest:
 
 
 def _depth(text: str) -> int:
+    """How deep a text nests that is known to be JSON."""
     depth = deepest = 0
     for token in _TOKEN.finditer(text):
         if token[0] in "{[":
@@ -182,5 +197,3 @@ def is_finite_number(value: object) -> bool:
         return False
     # An integer beyond the range of floats is no measurement either.
     return abs(value) < 1e300 and math.isfinite(value)
-
-

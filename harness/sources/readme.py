@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 CELLS_LIMIT = 60
 LINE_LIMIT_CHARACTERS = 4_000
+TEXT_LIMIT_CHARACTERS = 1_000_000
 
-_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
+_RULE = re.compile(r"\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?")
 _FENCE = re.compile(r"\s*(```|~~~)")
 _CELL_END = re.compile(r"(?<!\\)\|")
 _MARKUP = re.compile(r"\*\*|__(?=\W|$)|(?<!\w)__|`|\*(?=\S)|(?<=\S)\*|</?\w+>|~~")
@@ -91,7 +92,7 @@ def read(text: str) -> Readme:
             "|" in line
             and index + 1 < len(lines)
             and "|" in lines[index + 1][1]
-            and _RULE.fullmatch(lines[index + 1][1])
+            and _RULE.fullmatch(lines[index + 1][1].strip())
         ):
             end = index + 2
             while end < len(lines) and "|" in lines[end][1] and lines[end][1].strip():
@@ -111,13 +112,13 @@ def plain(text: str) -> str:
         >>> plain(r"**val\_bpb**: `1.15`")
         'val_bpb: 1.15'
     """
-    return _MARKUP.sub("", re.sub(r"\\([_*|~\[\]()])", r"\1", text)).strip()
+    return " ".join(_MARKUP.sub("", re.sub(r"\\([_*|~\[\]()])", r"\1", text)).split())
 
 
 def _outside_code(text: str) -> list[tuple[int, str]]:
     lines: list[tuple[int, str]] = []
     fenced = False
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text[:TEXT_LIMIT_CHARACTERS].split("\n"), start=1):
         if _FENCE.match(line):
             fenced = not fenced
         elif not fenced:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from harness.sources.unwrap import ReadFile, unwrap
+from harness.sources.unwrap import PARSED_LIMIT_CHARACTERS, ReadFile, Unpacked, unwrap
 
 # Packages that submissions install, by import name; anything else that is neither in the standard library nor in
 # the folder is taken for a module of the submission's own that was not shipped.
@@ -26,9 +26,9 @@ _KNOWN_PACKAGES = """
     torchvision tornado tqdm transformer_engine transformers triton typer typing_extensions ujson wandb xformers
     xgboost xxhash yaml zstandard zstd
 """
-TEXT_LIMIT_CHARACTERS = 8 * 1024 * 1024
 HELPER_LIMIT_LINES = 12
 
+_NOTHING = ast.Module([], [])
 _NEWER_SYNTAX = re.compile(
     r"""(?<![\w])(?:[fF][rR]?|[rR][fF]|[tT][rR]?|[rR][tT])["']|^\s*type\s+\w+|^\s*(?:async\s+)?(?:def|class)\s+\w+\s*\["""
     r"|^\s*except\*?\s+[\w.]+\s*,|^\s*lazy\s"
@@ -89,9 +89,12 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
         size_bytes: its size on disk.
         read_file: text of a file beside it, or None; packed scripts may run one.
     """
-    unpacked = unwrap(text[:TEXT_LIMIT_CHARACTERS], path.rpartition("/")[2], read_file)
+    if len(text) > PARSED_LIMIT_CHARACTERS:
+        unpacked = Unpacked(text, (), (text,), None, f"longer than {PARSED_LIMIT_CHARACTERS:,} characters", _NOTHING)
+    else:
+        unpacked = unwrap(text, path.rpartition("/")[2], read_file)
     problem, line, undecided = unpacked.problem, unpacked.line if unpacked.problem else None, bool(unpacked.problem)
-    tree = ast.Module([], [])
+    tree = _NOTHING
     if isinstance(unpacked.module, ast.Module):
         tree = unpacked.module
     else:
@@ -200,17 +203,12 @@ _MENTION = re.compile(r"environ|getenv")
 
 def _environment(tree: ast.Module, text: str) -> Iterator[tuple[str, str | None, int]]:
     """Environment keys with literal defaults, through helper functions of the script's own too."""
-    lines = _lines_with(text, _MENTION)
-    helpers = {
-        node.name
-        for node in _nodes_on(tree, lines)
-        if isinstance(node, ast.FunctionDef) and _is_environment_helper(node)
-    }
+    nodes = _nodes_on(tree, _lines_with(text, _MENTION))
+    helpers = {node.name for node in nodes if isinstance(node, ast.FunctionDef) and _is_environment_helper(node)}
     if helpers:
-        lines = _lines_with(
-            text, re.compile("|".join(["environ", "getenv", *(rf"\b{name}\(" for name in sorted(helpers))]))
-        )
-    for node in _nodes_on(tree, lines):
+        calls = "|".join(["environ", "getenv", *(rf"\b{name}\(" for name in sorted(helpers))])
+        nodes = _nodes_on(tree, _lines_with(text, re.compile(calls)))
+    for node in nodes:
         if isinstance(node, ast.Subscript) and _dotted(node.value) in {"os.environ", "environ"}:
             if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
                 yield node.slice.value, None, node.lineno
@@ -267,10 +265,12 @@ def _default(call: ast.Call) -> str | None:
 
 
 def _dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        owner = _dotted(node.value)
-        return f"{owner}.{node.attr}" if owner else ""
-    return node.id if isinstance(node, ast.Name) else ""
+    """The dotted name that an expression is, or ""; chains can be too long for recursion."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
 def _environment_by_text(text: str) -> Iterator[tuple[str, str | None, int]]:

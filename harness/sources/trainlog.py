@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from harness.sources.logevents import ConfigEvent, CountEvent, Event, SeedEvent, SourceEvent, StepEvent
-from harness.sources.loggrammar import config_pairs, is_statement, parse_line
+from harness.sources.loggrammar import is_statement, parse_line
 
 # Epoch seconds, ISO times, clock times, ranks and pids that launchers put before a line. At most one blank goes
 # with each, because indentation tells a hyperparameter block.
@@ -29,8 +29,12 @@ _AFTER_SOURCE = re.compile(
 )
 _CONFIG_TITLE = re.compile(r"(?:-{2,} ?)?Hyperparameters\b.{0,4}(?:-{2,})?\s*", re.IGNORECASE)
 _CONFIG_ENTRY = re.compile(r"\s+([A-Za-z_]\w*)\s*[:=]\s?(.*)")
-_CONFIG_PAIR = re.compile(r"([A-Za-z_]\w*)=(.*?)(?=\s+[A-Za-z_]\w*=|$)")
+_CONFIG_KEY = re.compile(r"([A-Za-z_]\w*)=(.*)")
 _TABLE = re.compile(r"\s*[|+]")
+
+
+# A line of hyperparameters is long; nothing longer is one.
+CONFIG_LIMIT_CHARACTERS = 65_536
 
 
 def strip_prefix(text: str) -> str:
@@ -66,6 +70,8 @@ class LineParser:
 
     def __init__(self) -> None:
         self._source: list[str] | None = None
+        # Parity of triple quotes so far, double and single: odd while such a string is open.
+        self._open_quotes = [False, False]
         self._source_first = 0
         self._pending_separator = 0
         self._announced = False
@@ -80,7 +86,8 @@ class LineParser:
         if self._announced and _SEPARATOR.fullmatch(text):
             return ()
         if self._starts_source(text):
-            self._source, self._source_first = [text], number
+            self._source, self._source_first, self._open_quotes = [], number, [False, False]
+            self._add_source(text)
             self._announced = self._in_config = False
             return ()
         self._announced = _SOURCE_ANNOUNCED.fullmatch(text) is not None
@@ -121,24 +128,29 @@ class LineParser:
         match = _CONFIG_ENTRY.fullmatch(text)
         if match:
             return _config_events(number, [(match[1], match[2])])
-        if "=" in text and ":" not in text.partition("=")[0] and config_start(text):
-            return _config_events(number, _CONFIG_PAIR.findall(text))
+        if _CONFIG_KEY.match(text):
+            return _config_events(number, _config_words(text))
         return ()
 
     def _feed_source(self, text: str, number: int) -> tuple[Event, ...]:
-        source = self._source or []
         if self._pending_separator:
             separator, self._pending_separator = self._pending_separator, 0
             if _AFTER_SOURCE.match(text):
                 return self._close(separator, complete=True) + self._feed_log(text, number)
         if _SEPARATOR.fullmatch(text):
-            if _quotes_balanced(source):
+            if not any(self._open_quotes):
                 return self._close(number, complete=True)
             self._pending_separator = number
         elif text[:1].isalnum() and is_statement(text, number):
             return self._close(number, complete=False) + self._feed_log(text, number)
-        source.append(text)
+        self._add_source(text)
         return ()
+
+    def _add_source(self, text: str) -> None:
+        if self._source is not None:
+            self._source.append(text)
+        for index, quote in enumerate(('"""', "'''")):
+            self._open_quotes[index] ^= text.count(quote) % 2 == 1
 
     def _close(self, number: int, *, complete: bool) -> tuple[Event, ...]:
         lines, self._source, self._header = self._source or [], None, True
@@ -148,14 +160,16 @@ class LineParser:
         return (SourceEvent(number, self._source_first, hashlib.sha256(data).hexdigest(), len(data)),)
 
 
-def _quotes_balanced(lines: list[str]) -> bool:
-    """Whether no triple-quoted string is open, so that a separator cannot be part of the source."""
-    return all(sum(line.count(quote) for line in lines) % 2 == 0 for quote in ('"""', "'''"))
-
-
-def config_start(text: str) -> bool:
-    """Whether a line begins with `key=`."""
-    return bool(config_pairs(text.split(" ", 1)[0], 0))
+def _config_words(text: str) -> list[tuple[str, str]]:
+    """`key=value` words of a line; words without a key belong to the value before them."""
+    pairs: list[tuple[str, str]] = []
+    for word in text[:CONFIG_LIMIT_CHARACTERS].split():
+        match = _CONFIG_KEY.fullmatch(word)
+        if match:
+            pairs.append((match[1], match[2]))
+        elif pairs:
+            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]} {word}")
+    return pairs
 
 
 def _config_events(number: int, pairs: Iterable[tuple[str, str]]) -> tuple[Event, ...]:

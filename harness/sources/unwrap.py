@@ -18,6 +18,8 @@ from typing import Any
 from harness.sources.decoders import DecodeError, decode
 
 LAYERS_LIMIT = 12
+# A syntax tree takes hundreds of times the memory of its text.
+PARSED_LIMIT_CHARACTERS = 2 * 1024 * 1024
 BUDGET_CHARACTERS = 256 * 1024 * 1024
 _CONSTANTS = {
     "lzma.FORMAT_RAW": lzma.FORMAT_RAW,
@@ -160,10 +162,15 @@ class _Interpreter:
         """The text that `exec` would run."""
         value = self._value(node)
         if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
+            return self._checked(value.decode("utf-8", "replace"))
         if isinstance(value, str):
-            return value
+            return self._checked(value)
         raise _UnknownError("the argument of exec is no text that can be worked out without running it")
+
+    def _checked(self, text: str) -> str:
+        if len(text) > PARSED_LIMIT_CHARACTERS:
+            raise _UnknownError(f"it unpacks to more than {PARSED_LIMIT_CHARACTERS:,} characters, which are not parsed")
+        return text
 
     def _bind(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.Import):
