@@ -97,6 +97,12 @@ class DemoData:
         return replace(applied, data=replace(applied.data, data_path=f"{applied.data.data_path}_fullval"))
 
 
+def run_folder(folder: Path, weights: str) -> Path:
+    """The folder itself, or the one below it, that holds a run's weights; itself where there is no single one."""
+    found = [path.parent for path in sorted(folder.rglob(Path(weights).name))]
+    return found[0] if len(found) == 1 else folder
+
+
 def decoded_text(tokenizer: str, tokens: Tensor) -> bytes:
     """The text that tokens stand for; document marks and other control tokens stand for nothing."""
     import sentencepiece
@@ -218,8 +224,9 @@ class Comparer:
         )
 
     def _run_rows(self, config: Config, inputs: Inputs) -> Iterator[Row]:
-        weights = self.run / config.data.weights_path
+        folder = run_folder(self.run, config.data.weights_path)
+        weights = folder / config.data.weights_path
         states = {"float": load_state(raw_path(weights)), "EMA": load_state(weights)}
-        artifact = read_whole(self.run / artifact_path(config))
+        artifact = read_whole(folder / artifact_path(config))
         self.say(f"scoring {self.run}")
         yield from ModelScorer("hybrid", build_model(config, "cpu"), inputs, config, self.clock).rows(states, artifact)

@@ -141,27 +141,28 @@ def _without(text: str, statements: Sequence[ast.stmt]) -> str:
     return "\n".join(kept).strip("\n")
 
 
-def in_dependency_order(modules: Mapping[str, Module], entry: str) -> tuple[Module, ...]:
-    """The modules that the entry needs, each after those it imports.
+def in_dependency_order(texts: Mapping[str, str], entry: str) -> tuple[Module, ...]:
+    """The modules that the entry needs, each after those it imports; the others are not even read.
 
     Raises:
-        BundleError: Modules import each other in a circle, or import one that does not exist.
+        BundleError: Modules import each other in a circle, or import one that does not exist; or see `read_module`.
     """
     ordered: dict[str, Module] = {}
-    _visit(entry, modules, ordered, ())
+    _visit(entry, texts, ordered, ())
     return tuple(ordered.values())
 
 
-def _visit(name: str, modules: Mapping[str, Module], ordered: dict[str, Module], path: tuple[str, ...]) -> None:
+def _visit(name: str, texts: Mapping[str, str], ordered: dict[str, Module], path: tuple[str, ...]) -> None:
     if name in path:
         raise BundleError(f"modules import each other: {' -> '.join((*path, name))}")
-    if name not in modules:
+    if name not in texts:
         raise BundleError(f"{path[-1] if path else 'the bundle'} needs {PACKAGE}.{name}, which does not exist")
     if name in ordered:
         return
-    for sibling in modules[name].siblings:
-        _visit(sibling, modules, ordered, (*path, name))
-    ordered[name] = modules[name]
+    module = read_module(name, texts[name])
+    for sibling in module.siblings:
+        _visit(sibling, texts, ordered, (*path, name))
+    ordered[name] = module
 
 
 def _refuse_collisions(modules: Iterable[Module]) -> None:
@@ -209,8 +210,7 @@ def bundle(texts: Mapping[str, str], preset: str, version: str, script: str = "t
     Raises:
         BundleError: See `read_module`, `in_dependency_order`; or two modules define one name.
     """
-    parsed = {name: read_module(name, text) for name, text in texts.items()}
-    modules = in_dependency_order(parsed, ENTRY_MODULE)
+    modules = in_dependency_order(texts, ENTRY_MODULE)
     _refuse_collisions(modules)
     parts = [HEADER.format(preset=preset, package=PACKAGE, version=version, script=script), _merged_imports(modules)]
     parts.extend(f"\n\n\n# --- {module.name} ---\n\n{module.body}" for module in modules if module.body)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reference_model
-from reference_model.bundle import BundleError, bundle, compact, in_dependency_order, package_texts, read_module
+from reference_model.bundle import BundleError, bundle, compact, in_dependency_order, package_texts
 from reference_model.config import PRESETS
 from reference_model.miniature import run_bundled
 
@@ -110,8 +110,7 @@ def test_what_cannot_stand_in_one_file_is_refused(changes: dict[str, str], messa
 
 
 def test_order_puts_every_module_after_what_it_imports() -> None:
-    parsed = {name: read_module(name, text) for name, text in TEXTS.items()}
-    assert [module.name for module in in_dependency_order(parsed, "main")] == ["low", "main"]
+    assert [module.name for module in in_dependency_order(TEXTS, "main")] == ["low", "main"]
 
 
 def test_the_package_bundles_for_every_preset() -> None:

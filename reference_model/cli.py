@@ -1,0 +1,146 @@
+"""The command line: the only place of `reference_model` that prints.
+
+Each command is a pair of functions, one that declares its arguments and one that runs it and returns an exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from reference_model import __version__
+from reference_model.artifact import ArtifactError
+from reference_model.baselines import Comparer
+from reference_model.bundle import BundleError, bundle, compact, package_texts
+from reference_model.config import PRESETS
+from reference_model.miniature import MiniatureError, run_bundled
+from reference_model.release import RELEASES, ReleaseError, finish, prepare
+from reference_model.settings import ConfigError
+from reference_model.storage import RunError, write_whole
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
+
+STATUS_FAILED = 1
+STATUS_USAGE = 2
+DEMO_SECONDS = 60.0
+
+
+def bundled_script(preset: str) -> str:
+    """The preset's script, from the sources of this very package."""
+    return bundle(package_texts(Path(__file__).parent), preset, __version__)
+
+
+def add_bundle(subparsers: Subparsers) -> None:
+    """Declare `bundle`."""
+    parser = subparsers.add_parser("bundle", help="write a preset as one self-contained script")
+    parser.add_argument("--preset", required=True, choices=sorted(PRESETS))
+    parser.add_argument("--output", type=Path, default=Path("train_gpt.py"))
+    parser.add_argument("--compact", action="store_true", help="drop comments and docstrings: they count as code")
+    parser.set_defaults(run=run_bundle)
+
+
+def run_bundle(arguments: argparse.Namespace) -> int:
+    """Write the script whole and say how large it is."""
+    text = bundled_script(arguments.preset)
+    content = (compact(text) if arguments.compact else text).encode()
+    write_whole(arguments.output, content)
+    print(f"{arguments.output}: preset {arguments.preset}, {len(content)} bytes")
+    return 0
+
+
+def add_check_bundles(subparsers: Subparsers) -> None:
+    """Declare `check-bundles`."""
+    parser = subparsers.add_parser("check-bundles", help="run every preset's bundled script in miniature")
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help="these only")
+    parser.set_defaults(run=run_check_bundles)
+
+
+def run_check_bundles(arguments: argparse.Namespace) -> int:
+    """Train, pack, score, score again and pack again, each preset in seconds."""
+    presets = arguments.presets or sorted(PRESETS)
+    if unknown := sorted(set(presets) - set(PRESETS)):
+        raise ConfigError(f"no such preset: {', '.join(unknown)} (there are {', '.join(sorted(PRESETS))})")
+    with tempfile.TemporaryDirectory() as folder:
+        for preset, headline in run_bundled(Path(folder), {name: bundled_script(name) for name in presets}).items():
+            print(f"{preset}: {headline}")
+    return 0
+
+
+def add_compare(subparsers: Subparsers) -> None:
+    """Declare `compare`."""
+    parser = subparsers.add_parser("compare", help="set a finished run beside simple coders and a plain transformer")
+    parser.add_argument("--data", required=True, type=Path, help="folder that `harness data demo` wrote")
+    parser.add_argument("--run", required=True, type=Path, dest="run_folder", help="working folder of a finished run")
+    parser.add_argument("--preset", default="demo", choices=sorted(PRESETS), help="settings of that run")
+    parser.add_argument("--seconds", type=float, default=DEMO_SECONDS, help="training time of the plain transformer")
+    parser.add_argument("--json", type=Path, help="write the table here too")
+    parser.set_defaults(run=run_compare)
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    """Measure and print the table."""
+    progress = Comparer(
+        arguments.data,
+        arguments.run_folder,
+        arguments.preset,
+        arguments.seconds,
+        say=lambda line: print(f"compare: {line}", file=sys.stderr, flush=True),
+    )
+    comparison = progress.compare()
+    if arguments.json is not None:
+        write_whole(arguments.json, (json.dumps(comparison.as_json(), indent=2) + "\n").encode())
+    print(comparison.as_text())
+    return 0
+
+
+def add_release(subparsers: Subparsers) -> None:
+    """Declare `release prepare` and `release finish`."""
+    parser = subparsers.add_parser("release", help="make a record folder out of real runs")
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    first = steps.add_parser("prepare", help="write the script and a manifest without numbers")
+    last = steps.add_parser("finish", help="copy logs and numbers from the evidence of `harness reproduce`")
+    for step in (first, last):
+        step.add_argument("folder", type=Path, help=f"ends in a known name: {', '.join(sorted(RELEASES))}")
+    last.add_argument("--evidence", required=True, type=Path)
+    last.add_argument("--data", type=Path, default=Path(".cache/demo"))
+    parser.set_defaults(run=run_release)
+
+
+def run_release(arguments: argparse.Namespace) -> int:
+    """Run one step of a release."""
+    plan = RELEASES.get(arguments.folder.name)
+    if plan is None:
+        raise ReleaseError(f"{arguments.folder}: no such release (there are {', '.join(sorted(RELEASES))})")
+    if arguments.step == "prepare":
+        prepare(arguments.folder, plan, bundled_script(plan.preset), dt.datetime.now(dt.UTC).date())
+    else:
+        finish(arguments.folder, plan, arguments.evidence, arguments.data)
+    return 0
+
+
+COMMANDS = (add_bundle, add_check_bundles, add_compare, add_release)
+
+
+def command_line(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m reference_model", description="The reference Hymba.")
+    parser.add_argument("--version", action="version", version=f"reference_model {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(subparsers)
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except ConfigError as error:
+        print(f"reference_model {parsed.command}: {error}", file=sys.stderr)
+        return STATUS_USAGE
+    except (ArtifactError, BundleError, MiniatureError, ReleaseError, RunError) as error:
+        print(f"reference_model {parsed.command}: {error}", file=sys.stderr)
+        return STATUS_FAILED
+    return status
