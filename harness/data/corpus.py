@@ -102,7 +102,7 @@ def write_corpus(directory: Path, recipe: Recipe, source: Source, report: Report
     manifest = Manifest(
         name=recipe.name,
         inputs={source.package: source.version, "sentencepiece": tokenizer.sentencepiece_version()},
-        recipe=dataclasses.asdict(recipe),
+        recipe={**dataclasses.asdict(recipe), "vocab_sizes": list(recipe.vocab_sizes)},
         text=_text_entry(split, unique_documents),
         files=file_entries(directory, counts),
     )

@@ -17,6 +17,8 @@ from harness.sources.shards import Offsets, Tokens, document_starts
 
 EDGE_TOKENS = 16
 KEY_SEED = 20240520
+# No document of a real split comes near; one BOS in a whole set of shards must not fill the memory.
+DOCUMENT_CAP_TOKENS = 1 << 26
 
 Keys: TypeAlias = NDArray[np.uint64]
 
@@ -115,14 +117,14 @@ def document_keys(documents: Documents) -> Keys:
 class Joiner:
     """Cuts consecutive shards into documents and puts those together that cross from one shard to the next."""
 
-    def __init__(self, longest_tokens: int | None = None) -> None:
+    def __init__(self, longest_tokens: int = DOCUMENT_CAP_TOKENS) -> None:
         """Begin before the first shard.
 
         Args:
             longest_tokens: a crossing document is cut off one token past this, which bounds memory: it is then
-                longer than whatever it is to be compared with. None keeps it whole.
+                longer than whatever it is to be compared with.
         """
-        self._limit = None if longest_tokens is None else longest_tokens + 1
+        self._limit = longest_tokens + 1
         self._pending: Tokens = np.zeros(0, dtype=np.uint16)
 
     def add(self, tokens: Tokens) -> Iterator[Documents]:
@@ -143,7 +145,7 @@ class Joiner:
 
 
 def whole_documents(shards: Iterable[Tokens]) -> Iterator[Documents]:
-    """All documents of consecutive shards, whole."""
+    """All documents of consecutive shards, whole (up to `DOCUMENT_CAP_TOKENS` where one crosses)."""
     joiner = Joiner()
     for tokens in shards:
         yield from joiner.add(tokens)

@@ -62,7 +62,7 @@ def verify(request: Request, progress: Progress | None = None) -> Verification:
     compared, notes = manifest_problems(request.root, datasets)
     problems = [
         *_layout_problems(layout),
-        *(problem for one in opened for problem in one.problems),
+        *(problem for one in opened for problem in (*one.problems, *_sidecar_problems(one))),
         *(shard.problem for report in datasets for _, side in report.splits for shard in side.shards if shard.problem),
         *(problem for report in datasets for problem in dataset_problems(report)),
         *compared,
@@ -98,6 +98,15 @@ def _open(dataset: Dataset, layout: Layout, given: Path | None) -> _Opened:
         sidecar=tuple(sidecar),
         problems=(*train_problems, *validation_problems, *sidecar_problems),
     )
+
+
+def _sidecar_problems(one: _Opened) -> list[str]:
+    """A sidecar has one entry for each validation token; compared where both are readable."""
+    found, expected = (sum(header.tokens for header in side) for side in (one.sidecar, one.validation))
+    if not one.sidecar or found == expected:
+        return []
+    where = f"{one.dataset.directory}: byte sidecar"
+    return [f"{where}: found {found:,} entries, expected {expected:,}, one for each validation token"]
 
 
 class _Meter:
