@@ -41,8 +41,8 @@ UNSTATED = Missing("not stated")
 SOURCE = "a" * 64
 CODE_BYTES = 50_000
 MODEL_BYTES = 15_000_000
-# The mean is 1.20300001, the sample deviation 0.003; no trailing zeros, which JSON would drop.
-BITS = {1: 1.20000001, 2: 1.20300001, 3: 1.20600001}
+# The mean is 1.20300001 and no seed's value, the sample deviation 0.007; no trailing zeros, which JSON would drop.
+BITS = {1: 1.19500001, 2: 1.20600001, 3: 1.20800001}
 # sp1024: 2.43593 bytes per token.
 BYTES_PER_NAT_TOKEN = 2.43593 * 0.6931471805599453
 
@@ -122,7 +122,7 @@ def manifest(seeds: Sequence[int] = (1, 2, 3), **changes: Any) -> ManifestClaims
         track=at("10min_16mb", pointer="/track"),
         val_bpb=at(1.203, pointer="/val_bpb"),
         val_loss=UNSTATED,
-        val_bpb_std=at(0.003, pointer="/val_bpb_std"),
+        val_bpb_std=at(0.007, pointer="/val_bpb_std"),
         bytes_total=at(MODEL_BYTES + CODE_BYTES, pointer="/bytes_total"),
         bytes_code=at(CODE_BYTES, pointer="/bytes_code"),
         seeds=tuple(claim(seed) for seed in seeds),

@@ -78,6 +78,28 @@ def test_without_any_claimed_seed_every_log_counts_and_nobody_says_so() -> None:
     assert (len(chosen.runs), chosen.basis) == (3, "")
 
 
+def test_a_claim_that_is_one_logs_score_names_that_log() -> None:
+    silent = dataclasses.replace(factories.submission().readme, seeds=())
+    claims = factories.manifest(seeds=(), val_bpb=at(1.20600001))
+    chosen = counted(factories.submission(claims=claims, readme=silent))
+    assert ([known(run.seed) for run in chosen.runs], chosen.basis) == ([2], "the claim")
+
+
+def test_another_experiment_with_a_claimed_seed_is_not_the_claimed_run() -> None:
+    other = factories.run(1, bits=1.3, path="ablation.log")
+    chosen = counted(factories.submission(runs=(other, *factories.submission().runs)))
+    assert other not in chosen.runs
+    assert len(chosen.runs) == 3
+
+
+def test_a_trailing_zero_in_a_table_does_not_widen_it() -> None:
+    rows = [factories.claim(1, 1.064), factories.claim(2, 1.06308)]
+    assert common.table_unit(rows) == pytest.approx(1e-5)
+    near = factories.run(1, bits=1.06443847)
+    assert common.claimed_runs(rows[0], [near], common.table_unit(rows)) == []
+    assert common.claimed_runs(rows[0], [near], claim_unit(1.064)) == [near]
+
+
 def test_long_lists_are_cut() -> None:
     assert common.listed([1, 2, 3], limit=2) == "1, 2 and 1 more"
     assert common.listed([]) == ""

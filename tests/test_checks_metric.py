@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.challenge import VALIDATION_SPLITS
 from harness.checks import fingerprint, metric
-from harness.facts.claims import DeclaredSplit
+from harness.facts.claims import DeclaredSplit, ReadmeClaims
 from harness.facts.runs import Run
 from harness.model import Missing, Outcome, Verdict
 from tests import factories
@@ -29,7 +29,7 @@ def claimed(bits: float, runs: tuple[Run, ...] | None = None, seeds: tuple[int, 
 
 @pytest.mark.parametrize(
     ("bits", "what"),
-    [(1.203, "the mean of 3 claimed runs"), (1.20300001, "the mean"), (1.20600001, "seed 3"), (1.20600002, "seed 3")],
+    [(1.203, "the mean of 3 claimed runs"), (1.20300001, "the mean"), (1.20800001, "seed 3"), (1.20800002, "seed 3")],
 )
 def test_a_claim_may_be_the_mean_or_one_seed(bits: float, what: str) -> None:
     outcome = claimed(bits)
@@ -40,7 +40,7 @@ def test_a_claim_may_be_the_mean_or_one_seed(bits: float, what: str) -> None:
 def test_a_claim_below_every_score_fails() -> None:
     outcome = claimed(1.1234)
     assert outcome.verdict is Verdict.FAIL
-    assert outcome.values["difference_bpb"] == pytest.approx(1.1234 - 1.2)
+    assert outcome.values["difference_bpb"] == pytest.approx(1.1234 - 1.19500001)
     assert [str(place) for place in outcome.locations] == ["submission.json#/val_bpb", "train_seed1.log:90"]
 
 
@@ -71,8 +71,9 @@ def test_no_claim_or_no_score_is_undecided() -> None:
     assert "states no val_bpb" in outcome.message
 
 
-def readme(bits: float | None) -> Outcome:
-    claims = dataclasses.replace(factories.submission().readme, val_bpb=factories.fact(bits, "README.md", 3))
+def readme(bits: float | None, seeds: tuple[int, ...] = ()) -> Outcome:
+    rows = tuple(factories.claim(seed) for seed in seeds)
+    claims = ReadmeClaims(factories.fact(bits, "README.md", 3), UNSTATED, rows)
     outcome = metric.readme_differs_from_claim.check(factories.submission(readme=claims))
     assert outcome is not None
     return outcome
@@ -85,6 +86,12 @@ def test_the_readme_repeats_the_claim_in_its_own_digits() -> None:
     assert readme(None).verdict is Verdict.UNDECIDED
 
 
+def test_a_claim_in_the_readmes_table_needs_no_headline() -> None:
+    assert readme(None, seeds=(1, 2, 3)).verdict is Verdict.PASS
+    assert readme(1.1, seeds=(1, 2, 3)).verdict is Verdict.PASS
+    assert readme(1.1, seeds=(1, 2)).verdict is Verdict.WARN
+
+
 def test_a_seed_row_that_is_not_in_its_log_is_named() -> None:
     rows = (factories.claim(1), factories.claim(2, 1.1999))
     claims = factories.manifest_with(factories.manifest(), *rows)
@@ -92,7 +99,7 @@ def test_a_seed_row_that_is_not_in_its_log_is_named() -> None:
     assert outcome is not None
     assert outcome.verdict is Verdict.WARN
     assert (
-        "seed 2 claims 1.1999 BPB at submission.json#/seed_results/2/val_bpb, logged 1.20300001 BPB" in outcome.message
+        "seed 2 claims 1.1999 BPB at submission.json#/seed_results/2/val_bpb, logged 1.20600001 BPB" in outcome.message
     )
 
 

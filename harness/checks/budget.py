@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 from harness.challenge import EVAL_CAP_SECONDS, TRAIN_CAP_SECONDS
-from harness.checks.common import counted, known, listed, places, reason_of, seed_name, undecided
+from harness.checks.common import known, listed, of_claimed_seeds, places, reason_of, seed_name, undecided
 from harness.facts.runs import Run
 from harness.facts.submission import Submission
-from harness.model import Located, Missing, Outcome, Status, Value, Verdict, rule
+from harness.model import Located, Outcome, Status, Value, Verdict, rule
 
 FAMILY = "budget"
 RECORD_WORLD_SIZE = 8
@@ -28,6 +28,12 @@ def track(submission: Submission) -> str:
         if re.search(r"10[-_ ]?min", text):
             return "record"
     return ""
+
+
+def _untimed(runs: Sequence[Run], timed: Sequence[Run]) -> list[str]:
+    """Logs without a time whose seed has no other log with one."""
+    seeds = {known(run.seed) for run in timed} - {None}
+    return [run.location.path for run in runs if run not in timed and known(run.seed) not in seeds]
 
 
 def _why_not_binding(run: Run, kind: str) -> str:
@@ -61,7 +67,7 @@ def training_over_cap(submission: Submission) -> Outcome | None:
     kind = track(submission)
     if kind == "non-record":
         return None
-    runs = counted(submission).runs
+    runs = of_claimed_seeds(submission)
     timed = [run for run in runs if isinstance(run.train_seconds, Located)]
     if not timed:
         return undecided(
@@ -72,8 +78,9 @@ def training_over_cap(submission: Submission) -> Outcome | None:
     values: dict[str, Value] = {"train_seconds": seconds, "cap_seconds": TRAIN_CAP_SECONDS}
     where = places(*(run.train_seconds for run in timed))
     verdict, message = _training(longest, seconds, kind)
-    if verdict is Verdict.PASS and len(timed) < len(runs):
-        return undecided(message.rstrip("."), f"{len(runs) - len(timed)} logs state no training time", *where)
+    untimed = _untimed(runs, timed)
+    if verdict is Verdict.PASS and untimed:
+        return undecided(message.rstrip("."), f"{listed(untimed)} state no training time", *where)
     return Outcome(verdict, message, values, where)
 
 
@@ -118,7 +125,7 @@ def evaluation_over_cap(submission: Submission) -> Outcome | None:
     kind = track(submission)
     if kind == "non-record":
         return None
-    runs = counted(submission).runs
+    runs = of_claimed_seeds(submission)
     timed = [run for run in runs if isinstance(run.eval_seconds, Located)]
     if not timed:
         return undecided(
@@ -131,9 +138,9 @@ def evaluation_over_cap(submission: Submission) -> Outcome | None:
     if seconds > EVAL_CAP_SECONDS:
         return Outcome(*_evaluation(longest, seconds, kind), values, where)
     message = f"Evaluation took {seconds:,.1f} s at most ({seed_name(longest)}); the cap is {EVAL_CAP_SECONDS:.0f} s"
-    untimed = [run for run in runs if isinstance(run.eval_seconds, Missing)]
+    untimed = _untimed(runs, timed)
     if untimed:
-        return undecided(message, f"{listed([run.location.path for run in untimed])} state no evaluation time", *where)
+        return undecided(message, f"{listed(untimed)} state no evaluation time", *where)
     return Outcome(Verdict.PASS, f"{message}.", values, where)
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from harness.facts.claims import SeedClaim
 from harness.facts.runs import Run
 from harness.facts.submission import Submission
-from harness.model import Fact, Located, Location, Missing, Outcome, Value, Verdict
+from harness.model import Fact, Located, Location, Missing, Outcome, Verdict
 
 T = TypeVar("T")
 COARSEST_CLAIM = 1e-3
@@ -133,8 +133,8 @@ class Counted:
 
     Attributes:
         runs: those runs, repetitions left out.
-        basis: who says so: `submission.json`, `README`, `the only log`, or an empty string when nobody does and
-            `runs` is simply every log.
+        basis: who says so: `submission.json`, `README`, `the claim` (it is one log's score), `the only log`, or an
+            empty string when nobody does and `runs` is simply every log.
     """
 
     runs: tuple[Run, ...]
@@ -142,23 +142,68 @@ class Counted:
 
 
 def counted(submission: Submission) -> Counted:
-    """Choose the runs of the seeds that submission.json names, else of those that the README's table names."""
+    """Choose the runs whose seed and score submission.json names, else those that the README's table names.
+
+    A seed's log that does not hold the seed's claimed score is another experiment with that seed, not the claimed
+    run. When nobody names seeds, a claim that is one log's score names that log.
+    """
     runs = distinct(submission.runs)
     if len(runs) <= 1:
         return Counted(runs, "the only log")
     for basis, claims in (("submission.json", submission.claims.seeds), ("README", submission.readme.seeds)):
+        chosen = [run for claim in claims for run in claimed_runs(claim, runs, table_unit(claims))]
+        if chosen:
+            return Counted(tuple(run for run in runs if run in chosen), basis)
+    claim = known(submission.claims.val_bpb)
+    scored = tuple(run for run in runs if claim is not None and prints(run, claim, claim_unit(claim)))
+    if len(scored) == 1:
+        return Counted(scored, "the claim")
+    return Counted(runs, "")
+
+
+def claimed_runs(claim: SeedClaim, runs: Sequence[Run], unit: float) -> list[Run]:
+    """The runs of the claim's seed that print its score, else those of which no score was read."""
+    same = [run for run in runs if known(run.seed) is not None and known(run.seed) == known(claim.seed)]
+    value = known(claim.val_bpb)
+    if value is None:
+        return same
+    exact = [run for run in same if prints(run, value, unit)]
+    return exact or [run for run in same if headline_bpb(run) is None]
+
+
+def prints(run: Run, value: float, unit: float) -> bool:
+    """Whether one of the run's final scores, diagnostics left out, is a claimed value within the digits of both."""
+    headline = headline_bpb(run)
+    found = [(headline.value, printed_unit(run))] if headline is not None else []
+    found += [(bits, digit) for bits, digit, diagnostic in printed_scores(run) if not diagnostic]
+    return any(agree(value, logged, max(digit, unit)) for logged, digit in found)
+
+
+def printed_scores(run: Run) -> list[tuple[float, float, bool]]:
+    """Every score of a run: bits per byte, one unit of its last decimal, whether it is a diagnostic."""
+    return [
+        (score.val_bpb.value, 10.0**-score.digits, score.diagnostic)
+        for score in run.scores
+        if isinstance(score.val_bpb, Located)
+    ]
+
+
+def table_unit(claims: Iterable[SeedClaim]) -> float:
+    """One unit of the last digit of a table of scores: its finest, since 1.0640 is read as 1.064."""
+    return min((claim_unit(value) for claim in claims if (value := known(claim.val_bpb)) is not None), default=0.0)
+
+
+def of_claimed_seeds(submission: Submission) -> tuple[Run, ...]:
+    """Every run of the claimed seeds, whatever its score; every run when no seed is claimed."""
+    runs = distinct(submission.runs)
+    for claims in (submission.claims.seeds, submission.readme.seeds):
         seeds = claimed_seeds(claims)
         chosen = tuple(run for run in runs if known(run.seed) in seeds)
         if chosen:
-            return Counted(chosen, basis)
-    return Counted(runs, "")
+            return chosen
+    return runs
 
 
 def claimed_seeds(claims: Iterable[SeedClaim]) -> frozenset[int]:
     """The seeds that a list of claims names."""
     return frozenset(seed for claim in claims if (seed := known(claim.seed)) is not None)
-
-
-def numbers(values: Iterable[float | int]) -> list[Value]:
-    """Numbers as a JSON list."""
-    return list(values)

@@ -26,7 +26,7 @@ from harness.model import Located, Location, Missing, Outcome, Status, Value, Ve
 FAMILY = "homogeneity"
 # Settings that differ between any two honest runs: identity, places, devices, and what is measured.
 IDENTITY_KEY = re.compile(
-    r"seed|run_?id|run_?name|path|dir|file|host|port|addr|rank|device|date|time_?stamp|log|wandb|checkpoint|resume"
+    r"^s$|seed|run_?id|run_?name|path|dir|file|host|port|addr|rank|device|date|time_?stamp|log|wandb|checkpoint|resume"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,12 @@ from harness.checks.common import (
     known,
     listed,
     places,
+    printed_scores,
     printed_unit,
+    prints,
     reason_of,
     seed_name,
+    table_unit,
     undecided,
     unit_of,
 )
@@ -33,12 +37,16 @@ FAMILY = "metric"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A value that a claim may repeat: what it is, bits per byte, one unit of its last digit, its places."""
+    """A value that a claim may repeat: what it is, bits per byte, one unit of its last digit, its places.
+
+    `final` is False for diagnostics and for validations during training.
+    """
 
     what: str
     value: float
     unit: float
     locations: tuple[Location, ...]
+    final: bool = True
 
     def repeated_by(self, claim: float) -> bool:
         """Whether a claim is this value, within the digits of both."""
@@ -59,13 +67,18 @@ def headline_candidates(chosen: Counted, every: Sequence[Run]) -> Iterator[Candi
 
 
 def other_candidates(runs: Sequence[Run]) -> Iterator[Candidate]:
-    """Every other score in the logs, final ones before diagnostics."""
+    """Every other score in the logs: final ones, diagnostics, validations during training."""
     scores = [(run, score) for run in runs for score in run.scores]
     for run, score in sorted(scores, key=lambda pair: pair[1].diagnostic):
         if isinstance(score.val_bpb, Located):
             kind = "the diagnostic" if score.diagnostic else "the value"
             what = f"{kind} `{score.label}` of {seed_name(run)}"
-            yield Candidate(what, score.val_bpb.value, 10.0**-score.digits, (score.val_bpb.location,))
+            where = (score.val_bpb.location,)
+            yield Candidate(what, score.val_bpb.value, 10.0**-score.digits, where, final=not score.diagnostic)
+    for run in runs:
+        for step, value in run.curve:
+            what = f"the validation at step {step} of {seed_name(run)}, during training"
+            yield Candidate(what, value, claim_unit(value), (run.location,), final=False)
 
 
 @rule("PG301", "claim-not-in-logs", family=FAMILY, status=Status.SETTLED, authority="README, Submission Process")
@@ -74,8 +87,8 @@ def claim_not_in_logs(submission: Submission) -> Outcome | None:
 
     What it checks:
         The claim against the mean over the claimed seeds' logs, then each log's own final score, within the
-        printed digits. A claim that equals another value in a log (a diagnostic, another evaluation) warns. It
-        fails only when every claimed seed has a log and the claim is lower than every score in all of them.
+        printed digits, then its other evaluations. A claim that equals a diagnostic or a validation during training
+        warns. It fails only when every claimed seed has a log and the claim is lower than every score in all logs.
 
     Why it matters:
         The README asks for a submission.json with `val_bpb` and "a train log, automatically produced by your
@@ -91,9 +104,6 @@ def claim_not_in_logs(submission: Submission) -> Outcome | None:
     if isinstance(claim, Missing):
         return undecided("The claim cannot be compared with the logs", claim.reason, claim)
     candidates = list(headline_candidates(counted(submission), submission.runs))
-    if not candidates:
-        reasons = reason_of(run.headline for run in submission.runs) or "no training log was read"
-        return undecided(f"The claim of {bpb(claim.value)} cannot be compared with the logs", reasons, claim)
     for candidate in candidates:
         if candidate.repeated_by(claim.value):
             message = f"The claim of {bpb(claim.value)} is {candidate.what}, {bpb(candidate.value)}."
@@ -105,29 +115,38 @@ def claim_not_in_logs(submission: Submission) -> Outcome | None:
 
 def _unmatched(submission: Submission, claim: Located[float], candidates: Sequence[Candidate]) -> Outcome:
     """What to say of a claim that no final score repeats."""
-    nearest = min(candidates, key=lambda candidate: abs(candidate.value - claim.value))
     others = list(other_candidates(submission.runs))
-    subject = f"The claim of {bpb(claim.value)} is no log's final score"
+    nearest = min(candidates, key=lambda candidate: abs(candidate.value - claim.value), default=None)
+    subject = f"The claim of {bpb(claim.value)} is no log's headline"
+    if nearest is not None:
+        subject = f"{subject}, the nearest being {bpb(nearest.value)} ({nearest.what})"
     for other in others:
         if other.repeated_by(claim.value):
-            message = f"{subject}, the nearest being {bpb(nearest.value)} ({nearest.what}); it is {other.what}."
-            return Outcome(Verdict.WARN, message, _values(claim.value, other), (claim.location, *other.locations))
-    absent = sorted(_claimed(submission) - {known(run.seed) for run in submission.runs})
-    unread = [run for run in submission.runs if headline_bpb(run) is None]
+            verdict = Verdict.PASS if other.final else Verdict.WARN
+            where = (claim.location, *other.locations)
+            return Outcome(verdict, f"{subject}; it is {other.what}.", _values(claim.value, other), where)
+    doubt = _unread(submission)
+    if nearest is None or doubt:
+        return undecided(subject, doubt or "no training log was read", claim)
     where = (claim.location, *nearest.locations)
-    if absent or unread:
-        why = (
-            f"seeds without a log: {listed(absent)}"
-            if absent
-            else f"no score read in {listed([r.location.path for r in unread])}"
-        )
-        return undecided(f"{subject}, the nearest being {bpb(nearest.value)} ({nearest.what})", why, *where)
     lowest = min(candidate.value for candidate in (*candidates, *others))
-    message = f"{subject} and no mean of them; the nearest is {bpb(nearest.value)} ({nearest.what})"
     if claim.value < lowest - unit_of(claim.value):  # not even rounded so
-        message = f"{message}, and every score in every log is higher, {bpb(lowest)} or more."
+        message = f"{subject}, and every score in every log is higher, {bpb(lowest)} or more."
         return Outcome(Verdict.FAIL, message, _values(claim.value, nearest), where)
-    return Outcome(Verdict.WARN, f"{message}.", _values(claim.value, nearest), where)
+    return Outcome(Verdict.WARN, f"{subject}, and it is no mean of them.", _values(claim.value, nearest), where)
+
+
+def _unread(submission: Submission) -> str:
+    """Which logs the claim may come from that were not read, as a clause; empty when there are none."""
+    absent = sorted(_claimed(submission) - {known(run.seed) for run in submission.runs})
+    if absent:
+        return f"seeds without a log: {listed(absent)}"
+    unread = [run for run in submission.runs if headline_bpb(run) is None]
+    return (
+        f"{listed([run.location.path for run in unread])}: {reason_of(run.headline for run in unread)}"
+        if unread
+        else ""
+    )
 
 
 def _claimed(submission: Submission) -> frozenset[int]:
@@ -143,7 +162,8 @@ def readme_differs_from_claim(submission: Submission) -> Outcome | None:
     """The README's headline is not the claimed val_bpb.
 
     What it checks:
-        The README's headline against submission.json, within the digits of the coarser of the two.
+        The README's headline, or the rows of its per-seed table, against submission.json, within the digits of the
+        coarser of the two.
 
     Why it matters:
         Two numbers for one claim leave a reviewer to guess. Often one is the mean and the other the best seed:
@@ -158,6 +178,11 @@ def readme_differs_from_claim(submission: Submission) -> Outcome | None:
     claim, readme = submission.claims.val_bpb, submission.readme.val_bpb
     if isinstance(submission.package.readme, Missing):
         return undecided("The README cannot be compared with the claim", submission.package.readme.reason)
+    if isinstance(claim, Located) and _in_table(claim.value, submission.readme.seeds):
+        message = f"The README's table holds the claim of {bpb(claim.value)}."
+        return Outcome(
+            Verdict.PASS, message, {"claimed_bpb": claim.value}, places(claim, *_where(submission.readme.seeds))
+        )
     if isinstance(claim, Missing) or isinstance(readme, Missing):
         return undecided("The README cannot be compared with the claim", reason_of((claim, readme)), claim, readme)
     values: dict[str, Value] = {"claimed_bpb": claim.value, "readme_bpb": readme.value}
@@ -166,6 +191,15 @@ def readme_differs_from_claim(submission: Submission) -> Outcome | None:
         return Outcome(Verdict.PASS, f"The README and submission.json both claim {bpb(claim.value)}.", values, where)
     message = f"submission.json claims {bpb(claim.value)}, the README {bpb(readme.value)}."
     return Outcome(Verdict.WARN, message, values, where)
+
+
+def _in_table(claim: float, rows: Sequence[SeedClaim]) -> bool:
+    """Whether the claim is the mean of the table's rows or one of them."""
+    values = [row.val_bpb.value for row in rows if isinstance(row.val_bpb, Located)]
+    if not values:
+        return False
+    unit = max(claim_unit(claim), min(map(claim_unit, values)))
+    return any(agree(claim, value, unit) for value in (statistics.fmean(values), *values))
 
 
 @rule("PG303", "seed-claim-not-in-logs", family=FAMILY, status=Status.POLICY, authority="README, Submission Process")
@@ -198,7 +232,14 @@ def seed_claim_not_in_logs(submission: Submission) -> Outcome | None:
         return undecided(
             "The seeds' claimed values cannot be compared", "no log of a claimed seed was read", *_where(claims)
         )
-    wrong = [claim for claim in checked if not any(_in_log(claim, run) for other, run in pairs if other is claim)]
+    units = {
+        id(claim): table_unit(rows) for rows in (submission.claims.seeds, submission.readme.seeds) for claim in rows
+    }
+    wrong = [
+        claim
+        for claim in checked
+        if not any(_in_log(claim, run, units[id(claim)]) for other, run in pairs if other is claim)
+    ]
     values: dict[str, Value] = {"compared_count": len(checked), "different_count": len(wrong)}
     if not wrong:
         message = f"All {len(checked)} per-seed values that have a log stand in it."
@@ -212,17 +253,13 @@ def _where(claims: Sequence[SeedClaim]) -> tuple[Location, ...]:
     return places(*(claim.val_bpb for claim in claims))
 
 
-def _in_log(claim: SeedClaim, run: Run) -> bool:
+def _in_log(claim: SeedClaim, run: Run, unit: float) -> bool:
     """Whether some score of the run, diagnostic or not, is the claimed value."""
     value = known(claim.val_bpb)
-    headline = headline_bpb(run)
-    found = [(headline.value, printed_unit(run))] if headline is not None else []
-    found += [(score.value, 10.0**-digits) for score, digits in _scores(run)]
-    return value is not None and any(agree(value, logged, max(unit, claim_unit(value))) for logged, unit in found)
-
-
-def _scores(run: Run) -> list[tuple[Located[float], int]]:
-    return [(score.val_bpb, score.digits) for score in run.scores if isinstance(score.val_bpb, Located)]
+    if value is None:
+        return False
+    every = [(bits, digit) for bits, digit, _ in printed_scores(run)]
+    return prints(run, value, unit) or any(agree(value, bits, max(digit, unit)) for bits, digit in every)
 
 
 def _contrast(claim: SeedClaim, runs: Sequence[Run]) -> str:

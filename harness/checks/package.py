@@ -208,9 +208,11 @@ def script_does_not_parse(submission: Submission) -> Outcome | None:
         return undecided("Whether the training script parses cannot be told", package.entry.reason)
     entry = package.entry.value
     if isinstance(entry.parsed, Missing):
-        return undecided(f"Whether {entry.path} parses cannot be told", entry.parsed.reason, entry.parsed)
+        return undecided(f"{entry.path} was not parsed", entry.parsed.reason, entry.parsed)
     if not entry.parsed.value:
-        return Outcome(Verdict.FAIL, f"{entry.path} does not parse: {entry.problem}.", locations=places(entry.parsed))
+        return Outcome(
+            Verdict.FAIL, f"{entry.path} is no valid program: {entry.problem}.", locations=places(entry.parsed)
+        )
     broken = [script for script in package.scripts if known(script.parsed) is False]
     if broken:
         clauses = [f"{script.path} ({script.problem})" for script in broken]

@@ -9,7 +9,18 @@ import statistics
 from collections.abc import Sequence
 
 from harness.checks.budget import track
-from harness.checks.common import agree, bpb, claim_unit, counted, headline_bpb, known, places, printed_unit, undecided
+from harness.checks.common import (
+    agree,
+    bpb,
+    claim_unit,
+    counted,
+    headline_bpb,
+    known,
+    of_claimed_seeds,
+    places,
+    printed_unit,
+    undecided,
+)
 from harness.facts.claims import SeedClaim
 from harness.facts.submission import Submission
 from harness.model import Located, Missing, Outcome, Status, Value, Verdict, rule
@@ -150,7 +161,7 @@ def few_seeds(submission: Submission) -> Outcome | None:
     """
     if track(submission) == "non-record":
         return None
-    runs = counted(submission).runs
+    runs = of_claimed_seeds(submission)
     if not runs:
         return undecided("The number of seeds cannot be told", "no training log was read")
     seeds = {known(run.seed) for run in runs} - {None}

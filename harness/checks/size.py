@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.challenge import ARTIFACT_CAP_BYTES
-from harness.checks.common import claimed_seeds, counted, known, listed, places, reason_of, size, undecided
+from harness.checks.common import claimed_seeds, known, listed, of_claimed_seeds, places, reason_of, size, undecided
 from harness.facts.claims import SeedClaim
 from harness.facts.size import SeedSize
 from harness.facts.submission import Submission
@@ -149,6 +149,9 @@ def size_claim_differs(submission: Submission) -> Outcome | None:
     values: dict[str, Value] = {"smallest_logged_bytes": smallest, "largest_logged_bytes": largest}
     if wrong:
         figures = listed([size(row.value) for row in wrong])
+        if all(row.value in {known(run.model_bytes) for run in sizes} for row in wrong):
+            message = f"submission.json claims {figures}: that is the compressed model alone; with code it is {span}."
+            return Outcome(Verdict.WARN, message, values, places(*wrong, *totals))
         message = f"submission.json claims {figures}; the logs and files give {span}, no run and no mean fits."
         return Outcome(Verdict.WARN, message, values, places(*wrong, *totals))
     what = _which(claim.value, sizes) if isinstance(claim, Located) else "each seed's own"
@@ -209,8 +212,9 @@ def code_size_differs(submission: Submission) -> Outcome | None:
     """The code bytes in the logs are not those on disk.
 
     What it checks:
-        Each claimed run's logged code size against the training script on disk and against all code files. A
-        smaller logged figure can be the compressed accounting; it is named as such, not judged.
+        The code size that the claimed seeds' logs state, against the training script on disk, every other script,
+        and all code files together. A much smaller logged figure can be the compressed accounting; it is named as
+        such, not judged.
 
     Why it matters:
         A log belongs to the script that wrote it. A few bytes of difference are mostly an edited comment, so this
@@ -223,7 +227,7 @@ def code_size_differs(submission: Submission) -> Outcome | None:
         Ship the script that wrote the logs, byte for byte.
     """
     entry, every = submission.size.entry_code_bytes, submission.size.all_code_bytes
-    logged = [run.code_bytes for run in counted(submission).runs]
+    logged = [run.code_bytes for run in of_claimed_seeds(submission)]
     stated = [fact for fact in logged if isinstance(fact, Located)]
     if isinstance(entry, Missing):
         return undecided("The logged code size cannot be compared", entry.reason)
@@ -236,11 +240,14 @@ def code_size_differs(submission: Submission) -> Outcome | None:
         "all_code_bytes": known(every),
     }
     where = places(*stated, entry)
-    different = [value for value in distinct if value not in {entry.value, known(every)}]
+    shipped = {entry.value, known(every)} | {script.size_bytes for script in submission.package.scripts}
+    different = [value for value in distinct if value not in shipped]
     if not different:
         return Outcome(Verdict.PASS, f"The logged code size is the one on disk, {size(distinct[0])}.", values, where)
     figures = listed([size(value) for value in different])
     message = f"The logs count {figures} of code; the shipped script has {size(entry.value)}"
+    if isinstance(every, Located) and every.value != entry.value:
+        message = f"{message}, all code files {size(every.value)}"
     if max(different) < entry.value / 2:
         note = f"{message}: the logs count compressed code."
         return Outcome(Verdict.PASS, f"{message}, which fits a compressed count.", values, where, notes=(note,))
