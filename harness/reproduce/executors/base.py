@@ -55,7 +55,8 @@ class Ending:
         killed: why we ended it, or "".
         overdue: True when the watcher asked for that, False when a cap was passed.
         seconds: from start to end, by our clock.
-        peak_memory_bytes: largest resident memory of the whole process tree that was seen.
+        peak_memory_bytes: largest resident memory of the whole process tree that was seen; of a job that ends
+            between two looks only that of the harness itself, from which it was started.
         survivors: processes that were still alive when the command itself had ended, and that we ended.
         tail: the last lines of output.
     """
