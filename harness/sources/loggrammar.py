@@ -32,7 +32,7 @@ _STEP = re.compile(
     r"step[: =]\s*(\d{1,12})(?:\s*/\s*(\d{1,12}))?(?=[\s:,|\[]|$)|(\d{1,12})/(\d{1,12})(?=\s)", re.IGNORECASE
 )
 _STEP_PAIR = re.compile(
-    r"(?<![\w/])(train_loss|val_loss|val_bpb|loss|fitness|train_time|step_avg|avg|tok/s|tokens/s|t)\s*[:=]\s*"
+    r"(?<![\w/])(train_loss|val_loss|val_bpb|loss|fitness|train_time|step_avg|avg|tok/s|tokens/s|t)(?:\s*[:=]\s*|\s)"
     rf"({_NUMBER})\s*(ms|s|m|min)?(?![\w.])",
     re.IGNORECASE,
 )
@@ -44,8 +44,10 @@ _PROGRESS = re.compile(
     r"(\d{1,12})/(\d{1,12})(?!\d)"
 )
 _RUNNING = re.compile(rf"(?:running_bpb|rb|bpb)\s*[:=]\s*({_NUMBER})")
-_STOP = re.compile(r"stopping_early\s*:?\s*(\w*)")
-_STOP_STEP = re.compile(r"\bstep\s*:\s*(\d{1,12})")
+# `12/947` and `52.9%` before a value: an evaluation under way, whatever it is called.
+_UNDER_WAY = re.compile(r"\d/\d|\d%")
+_STOP = re.compile(r"stopping[_ ]early\s*:?\s*(\w*)", re.IGNORECASE)
+_STOP_STEP = re.compile(r"\bstep\s*:?\s*(\d{1,12})")
 _TRAIN_TIME = re.compile(rf"train_time\s*[:=]\s*({_NUMBER})\s*(ms|s)(?!\w)")
 _INT = r"(\d[\d,_]{0,20})"
 _SERIALIZED = re.compile(rf"Serialized model(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
@@ -194,6 +196,8 @@ def _score(text: str, number: int) -> Event | None:
     loss = _LOSS.search(text)
     label_end = min(match.start() for match in (bpb, loss) if match is not None)
     label = text[:label_end].strip(" \t:|-,(")
+    if _UNDER_WAY.search(label):
+        return None
     time = _EVAL_TIME.search(text)
     return ScoreEvent(
         number,

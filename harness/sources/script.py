@@ -51,7 +51,7 @@ class ParsedScript:
         syntax_error: why it does not parse, or "".
         error_line: line of the error, in the unpacked text.
         undecided: True when a newer Python might parse it, or when it could not be unpacked.
-        imports: (top-level name, line) of each import that is not guarded by `try`.
+        imports: (top-level name, line) of each import that is guarded neither by `try` nor by `if`.
         environment: (key, literal default or None, line) in order of appearance.
     """
 
@@ -161,7 +161,7 @@ def _module_names(path: str) -> list[str]:
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Imports that must succeed: not in a `try`, not for type checkers only."""
+    """Imports that must succeed: neither in a `try` nor under a condition."""
     stack: list[ast.AST] = [tree]
     found: list[tuple[str, int]] = []
     while stack:
@@ -184,11 +184,11 @@ def _imported(node: ast.AST) -> list[tuple[str, int]]:
 
 
 def _must_run(node: ast.AST) -> list[ast.AST]:
-    """The statements inside a statement whose failure would end the script."""
+    """The statements inside a statement that run in every run, and whose failure would end the script."""
     if isinstance(node, ast.Try) and node.handlers:
         return [*node.orelse, *node.finalbody]
-    if isinstance(node, ast.If) and _dotted(node.test).rpartition(".")[2] == "TYPE_CHECKING":
-        return list(node.orelse)
+    if isinstance(node, ast.If) and not _is_main_guard(node.test):
+        return []
     return [
         child
         for name in ("body", "orelse", "finalbody", "cases")
@@ -199,6 +199,10 @@ def _must_run(node: ast.AST) -> list[ast.AST]:
 
 _GETTERS = frozenset({"os.environ.get", "environ.get", "os.getenv", "getenv", "os.environ.setdefault"})
 _MENTION = re.compile(r"environ|getenv")
+
+
+def _is_main_guard(test: ast.expr) -> bool:
+    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
 
 
 def _environment(tree: ast.Module, text: str) -> Iterator[tuple[str, str | None, int]]:
