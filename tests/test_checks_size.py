@@ -67,7 +67,7 @@ def test_a_model_above_the_cap_needs_no_accounting() -> None:
 def test_one_unread_run_keeps_the_rest_from_passing() -> None:
     outcome = over_cap(seed_size(1), seed_size(2, None))
     assert outcome.verdict is Verdict.UNDECIDED
-    assert "1 runs state no size" in outcome.message
+    assert "1 run without a size" in outcome.message
 
 
 def test_only_claimed_seeds_are_judged() -> None:
@@ -103,6 +103,14 @@ def test_a_size_claim_off_by_bytes_warns_with_both_places() -> None:
     outcome = claimed(15_050_011, seed_size(1))
     assert outcome.verdict is Verdict.WARN
     assert {str(place) for place in outcome.locations} >= {"submission.json#/bytes_total", "train_seed1.log:87"}
+
+
+def test_a_claim_of_the_model_alone_is_called_that() -> None:
+    sizes = [seed_size(seed, MODEL_BYTES + more) for seed, more in ((1, 0), (2, 100), (3, 302))]
+    for total in (15_000_302, 15_000_134):  # the largest, the mean
+        outcome = claimed(total, *sizes)
+        assert outcome.verdict is Verdict.WARN
+        assert "the compressed model alone" in outcome.message
 
 
 def test_nothing_claimed_or_nothing_logged_is_undecided() -> None:

@@ -75,6 +75,11 @@ def size(value: float) -> str:
     return f"{value:,.0f} bytes"
 
 
+def many(count: int, noun: str) -> str:
+    """`1 log`, `3 logs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def listed(items: Sequence[object], limit: int = 6) -> str:
     """Items as text, at most `limit` of them."""
     shown = ", ".join(str(item) for item in items[:limit])

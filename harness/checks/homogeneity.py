@@ -12,6 +12,7 @@ from harness.checks.common import (
     counted,
     known,
     listed,
+    many,
     places,
     reason_of,
     same_measurement,
@@ -64,7 +65,7 @@ def one_run_two_seeds(submission: Submission) -> Outcome | None:
         return undecided(
             "Whether the seeds are distinct cannot be told", reason_of(run.seed for run in runs), *_logs([runs])
         )
-    message = f"No run stands under two seeds in {len(runs)} logs."
+    message = f"No run stands under two seeds ({many(len(runs), 'log')})."
     return Outcome(Verdict.PASS, message, values, places(*(run.seed for run in runs)), notes)
 
 
@@ -116,7 +117,7 @@ def seed_without_log(submission: Submission) -> Outcome | None:
     unnamed = [run for run in submission.runs if isinstance(run.seed, Missing)]
     where = places(*(row.seed for row in claims if known(row.seed) in absent or not absent))
     if not absent:
-        return Outcome(Verdict.PASS, f"All {len(claimed)} claimed seeds have a log.", values, where)
+        return Outcome(Verdict.PASS, f"Every claimed seed has a log ({many(len(claimed), 'seed')}).", values, where)
     if unnamed:
         names = listed([run.location.path for run in unnamed])
         return undecided(f"Seeds without a log of their own: {listed(absent)}", f"{names} name no seed", *where)
@@ -265,7 +266,7 @@ def log_of_another_script(submission: Submission) -> Outcome | None:
     values: dict[str, Value] = {"embedded_count": len(runs), "different_count": len(other)}
     where = places(*(run.source for run in other or runs), entry)
     if not other:
-        message = f"The source in all {len(runs)} logs that embed it is a shipped script."
+        message = f"The embedded source is a shipped script's ({many(len(runs), 'log')})."
         return Outcome(Verdict.PASS, message, values, where)
     clauses = [f"{run.location.path}{_length(run)}" for run in other]
     script = f"{entry.value.path} ({size(entry.value.size_bytes)})"

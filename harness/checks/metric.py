@@ -17,6 +17,7 @@ from harness.checks.common import (
     headline_bpb,
     known,
     listed,
+    many,
     places,
     printed_scores,
     printed_unit,
@@ -242,7 +243,7 @@ def seed_claim_not_in_logs(submission: Submission) -> Outcome | None:
     ]
     values: dict[str, Value] = {"compared_count": len(checked), "different_count": len(wrong)}
     if not wrong:
-        message = f"All {len(checked)} per-seed values that have a log stand in it."
+        message = f"Each per-seed value with a log stands in it ({many(len(checked), 'value')})."
         return Outcome(Verdict.PASS, message, values, _where(checked))
     clauses = [_contrast(claim, [run for other, run in pairs if other is claim]) for claim in wrong]
     logs = [run.location for claim in wrong for other, run in pairs if other is claim]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.checks.common import known, listed, places, undecided
+from harness.checks.common import known, listed, many, places, undecided
 from harness.facts.package import Script
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Verdict, rule
@@ -287,7 +287,7 @@ def run_unfinished(submission: Submission) -> Outcome | None:
         return undecided(
             "Whether every run finished cannot be told", listed(clauses), *(run.location for run in unclear)
         )
-    message = f"All {len(submission.runs)} logs reach a final metric."
+    message = f"A final metric stands in every log ({many(len(submission.runs), 'log')})."
     return Outcome(
         Verdict.PASS, message, {"log_count": len(submission.runs)}, places(*(run.complete for run in submission.runs))
     )
@@ -312,7 +312,7 @@ def entry_refused(submission: Submission) -> Outcome | None:
     """
     refused = submission.package.refused
     if not refused:
-        return Outcome(Verdict.PASS, f"All {len(submission.package.files)} files were read.")
+        return Outcome(Verdict.PASS, f"Nothing was left unread ({many(len(submission.package.files), 'file')}).")
     clauses = [f"{entry.location.path} ({entry.value})" for entry in refused]
     return undecided("Some entries were not read", listed(clauses), *refused)
 

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.challenge import ARTIFACT_CAP_BYTES
-from harness.checks.common import claimed_seeds, known, listed, of_claimed_seeds, places, reason_of, size, undecided
+from harness.checks.common import (
+    claimed_seeds,
+    known,
+    listed,
+    many,
+    of_claimed_seeds,
+    places,
+    reason_of,
+    size,
+    undecided,
+)
 from harness.facts.claims import SeedClaim
 from harness.facts.size import SeedSize
 from harness.facts.submission import Submission
@@ -101,7 +111,7 @@ def _judge(sizes: Sequence[SeedSize], every: Sequence[Accounting]) -> tuple[Verd
         if unread:
             return (
                 Verdict.UNDECIDED,
-                f"Under the cap as far as read, but {unread} runs state no size: {figures}; {limit}.",
+                f"Under the cap as far as read, but {many(unread, 'run')} without a size: {figures}; {limit}.",
             )
         return Verdict.PASS, f"The largest artifact: {figures}; {limit}."
     if len(over) == len(every):
@@ -109,8 +119,11 @@ def _judge(sizes: Sequence[SeedSize], every: Sequence[Accounting]) -> tuple[Verd
     if len(over) == len(stated):
         unknown = [accounting.name for accounting in every if accounting not in stated]
         return Verdict.UNDECIDED, f"Over the cap as {figures}; {limit}; `{listed(unknown)}` cannot be told."
-    names = " and ".join(f"`{accounting.name}`" for accounting in over)
-    return Verdict.WARN, f"Over the cap when counted as {names}, not in the other way: {figures}; {limit}."
+    names, others = (
+        " and ".join(f"`{accounting.name}`" for accounting in stated if accounting.over is wanted)
+        for wanted in (True, False)
+    )
+    return Verdict.WARN, f"Over the cap when counted as {names}, under it as {others}: {figures}; {limit}."
 
 
 def _key(accounting: Accounting) -> str:
@@ -149,7 +162,8 @@ def size_claim_differs(submission: Submission) -> Outcome | None:
     values: dict[str, Value] = {"smallest_logged_bytes": smallest, "largest_logged_bytes": largest}
     if wrong:
         figures = listed([size(row.value) for row in wrong])
-        if all(row.value in {known(run.model_bytes) for run in sizes} for row in wrong):
+        models = [run.model_bytes.value for run in sizes if isinstance(run.model_bytes, Located)]
+        if models and all(_matches(row.value, _named(models)) for row in wrong):
             message = f"submission.json claims {figures}: that is the compressed model alone; with code it is {span}."
             return Outcome(Verdict.WARN, message, values, places(*wrong, *totals))
         message = f"submission.json claims {figures}; the logs and files give {span}, no run and no mean fits."
@@ -184,6 +198,11 @@ def _columns(sizes: Sequence[SeedSize]) -> list[list[int]]:
 def _which(claim: int, sizes: Sequence[SeedSize]) -> str:
     """What the claim is of the logs' totals: `the largest`, `the mean` ..., or an empty string."""
     named = [pair for totals in filter(None, _columns(sizes)) for pair in _named(totals)]
+    return _matches(claim, named)
+
+
+def _matches(claim: int, named: Sequence[tuple[str, float]]) -> str:
+    """The name of the nearest value that the claim repeats, or an empty string."""
     near = [(abs(claim - value), name) for name, value in named if abs(claim - value) <= _rounding(claim)]
     return min(near, key=lambda pair: pair[0])[1] if near else ""
 
