@@ -59,9 +59,9 @@ def test_an_unknown_code_or_folder_is_a_usage_error(folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     "flags", [["--format", "sarif"], ["--output", "json"], ["--output", "pdf=a"], ["--edition", "x"]]
 )
-def test_argparse_refuses_what_does_not_exist(folder: Path, flags: str) -> None:
+def test_argparse_refuses_what_does_not_exist(folder: Path, flags: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        run("audit", folder, *flags.split())
+        run("audit", folder, *flags)
     assert caught.value.code == output.EXIT_USAGE
 
 
