@@ -92,6 +92,10 @@ _CRASH = re.compile(
     r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"
     r"|(?:^|\s)Killed\b|^\w*(?:Error|Exception): "
 )
+# Python writes blanks after a colon and around an equals sign; log statements at the margin do not.
+_STATEMENT = re.compile(
+    r"step:\d+/|\d+/\d+ (?:train|val)_loss|stopping_early:|(?:model_params|world_size|seed):\d|final_\w+ val_"
+)
 # Every statement contains one of these; all other lines cost one search.
 _HINT = re.compile(
     r"step|/\d|bpb|bytes|artifact|budget|seed|params|world_size|tokens|shards|stopping_early|Error|Traceback|memory|Killed"
@@ -115,10 +119,11 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
         event = reader(text, number)
         if event is not None:
             return (event,)
-    events: list[Event] = [*_sizes(text, number), *_counts(text, number)]
-    if header:
-        events += config_pairs(text, number)
-    return tuple(events)
+    sizes = _sizes(text, number)
+    if sizes:
+        return tuple(sizes)
+    settings = config_pairs(text, number) if header else []
+    return (*_counts(text, number), *settings)
 
 
 def config_pairs(text: str, number: int) -> list[Event]:
@@ -130,10 +135,9 @@ def config_pairs(text: str, number: int) -> list[Event]:
 
 def is_statement(text: str, number: int) -> bool:
     """Whether a line is unmistakably a log statement, which no Python source holds at its left margin."""
-    events = parse_line(text, number, header=False)
-    return any(isinstance(event, (StepEvent, StopEvent, CountEvent, SeedEvent)) for event in events) or (
-        text.startswith("final_") and any(isinstance(event, ScoreEvent) for event in events)
-    )
+    if _STATEMENT.match(text) is None:
+        return False
+    return any(not isinstance(event, ConfigEvent) for event in parse_line(text, number, header=False))
 
 
 def milliseconds(value: float, unit: str | None) -> float | None:

@@ -68,7 +68,13 @@ class LineParser:
         10
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sources: bool = True) -> None:
+        """Start at the top of a log.
+
+        Args:
+            sources: False where it is known that no source is embedded.
+        """
+        self._sources = sources
         self._source: list[str] | None = None
         # Parity of triple quotes so far, double and single: odd while such a string is open.
         self._open_quotes = [False, False]
@@ -94,16 +100,20 @@ class LineParser:
         return self._feed_log(text, number)
 
     def finish(self) -> tuple[Event, ...]:
-        """The events that only the end of the log settles: a source that was never closed."""
+        """The events that only the end of the log settles.
+
+        A source that was never closed may have been the log itself, with a first line like Python's: it is read
+        again as log lines.
+        """
         if self._source is None:
             return ()
-        source = SourceEvent(self._source_first + len(self._source) - 1, self._source_first, "", 0)
-        self._source = None
-        return (source,)
+        lines, first, self._source = self._source, self._source_first, None
+        again = LineParser(sources=False)
+        events = [event for number, line in enumerate(lines, start=first) for event in again.feed(line, number)]
+        return (SourceEvent(first + len(lines) - 1, first, "", 0), *events)
 
     def _starts_source(self, text: str) -> bool:
-        # Before the first step only: a later line of that look is an error message or a re-run's output.
-        return self._announced or _SOURCE_START.match(text) is not None
+        return self._sources and (self._announced or _SOURCE_START.match(text) is not None)
 
     def _feed_log(self, text: str, number: int) -> tuple[Event, ...]:
         if self._in_config:
@@ -141,7 +151,7 @@ class LineParser:
             if not any(self._open_quotes):
                 return self._close(number, complete=True)
             self._pending_separator = number
-        elif text[:1].isalnum() and is_statement(text, number):
+        elif not any(self._open_quotes) and is_statement(text, number):
             return self._close(number, complete=False) + self._feed_log(text, number)
         self._add_source(text)
         return ()
