@@ -202,8 +202,8 @@ class Run:
         model.load_state_dict(unpack_model(read_whole(artifact_path(self.config)), self.config.model))
         evaluation = self.config.evaluation
         plain = replace(evaluation, ttt_enabled=False)
-        # A second score of the same artifact costs time and says nothing new: by itself it is scored once.
-        if not evaluation.ttt_enabled or (evaluation.diagnostics and not evaluation.eval_only):
+        # A run shows what adapting gains; an artifact scored again needs the headline only.
+        if not (evaluation.ttt_enabled and evaluation.eval_only):
             self._score(f"final_int{self.config.quant.bits}_roundtrip", model, inputs, plain)
         if evaluation.ttt_enabled:
             self._score("legal_ttt", model, inputs, evaluation)
