@@ -16,6 +16,8 @@ from harness.data import corpus, demo, tokenizer
 from harness.data.corpus import Recipe, Source
 from harness.data.demo import Plan
 from harness.data.manifest import Manifest
+from harness.data.scan import Decode
+from harness.data.verify import Request, verify
 from harness.model import HarnessError
 from harness.sources import shards
 
@@ -269,6 +271,28 @@ def test_command_line_builds_and_uses_again(
     assert json.loads(again.out) == json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert main(["data", "demo", "--output", output, "--rebuild"]) == 0
     assert main(["data", "demo", "--output", output, "--check"]) == 0
+
+
+def test_a_corpus_verifies_against_its_manifest(tmp_path: Path, plan: Plan) -> None:
+    output = tmp_path / "out"
+    demo.build(output, plan)
+    assert verify(Request(output, decode=Decode.ALL)).problems == ()
+    path = output / "manifest.json"
+    path.write_text(path.read_text().replace('"documents": 60', '"documents": 61'))
+    (output / "notes.txt").write_text("")
+    shard = output / "datasets/small_sp300/fineweb_train_000000.bin"
+    assert verify(Request(output)).problems == (
+        f"{output / 'notes.txt'}: unexpected file",
+        f"{shard}: documents: found 60, manifest.json says 61",
+    )
+
+
+def test_a_demo_with_a_manifest_of_its_own_answers_to_the_pinned_hashes(tmp_path: Path, plan: Plan) -> None:
+    output = tmp_path / "out"
+    demo.build(output, dataclasses.replace(plan, recipe=dataclasses.replace(SMALL, name="demo")))
+    problems = verify(Request(output)).problems
+    assert f"{output / 'datasets/demo_sp1024/fineweb_train_000000.bin'}: missing" in problems
+    assert f"{output / 'datasets/demo_sp300/fineweb_train_000000.bin'}: unexpected file" in problems
 
 
 @pytest.mark.slow

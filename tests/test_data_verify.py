@@ -97,6 +97,12 @@ def test_one_dataset_alone_finds_the_tokenizer_beside_it(folder: Folder) -> None
     assert found.datasets[0].tokenizer == folder.model.resolve()
 
 
+def test_decoding_in_small_batches_counts_the_same(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = folder.verify(decode=Decode.ALL).to_json()
+    monkeypatch.setattr("harness.data.scan.DECODE_BATCH_TOKENS", 20)
+    assert folder.verify(decode=Decode.ALL).to_json() == whole
+
+
 def test_decoding_can_be_left_out(folder: Folder) -> None:
     (dataset,) = folder.verify(decode=Decode.NONE).datasets
     assert dataset.validation is not None
