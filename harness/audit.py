@@ -160,6 +160,7 @@ class Audited:
 
 def audit_folder(folder: Path, options: Options) -> Audited:
     """Read one folder and audit it; never raises, so that one folder cannot end the audit of others."""
+    edition = None
     try:
         facts = read(folder, options.evidence)
         edition = edition_for(facts, options.edition)
@@ -168,7 +169,7 @@ def audit_folder(folder: Path, options: Options) -> Audited:
     except HarnessError as error:
         return Audited(refused=str(error))
     except RuleCrashed as crashed:
-        return Audited(crashed.report, crashes=crashed.crashes)
+        return Audited(crashed.report, edition.name if edition else "", crashes=crashed.crashes)
     except Exception as error:  # noqa: BLE001 - reported with the folder's name, exit status 3
         return Audited(crashes=(f"reading {folder}: {_cause(error)}",))
     return Audited(report, edition.name)

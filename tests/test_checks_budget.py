@@ -40,7 +40,7 @@ def test_training_seconds(seconds: float | None, verdict: Verdict) -> None:
 def test_an_overshoot_names_the_step() -> None:
     outcome = training(600.15)
     assert outcome is not None
-    assert "a step of 0.100 s" in outcome.message
+    assert "within two steps of 0.100 s" in outcome.message
 
 
 def test_unknown_step_other_machine_and_unknown_track_are_undecided() -> None:

@@ -63,6 +63,9 @@ def test_a_claimed_seed_needs_a_log() -> None:
     outcome = decided(checks.seed_without_log, factories.submission(runs=(factories.run(1), factories.run(2))))
     assert outcome.verdict is Verdict.WARN
     assert "3" in outcome.message
+    other = factories.run(9, path="train_seed3.log")
+    outcome = decided(checks.seed_without_log, factories.submission(runs=(factories.run(1), factories.run(2), other)))
+    assert outcome.message == "Claimed seeds without a log: 3; the logs also name 9."
     unnamed = factories.run(None, path="train.log")
     outcome = decided(checks.seed_without_log, factories.submission(runs=(factories.run(1), factories.run(2), unnamed)))
     assert outcome.verdict is Verdict.UNDECIDED

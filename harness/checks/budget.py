@@ -92,7 +92,7 @@ def _training(run: Run, seconds: float, kind: str) -> tuple[Verdict, str]:
         return Verdict.PASS, f"{subject}."
     step = known(run.step_overshoot_seconds)
     if step is not None and excess <= OVERSHOOT_STEPS * step:
-        return Verdict.PASS, f"{subject}; {excess:.3f} s is the overshoot of a step of {step:.3f} s."
+        return Verdict.PASS, f"{subject}; {excess:.3f} s more is within two steps of {step:.3f} s."
     doubt = _why_not_binding(run, kind)
     if doubt:
         return Verdict.UNDECIDED, f"{subject}, {doubt}."
@@ -100,7 +100,7 @@ def _training(run: Run, seconds: float, kind: str) -> tuple[Verdict, str]:
         return Verdict.WARN, f"{subject}; {excess:.3f} s is more than the overshoot of one step."
     if step is None:
         return Verdict.UNDECIDED, f"{subject}, and how long a step takes cannot be told."
-    return Verdict.FAIL, f"{subject}; a step takes {step:.3f} s, so this is not its overshoot."
+    return Verdict.FAIL, f"{subject}; {excess:.3f} s more is not the overshoot of a step of {step:.3f} s."
 
 
 @rule("PG202", "evaluation-over-cap", family=FAMILY, status=Status.SETTLED, authority="README FAQ")

@@ -199,14 +199,14 @@ def table_unit(claims: Iterable[SeedClaim]) -> float:
 
 
 def of_claimed_seeds(submission: Submission) -> tuple[Run, ...]:
-    """Every run of the claimed seeds, whatever its score; every run when no seed is claimed."""
+    """Every run of the claimed seeds, whatever its score; the counted runs when no seed is claimed."""
     runs = distinct(submission.runs)
     for claims in (submission.claims.seeds, submission.readme.seeds):
         seeds = claimed_seeds(claims)
         chosen = tuple(run for run in runs if known(run.seed) in seeds)
         if chosen:
             return chosen
-    return runs
+    return counted(submission).runs
 
 
 def claimed_seeds(claims: Iterable[SeedClaim]) -> frozenset[int]:

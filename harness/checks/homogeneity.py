@@ -121,7 +121,9 @@ def seed_without_log(submission: Submission) -> Outcome | None:
     if unnamed:
         names = listed([run.location.path for run in unnamed])
         return undecided(f"Seeds without a log of their own: {listed(absent)}", f"{names} name no seed", *where)
-    return Outcome(Verdict.WARN, f"Claimed seeds without a log: {listed(absent)}.", values, where)
+    others = sorted(seed for run in submission.runs if (seed := known(run.seed)) is not None and seed not in claimed)
+    instead = f"; the logs also name {listed(list(dict.fromkeys(others)))}" if others else ""
+    return Outcome(Verdict.WARN, f"Claimed seeds without a log: {listed(absent)}{instead}.", values, where)
 
 
 def _several(chosen: Counted, subject: str) -> Outcome | None:
@@ -222,7 +224,8 @@ def configuration_differs(submission: Submission) -> Outcome | None:
     if unclear is not None:
         return unclear
     table = [f"{key} ({' / '.join(logged[key].value[:40] for logged in settings)})" for key in different]
-    return Outcome(Verdict.WARN, f"The claimed seeds' settings differ: {listed(table)}.", values, where)
+    names = " / ".join(map(seed_name, chosen.runs))
+    return Outcome(Verdict.WARN, f"The settings of {names} differ: {listed(table)}.", values, where)
 
 
 def _settings(run: Run) -> Mapping[str, Located[str]]:

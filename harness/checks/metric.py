@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from harness.checks import fingerprint
 from harness.checks.common import (
-    Counted,
     agree,
     bpb,
     claim_unit,
@@ -54,9 +53,9 @@ class Candidate:
         return agree(claim, self.value, max(self.unit, claim_unit(claim)))
 
 
-def headline_candidates(chosen: Counted, every: Sequence[Run]) -> Iterator[Candidate]:
-    """The mean over the claimed runs, then each run's own headline, then the mean over all runs."""
-    for runs, what in ((chosen.runs, "claimed runs"), (tuple(every), "logs")):
+def headline_candidates(chosen: Sequence[Run], every: Sequence[Run]) -> Iterator[Candidate]:
+    """The mean over the claimed runs, then each run's own headline, then the same of all logs."""
+    for runs, what in ((chosen, "claimed runs"), (every, "logs")):
         scored = [(run, score) for run in runs if (score := headline_bpb(run)) is not None]
         if len(scored) > 1:
             mean = sum(score.value for _, score in scored) / len(scored)
@@ -65,6 +64,18 @@ def headline_candidates(chosen: Counted, every: Sequence[Run]) -> Iterator[Candi
             yield Candidate(f"the mean of {len(scored)} {what}", mean, unit, where)
         for run, score in scored:
             yield Candidate(f"the score of {seed_name(run)}", score.value, printed_unit(run), (score.location,))
+
+
+def _mean_of_claimed_values(submission: Submission) -> list[Candidate]:
+    """The mean of one log for each claimed seed's value, whatever seed that log names."""
+    claims = submission.claims.seeds
+    unit = table_unit(claims)
+    values = [claim.val_bpb.value for claim in claims if isinstance(claim.val_bpb, Located)]
+    found = [next((run for run in submission.runs if prints(run, value, unit)), None) for value in values]
+    runs = [run for run in found if run is not None]
+    if len(runs) < 2 or len(runs) < len(claims):
+        return []
+    return list(headline_candidates(runs, ()))[:1]
 
 
 def other_candidates(runs: Sequence[Run]) -> Iterator[Candidate]:
@@ -104,7 +115,8 @@ def claim_not_in_logs(submission: Submission) -> Outcome | None:
     claim = submission.claims.val_bpb
     if isinstance(claim, Missing):
         return undecided("The claim cannot be compared with the logs", claim.reason, claim)
-    candidates = list(headline_candidates(counted(submission), submission.runs))
+    candidates = list(headline_candidates(counted(submission).runs, submission.runs))
+    candidates += _mean_of_claimed_values(submission)
     for candidate in candidates:
         if candidate.repeated_by(claim.value):
             message = f"The claim of {bpb(claim.value)} is {candidate.what}, {bpb(candidate.value)}."
@@ -134,7 +146,12 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
     if claim.value < lowest - unit_of(claim.value):  # not even rounded so
         message = f"{subject}, and every score in every log is higher, {bpb(lowest)} or more."
         return Outcome(Verdict.FAIL, message, _values(claim.value, nearest), where)
-    return Outcome(Verdict.WARN, f"{subject}, and it is no mean of them.", _values(claim.value, nearest), where)
+    return Outcome(
+        Verdict.WARN,
+        f"{subject}; no mean over the claimed runs or over all logs gives it.",
+        _values(claim.value, nearest),
+        where,
+    )
 
 
 def _unread(submission: Submission) -> str:

@@ -14,9 +14,9 @@ from harness.checks.common import (
     bpb,
     claim_unit,
     counted,
+    distinct,
     headline_bpb,
     known,
-    of_claimed_seeds,
     places,
     printed_unit,
     undecided,
@@ -161,7 +161,7 @@ def few_seeds(submission: Submission) -> Outcome | None:
     """
     if track(submission) == "non-record":
         return None
-    runs = of_claimed_seeds(submission)
+    runs = distinct(submission.runs)
     if not runs:
         return undecided("The number of seeds cannot be told", "no training log was read")
     seeds = {known(run.seed) for run in runs} - {None}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.challenge import ARTIFACT_CAP_BYTES
 from harness.checks.common import (
     claimed_seeds,
+    counted,
     known,
     listed,
     many,
@@ -246,7 +247,9 @@ def code_size_differs(submission: Submission) -> Outcome | None:
         Ship the script that wrote the logs, byte for byte.
     """
     entry, every = submission.size.entry_code_bytes, submission.size.all_code_bytes
-    logged = [run.code_bytes for run in of_claimed_seeds(submission)]
+    logged = [run.code_bytes for run in counted(submission).runs]
+    if not any(isinstance(fact, Located) for fact in logged):  # the score's own log may be of an evaluation alone
+        logged = [run.code_bytes for run in of_claimed_seeds(submission)]
     stated = [fact for fact in logged if isinstance(fact, Located)]
     if isinstance(entry, Missing):
         return undecided("The logged code size cannot be compared", entry.reason)
