@@ -95,15 +95,27 @@ def _distinct(segments: Sequence[list[Event]]) -> list[list[Event]]:
     kept: list[list[Event]] = []
     seen: dict[tuple[tuple[int, float | None], ...], int] = {}
     for segment in segments:
-        steps = tuple((event.step, event.train_milliseconds) for event in segment if isinstance(event, StepEvent))
-        if steps and steps in seen:
-            kept[seen[steps]] = segment
-        elif kept and not steps:
-            kept[-1].extend(segment)
-        elif steps or _finished(segment):
-            seen[steps] = len(kept)
+        key = _identity(segment)
+        if not any(isinstance(event, StepEvent) for event in segment):
+            if kept:
+                kept[-1].extend(segment)
+            elif _finished(segment):
+                kept.append(segment)
+        elif key not in seen:
+            seen[key] = len(kept)
             kept.append(segment)
+        elif _finished(segment):
+            kept[seen[key]] = segment
     return kept
+
+
+def _identity(segment: Sequence[Event]) -> tuple[tuple[int, float | None], ...]:
+    """What no two runs share: seed, steps and their times."""
+    return tuple(
+        (event.seed, None) if isinstance(event, SeedEvent) else (event.step, event.train_milliseconds)
+        for event in segment
+        if isinstance(event, (SeedEvent, StepEvent))
+    )
 
 
 def _bounded(events: Sequence[Event]) -> tuple[Event, ...]:

@@ -96,6 +96,8 @@ _CRASH = re.compile(
 _STATEMENT = re.compile(
     r"step:\d+/|\d+/\d+ (?:train|val)_loss|stopping_early:|(?:model_params|world_size|seed):\d|final_\w+ val_"
 )
+# `warmup_step:3/20` counts; it sets nothing.
+_COUNTING = re.compile(r"\w+:\s*\d+/\d+")
 # Every statement contains one of these; all other lines cost one search.
 _HINT = re.compile(
     r"step|/\d|bpb|bytes|artifact|budget|seed|params|world_size|tokens|shards|stopping_early|Error|Traceback|memory|Killed"
@@ -128,7 +130,7 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
 
 def config_pairs(text: str, number: int) -> list[Event]:
     """Hyperparameters of a line made of `key:value` or `key=value` words only; none when it has other words."""
-    if "warmup" in text[:16] or _PAIRS_ONLY.fullmatch(text.strip()) is None:
+    if _COUNTING.match(text.strip()) or _PAIRS_ONLY.fullmatch(text.strip()) is None:
         return []
     return [ConfigEvent(number, key.lower(), value) for key, value in _PAIR.findall(text)]
 
