@@ -53,6 +53,12 @@ def test_a_table_of_seeds() -> None:
     assert value(found.val_bpb_std) == 0.0008
 
 
+def test_without_a_sentence_the_mean_of_the_table_is_the_headline() -> None:
+    found = claims(TABLE).val_bpb
+    assert isinstance(found, Located)
+    assert (found.value, found.location.line) == (1.1072, 7)
+
+
 def test_a_later_table_fills_gaps_only_for_the_same_scores() -> None:
     text = (
         "|Seed|Sliding BPB|\n|-|-|\n|1|1.1066|\n|2|1.2077|\n\n"

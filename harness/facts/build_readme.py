@@ -23,6 +23,8 @@ _NOT_A_SCORE = re.compile(
     r"|vs\b|fits|gptq",
     re.IGNORECASE,
 )
+_MEAN_ROW = re.compile(r"(?:mean|average|avg\.?)(?: ?± ?std)?", re.IGNORECASE)
+_STD_ROW = re.compile(r"std(?:ev|\.)?(?: dev\w*)?", re.IGNORECASE)
 _DURATION = re.compile(r"([\d,]+(?:\.\d+)?)\s*(?:ms|s|sec|seconds)?")
 _NAMES_BPB = re.compile(r"\bbp[bp]\b|_bpb|bits", re.IGNORECASE)
 _APPROXIMATE = re.compile(r"[~≈<>≤≥]")
@@ -40,6 +42,8 @@ def build_readme(readme: Readme | None, path: str, reason: str) -> ReadmeClaims:
         missing = Missing(reason)
         return ReadmeClaims(missing, missing, ())
     headline = _headline(readme.statements, path)
+    if isinstance(headline, Missing):
+        headline = _summary(readme.tables, _MEAN_ROW, path) or headline
     tables = [found for table in readme.tables if (found := _seed_table(table, path)) is not None]
     rows = _merged(tables) or tuple(_stated_seed(s, path) for s in readme.statements if s.seed is not None and s.plain)
     return ReadmeClaims(val_bpb=headline, val_bpb_std=_std(readme, headline, path), seeds=rows)
@@ -83,16 +87,21 @@ def _std(readme: Readme, headline: Fact[float], path: str) -> Fact[float]:
             beside = statement.std is not None and statement.plain and kind_of(statement.before) != Kind.DIAGNOSTIC
             if beside and abs(statement.val_bpb - headline.value) <= 10.0**-statement.digits:
                 return Located(statement.std or 0.0, Location(path, statement.line))
-    for table in readme.tables:
+    in_table = _summary(readme.tables, _STD_ROW, path)
+    return in_table or Missing("the README states no standard deviation beside its score", Location(path))
+
+
+def _summary(tables: Sequence[Table], name: re.Pattern[str], path: str) -> Located[float] | None:
+    """The score in the row `Mean` or `Std` of the first table of seeds that has one."""
+    for table in tables:
         columns = _columns(table)
-        for line, cells in table.rows if columns is not None else ():
-            if columns is not None and re.fullmatch(
-                r"std(?:ev|\.)?(?: dev\w*)?", _cell(cells, columns.seed), re.IGNORECASE
-            ):
-                number = _number(_cell(cells, columns.score))
-                if number is not None:
-                    return Located(number, Location(path, line))
-    return Missing("the README states no standard deviation beside its score", Location(path))
+        if columns is None:
+            continue
+        for line, cells in table.rows:
+            number = _number(_cell(cells, columns.score)) if name.fullmatch(_cell(cells, columns.seed)) else None
+            if number is not None:
+                return Located(number, Location(path, line))
+    return None
 
 
 @dataclass(frozen=True, slots=True)
