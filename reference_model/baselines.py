@@ -217,11 +217,9 @@ class Comparer:
         self.say(f"training {PLAIN_PRESET} for {self.seconds:.0f} s")
         loader = training_loader(trained, Worker())
         average = Trainer(model, trained, loader, Worker(), RunLog(None, enabled=False), self.clock).run().average
-        state = {**model.state_dict(), **average}
+        artifact = pack_model({**model.state_dict(), **average}, config)
         self.say(f"scoring {PLAIN_PRESET}")
-        yield from ModelScorer("transformer", model, inputs, config, self.clock).rows(
-            {"EMA": state}, pack_model(state, config)
-        )
+        yield from ModelScorer("transformer", model, inputs, config, self.clock).rows({}, artifact)
 
     def _run_rows(self, config: Config, inputs: Inputs) -> Iterator[Row]:
         folder = run_folder(self.run, config.data.weights_path)

@@ -83,7 +83,7 @@ def test_all_rows_of_a_tiny_run(
     comparison = comparer.compare()
     assert [row.name for row in comparison.rows] == [
         *["byte unigram of the train text", "zstd -22", "xz -9e"],
-        *["transformer, EMA", "transformer, int6", "transformer, int6 + TTT"],
+        *["transformer, int6", "transformer, int6 + TTT"],
         *["hybrid, float", "hybrid, EMA", "hybrid, int6", "hybrid, int6 + TTT"],
     ]
     assert all(0.0 < row.val_bpb < 8.0 for row in comparison.rows)
