@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import challenge
-from harness.cli import main
+from harness.cli import data, main
 from harness.data import canonical, tokenizer
 from harness.data.corpus import write_shard
 from harness.data.layout import Dataset, find_layout, missing_numbers, tokenizer_of
@@ -369,6 +369,10 @@ def test_command_line(folder: Folder, capsys: pytest.CaptureFixture[str]) -> Non
     assert document["datasets"][0]["splits"]["train"]["documents"] == 12
     assert main(["data", "verify", str(folder.root)]) == 1
     assert capsys.readouterr().out.rstrip().endswith("2 problems")
+
+
+def test_the_command_offers_every_way_to_decode() -> None:
+    assert [Decode(choice) for choice in data.DECODE_CHOICES] == list(Decode)
 
 
 def test_command_line_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
