@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 WINDOW_BLOCK_TOKENS = 256
 
@@ -22,9 +23,45 @@ def rotary_tables(length: int, head_dim: int, base: float, device: torch.device)
 
 def normalized_heads(x_BTHE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Root-mean-square norm per head, then rotation of the first half of each head against the second."""
-    cos, sin = rotary
-    first, second = F.rms_norm(x_BTHE, x_BTHE.shape[-1:]).chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x_BTHE.dtype)
+    return rotate(F.rms_norm(x_BTHE, x_BTHE.shape[-1:]).to(x_BTHE.dtype), *rotary)
+
+
+class RotationContext(FunctionCtx):
+    """What the forward pass leaves to the backward pass."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the first half of the last dimension against the second: (a cos - b sin, b cos + a sin)."""
+    rotated: Tensor = Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]  # untyped in torch
+    return rotated
+
+
+class Rotation(torch.autograd.Function):
+    """A rotation; its derivative is the rotation back. Angles get no gradient."""
+
+    @staticmethod
+    def forward(ctx: RotationContext, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return the rotated tensor, contiguous, in the type of x."""
+        ctx.save_for_backward(cos, sin)
+        return rotated_halves(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: RotationContext, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """Rotate the gradient back."""
+        cos, sin = ctx.saved_tensors
+        return rotated_halves(grads[0], cos, -sin), None, None
+
+
+def rotated_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Compute the rotation without temporaries."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    (first, second), (out_first, out_second) = torch.chunk(x, 2, -1), torch.chunk(out, 2, -1)
+    torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=out_second).addcmul_(first, sin)
+    return out
 
 
 def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int = 0) -> Tensor:

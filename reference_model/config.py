@@ -236,7 +236,8 @@ DEMO_MODEL = ModelConfig(
     ssm_state=4,
     bigram_buckets=1_024,
     bigram_dim=64,
-    sliding_window=128,
+    # As long as the training sequences: plain causal attention in training, a window that binds in longer evaluation.
+    sliding_window=256,
 )
 DEMO_TRAIN = TrainConfig(
     warmup_steps=2,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reference_model.attention import causal_attention, normalized_heads, rotary_tables
 from reference_model.config import ModelConfig
+from reference_model.conv import DepthwiseConv
 from reference_model.scan import ScanInputs, selective_scan
 
 BIGRAM_MULTIPLIER = 92_821
@@ -94,7 +95,7 @@ class HymbaMixer(AttentionMixer):
         self.sizes = (self.kv_dim, self.kv_dim, channels, channels)
         self.scan_sizes = (rank, state, state)
         self.scan_chunk = config.scan_chunk
-        self.conv1d = nn.Conv1d(channels, channels, config.conv_width, groups=channels)
+        self.conv1d = DepthwiseConv(channels, config.conv_width)
         self.x_proj = nn.Linear(channels, sum(self.scan_sizes), bias=False)
         self.dt_proj = nn.Linear(rank, channels)
         self.A_log = nn.Parameter(torch.arange(1, state + 1).float().log().repeat(channels, 1))
@@ -113,12 +114,12 @@ class HymbaMixer(AttentionMixer):
 
     def scan(self, x_BTD: Tensor, gate_BTD: Tensor) -> Tensor:
         """Mamba's branch: causal convolution, selective scan with skip, gate, output projection."""
-        x_BTD = F.silu(causal_conv(x_BTD, self.conv1d.weight, self.conv1d.bias))
+        x_BTD = F.silu(self.conv1d(x_BTD))
         dt_BTR, B_BTN, C_BTN = self.x_proj(x_BTD).split(self.scan_sizes, -1)
         dt_BTD = F.softplus(self.dt_proj(dt_BTR))
         inputs = ScanInputs(x_BTD, dt_BTD, -self.A_log.float().exp(), B_BTN, C_BTN)
         y_BTD, _ = selective_scan(inputs, chunk=self.scan_chunk)
-        output_BTD: Tensor = self.mamba_out_proj((y_BTD + self.D * x_BTD) * F.silu(gate_BTD))
+        output_BTD: Tensor = self.mamba_out_proj(torch.addcmul(y_BTD, self.D, x_BTD) * F.silu(gate_BTD))
         return output_BTD
 
     def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -127,16 +128,9 @@ class HymbaMixer(AttentionMixer):
         k_BTC, v_BTC, scanned_BTD, gate_BTD = projected.split(self.sizes, -1)
         attention_BTD = self.attend(x_BTD, k_BTC, v_BTC, rotary)
         mamba_BTD = self.scan(scanned_BTD, gate_BTD)
-        weight = torch.sigmoid(self.merge_alpha).to(x_BTD.dtype)
-        output_BTD: Tensor = self.proj(torch.lerp(mamba_BTD, attention_BTD, weight))
+        weight = torch.sigmoid(self.merge_alpha).to(mamba_BTD.dtype)
+        output_BTD: Tensor = self.proj(torch.lerp(mamba_BTD, attention_BTD.to(mamba_BTD.dtype), weight))
         return output_BTD
-
-
-def causal_conv(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) -> Tensor:
-    """Depthwise convolution over this and the K - 1 earlier steps, zeros before the first."""
-    width = weight_D1K.shape[-1]
-    x_BDT = F.pad(x_BTD, (0, 0, width - 1, 0)).transpose(1, 2)
-    return F.conv1d(x_BDT, weight_D1K, bias_D, groups=len(weight_D1K)).transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -174,10 +168,9 @@ class Block(nn.Module):
     def forward(self, x_BTD: Tensor, x0_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Return B, T, D."""
         width = x_BTD.shape[-1:]
-        x_BTD = self.resid_mix[0] * x_BTD + self.resid_mix[1] * x0_BTD
-        x_BTD = x_BTD + self.attn_scale * self.attn(F.rms_norm(x_BTD, width), rotary)
-        output_BTD: Tensor = x_BTD + self.mlp_scale * self.mlp(F.rms_norm(x_BTD, width))
-        return output_BTD
+        x_BTD = torch.addcmul(self.resid_mix[0] * x_BTD, self.resid_mix[1], x0_BTD)
+        x_BTD = torch.addcmul(x_BTD, self.attn_scale, self.attn(F.rms_norm(x_BTD, width), rotary))
+        return torch.addcmul(x_BTD, self.mlp_scale, self.mlp(F.rms_norm(x_BTD, width)))
 
 
 class HymbaLM(nn.Module):
@@ -207,7 +200,7 @@ class HymbaLM(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in ZERO_INIT_NAMES:
                 nn.init.zeros_(module.weight)
-            elif isinstance(module, (nn.Linear, nn.Conv1d)):
+            elif isinstance(module, (nn.Linear, DepthwiseConv)):
                 init_matrix(module.weight, module.bias, generator)
         std = self.config.tied_embed_init_std if self.config.tie_embeddings else 1.0
         nn.init.normal_(self.tok_emb.weight, std=std, generator=generator)
@@ -230,7 +223,7 @@ class HymbaLM(nn.Module):
         half = config.num_layers // 2
         for layer, block in enumerate(self.blocks):
             if layer >= half and skips:
-                x_BTD = x_BTD + self.skip_weights[0, layer - half] * skips.pop()
+                x_BTD = torch.addcmul(x_BTD, self.skip_weights[0, layer - half], skips.pop())
             x_BTD = block(x_BTD, x0_BTD, rotary)
             if layer < half:
                 skips.append(x_BTD)
@@ -241,7 +234,8 @@ class HymbaLM(nn.Module):
         x_BTD = self.run_blocks(self.embed(tokens_BT))
         weight_VD = self.tok_emb.weight if self.lm_head is None else self.lm_head.weight
         cap = self.config.logit_softcap
-        return cap * torch.tanh(F.linear(x_BTD, weight_VD).float() / cap)
+        # Dividing the narrow side of the product spares a pass over the logits.
+        return cap * torch.tanh(F.linear(x_BTD / cap, weight_VD).float())
 
     def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Cross-entropy of every target in nats, B, T in float32."""
