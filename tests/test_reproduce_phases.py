@@ -32,9 +32,9 @@ def watched(*lines: tuple[float, str]) -> TrainingWatch:
 def test_phases_of_a_whole_run() -> None:
     phases = watched(*RUN).phases()
     assert phases.train_start == 10.0
-    assert phases.train_seconds == 11.0
-    assert phases.step_milliseconds == 1100.0
-    assert phases.pack_seconds == 3.0
+    assert phases.train_seconds == 10.0
+    assert phases.step_milliseconds == 1000.0
+    assert phases.pack_seconds == 4.0
     assert phases.eval_seconds == 6.0
     assert phases.last_step == 10
 
@@ -42,7 +42,14 @@ def test_phases_of_a_whole_run() -> None:
 def test_sizes_printed_last_do_not_hide_the_evaluation() -> None:
     lines = [line for line in RUN if "bytes" not in line[1]]
     phases = watched(*lines, (31.0, "Serialized model int6+zstd: 100 bytes")).phases()
-    assert phases.eval_seconds == 9.0
+    assert phases.eval_seconds == 10.0
+
+
+@pytest.mark.parametrize(("step", "train_seconds"), [(12, 12.0), (14, 14.0), (30, 20.0)])
+def test_unprinted_steps_count_at_the_mean_pace(step: int, train_seconds: float) -> None:
+    # Ten steps took ten seconds; the validation line at 30 s cannot stand before the last step.
+    phases = watched(*RUN[:4], (30.0, f"step:{step}/100 val_loss:5.0 val_bpb:3.0")).phases()
+    assert phases.train_seconds == train_seconds
 
 
 def test_step_zero_starts_training_itself() -> None:

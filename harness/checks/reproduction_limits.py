@@ -39,8 +39,9 @@ def training_over_limit(submission: Submission) -> Outcome | None:
 
     What it checks:
         Seconds from the line before the first training step to the last one, as the lines arrived here, against the
-        wallclock limit plus two steps. It warns: validations during training, which scripts do not count, are inside
-        our time. A run that goes on beyond the grace is ended, and fails PG801.
+        wallclock limit plus two steps. Steps after the last printed one count at the mean pace until then. It warns:
+        validations between printed steps, which scripts do not count, are inside our time. A run that goes on beyond
+        the grace is ended, and fails PG801.
 
     Why it matters:
         Training may take ten minutes; a script's own `train_time` is its own word.

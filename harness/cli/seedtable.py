@@ -47,11 +47,13 @@ def render(facts: ReproductionFacts, width: int) -> str:
         table.add_column(heading, justify="right", no_wrap=True)
     for seed in facts.seeds:
         table.add_row(*_seed(seed, columns))
-    table.add_section()
-    for label, value_of in AGGREGATES:
-        values = {aggregate.column: value_of(aggregate) for aggregate in facts.summary}
-        if values:
-            table.add_row(label, *(_cell(name, values.get(name)) for name, _ in columns))
+    # Of one seed there is nothing to aggregate.
+    summary = [aggregate for aggregate in facts.summary if aggregate.count > 1]
+    if summary:
+        table.add_section()
+    for label, value_of in AGGREGATES if summary else ():
+        values = {aggregate.column: value_of(aggregate) for aggregate in summary}
+        table.add_row(label, *(_cell(name, values.get(name)) for name, _ in columns))
     console = Console(file=io.StringIO(), width=max(width, NARROW_COLUMNS), markup=False, highlight=False)
     with console.capture() as capture:
         console.print(table)

@@ -1,7 +1,7 @@
 """Which phase a run is in, by the lines it prints and our own clock, and when it is overdue.
 
 A script's own times are its word. Here each line counts when it arrives: training lasts from the line before the
-first step to the last step (or to the line that says training stopped), packing from there to the first line about
+first step to the last step, packing from there to the first line about
 the artifact's size, evaluation from there to the last score.
 """
 
@@ -92,6 +92,7 @@ class TrainingWatch:
         self._train_start: float | None = None
         self._last_step: int | None = None
         self._last_step_at = 0.0
+        self._last_trained: tuple[int, float] | None = None
         self._stopped_at: float | None = None
         self._ended = False
         self._pack_end: float | None = None
@@ -125,7 +126,7 @@ class TrainingWatch:
         """What is known at the end."""
         return Phases(
             train_start=self._train_start,
-            train_end=None if self._train_start is None else self._train_end(),
+            train_end=None if self._train_start is None else self._trained_until(self._train_start),
             pack_end=self._pack_end,
             last_score=self._last_score if self._ended else None,
             last_step=self._last_step,
@@ -177,13 +178,27 @@ class TrainingWatch:
         # A score or a size in the middle of training was not its end after all.
         self._ended, self._stopped_at, self._pack_end, self._last_score = False, None, None, None
         self._last_step, self._last_step_at = event.step, seconds
+        if event.train_loss is not None and event.step > 0:
+            self._last_trained = (event.step, seconds)
         self._steps = event.iterations or self._steps
         self._loss = self._loss if event.train_loss is None else event.train_loss
         self._tokens_per_second = event.tokens_per_second or self._tokens_per_second
         if event.iterations is not None and event.step >= event.iterations:
             self._ended = True
 
+    def _trained_until(self, start: float) -> float:
+        """The end of the last step.
+
+        A log prints some steps only, and its last line about training often stands after a validation: steps after
+        the last printed one count at the mean pace until then, but never beyond the line that ends training.
+        """
+        if self._last_trained is None or self._last_step is None:
+            return self._train_end()
+        step, seconds = self._last_trained
+        return min(self._train_end(), seconds + (self._last_step - step) * (seconds - start) / step)
+
     def _train_end(self) -> float:
+        """The line that ends training: its steps were over by then."""
         return self._last_step_at if self._stopped_at is None else self._stopped_at
 
 

@@ -112,13 +112,23 @@ def _skip(reason: str) -> tuple[str, str]:
 
 
 def _repacked(word: str, detail: str, sha256: str | None = None, seconds: float | None = None) -> dict[str, Any]:
-    return {"outcome": word, "detail": detail, "sha256": sha256, "seconds": seconds}
+    return {"outcome": word, "detail": detail, "sha256": sha256, "seconds": _rounded(seconds)}
 
 
 def _rescored(
     word: str, detail: str, score: tuple[float | None, int] = (None, 0), seconds: float | None = None
 ) -> dict[str, Any]:
-    return {"outcome": word, "detail": detail, "val_bpb": score[0], "line": score[1] or None, "seconds": seconds}
+    return {
+        "outcome": word,
+        "detail": detail,
+        "val_bpb": score[0],
+        "line": score[1] or None,
+        "seconds": _rounded(seconds),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _is(path: Path, directory: Path, left: Artifact) -> bool:
