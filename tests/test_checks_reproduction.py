@@ -13,8 +13,9 @@ from harness.facts.reproduction import ReproductionFacts, SeedMeasurement, summa
 from harness.facts.submission import Submission
 from harness.model import Evidence, Missing, Outcome, Rule, Verdict
 from tests import factories
-from tests.factories import BITS, at
+from tests.factories import at
 
+BITS = {1: 1.2000, 2: 1.2030, 3: 1.2060}  # claimed
 LOSS_PER_BIT = 1.6885
 MISSING = Missing("not declared")
 
@@ -62,7 +63,12 @@ def reproduced(*seeds: SeedMeasurement, **changes: Any) -> Submission:
         seeds=seeds,
         summary=summarize(seeds),
     )
-    return factories.submission(reproduction=dataclasses.replace(made, **changes))
+    claims = factories.manifest_with(
+        factories.manifest(val_bpb=at(1.203), val_bpb_std=at(0.003)),
+        *(factories.claim(seed, bits) for seed, bits in BITS.items()),
+    )
+    runs = (factories.run(1, steps=at(13_000)),)
+    return factories.submission(claims=claims, runs=runs, reproduction=dataclasses.replace(made, **changes))
 
 
 def verdict(rule: Rule[Submission], submission: Submission) -> Verdict | None:
