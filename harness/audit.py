@@ -183,9 +183,11 @@ def read(folder: Path, evidence: Path | None) -> Submission:
     """
     facts = submission.read(folder)
     package = facts.package
-    nothing = isinstance(package.readme, Missing) and isinstance(package.manifest, Missing)
-    if nothing and not package.logs and not package.scripts:
-        raise HarnessError(f"{folder}: not a record folder (no README.md, submission.json, log or script in it)")
+    named = isinstance(package.readme, Located) or isinstance(package.manifest, Located)
+    held = [place.path for place in package.logs] + [script.path for script in package.scripts]
+    if not named and not any("/" not in path for path in held):
+        hint = "; name the record folders inside it" if held else ""
+        raise HarnessError(f"{folder}: not a record folder (no README.md, submission.json, log or script in it){hint}")
     if evidence is None:
         return facts
     return dataclasses.replace(facts, reproduction=reproduction.read(evidence, walk(folder)))

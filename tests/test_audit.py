@@ -126,6 +126,13 @@ def test_what_is_no_record_folder_is_refused_without_ending_the_rest(tmp_path: P
     assert audit.report_of([empty, absent, good]).submissions == (good.report,)
 
 
+def test_a_folder_of_record_folders_is_refused_with_a_hint(tmp_path: Path) -> None:
+    (folder(tmp_path, "one") / "train_gpt.py").write_text("print(1)\n", encoding="utf-8")
+    audited = audit.audit_folder(tmp_path, audit.Options(EVERY))
+    assert audited.report is None
+    assert "name the record folders inside it" in audited.refused
+
+
 def test_our_mistake_while_reading_is_told_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(_: Path) -> Submission:
         raise KeyError("our mistake")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from harness.checks import package as checks
 from harness.facts.package import ShippedFile
 from harness.model import Located, Location, Missing, Outcome, Verdict
@@ -52,6 +54,24 @@ def test_a_parse_error_and_a_schema_problem_are_different_rules() -> None:
     outcome = decided(checks.manifest_invalid, manifest_problems=invalid)
     assert outcome.verdict is Verdict.WARN
     assert "/val_bpb is 'TBD'" in outcome.message
+
+
+def test_a_key_given_twice_is_no_parse_error() -> None:
+    twice = (Located("has the key 'name' twice", Location("submission.json")),)
+    assert decided(checks.manifest_unreadable, manifest_problems=twice).verdict is Verdict.PASS
+    assert decided(checks.manifest_invalid, manifest_problems=twice).verdict is Verdict.WARN
+
+
+def test_a_manifest_refused_as_a_whole_is_undecided() -> None:
+    huge = (Located("is larger than 1,000,000 bytes", Location("submission.json")),)
+    submission = dataclasses.replace(
+        factories.blank(), package=factories.package(manifest_problems=huge), claims=factories.blank().claims
+    )
+    for rule in (checks.manifest_unreadable, checks.manifest_invalid):
+        outcome = rule.check(submission)
+        assert outcome is not None
+        assert outcome.verdict is Verdict.UNDECIDED
+        assert "larger than" in outcome.message
 
 
 def test_a_broken_entry_fails_and_a_broken_helper_warns() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.checks.common import known, listed, many, places, undecided
-from harness.facts.package import Script
+from harness.facts.package import PackageFacts, Script
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Verdict, rule
 
@@ -147,11 +147,31 @@ def manifest_unreadable(submission: Submission) -> Outcome | None:
     package = submission.package
     if isinstance(package.manifest, Missing):
         return undecided("Whether the manifest parses cannot be told", package.manifest.reason)
-    broken = [problem for problem in package.manifest_problems if problem.location.pointer is None]
+    broken = _parse_errors(package)
     if broken:
-        message = f"{package.manifest.value} does not parse as JSON: {broken[0].value}."
+        message = f"{package.manifest.value} {broken[0].value}."
         return Outcome(Verdict.FAIL, message, locations=places(*broken))
+    unread = _not_read(submission)
+    if unread:
+        return undecided("Whether the manifest parses cannot be told", unread, package.manifest)
     return Outcome(Verdict.PASS, f"{package.manifest.value} parses as JSON.", locations=places(package.manifest))
+
+
+def _parse_errors(package: PackageFacts) -> list[Located[str]]:
+    """Problems that stand at a line: the parser's; those of the schema stand at a pointer, others at the file."""
+    places = ((problem, problem.location) for problem in package.manifest_problems)
+    return [problem for problem, place in places if place.pointer is None and place.line is not None]
+
+
+def _not_read(submission: Submission) -> str:
+    """Why the manifest was refused as a whole (too large, too deep), as a clause; empty when it was read."""
+    claims = submission.claims
+    if any(isinstance(fact, Located) for fact in (claims.name, claims.author, claims.date, claims.val_bpb)):
+        return ""
+    problems = submission.package.manifest_problems
+    return listed(
+        [f"it {problem.value}" for problem in problems if problem.location == Location(problem.location.path)]
+    )
 
 
 @rule("PG006", "manifest-invalid", family=FAMILY, status=Status.POLICY, authority="schemas/submission.schema.json")
@@ -175,8 +195,9 @@ def manifest_invalid(submission: Submission) -> Outcome | None:
     package = submission.package
     if isinstance(package.manifest, Missing):
         return undecided("Whether the manifest fits the schema cannot be told", package.manifest.reason)
-    if any(problem.location.pointer is None for problem in package.manifest_problems):
-        return undecided("Whether the manifest fits the schema cannot be told", "it does not parse", package.manifest)
+    unread = "it does not parse" if _parse_errors(package) else _not_read(submission)
+    if unread:
+        return undecided("Whether the manifest fits the schema cannot be told", unread, package.manifest)
     if package.manifest_problems:
         clauses = [
             f"{problem.location.pointer or 'the document'} {problem.value}" for problem in package.manifest_problems
