@@ -9,6 +9,12 @@ settings.register_profile("bounded", max_examples=30, deadline=None, derandomize
 settings.register_profile("thorough", max_examples=500, deadline=None)
 
 
+@pytest.fixture(autouse=True)
+def terminal_of_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output does not depend on the terminal in which the tests are run."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run tests marked slow too")
 

@@ -153,11 +153,21 @@ def test_datasets_are_found_by_name_or_by_folder(tmp_path: Path) -> None:
     root = make_data(tmp_path)
     found = dataset.locate(root, None)
     assert found == dataset.locate(root / "datasets" / "tiny_sp1024", None) == dataset.locate(root, "tiny_sp1024")
-    assert found.environment()["TOKENIZER_PATH"].endswith("tiny_1024_bpe.model")
+    assert found.environment(root)["TOKENIZER_PATH"].endswith("tiny_1024_bpe.model")
     with pytest.raises(HarnessError, match=r"no dataset other \(there: tiny_sp1024\)"):
         dataset.locate(root, "other")
     with pytest.raises(HarnessError, match="no such data folder"):
         dataset.locate(tmp_path / "nowhere", None)
+
+
+def test_a_run_finds_its_data_by_relative_paths(tmp_path: Path) -> None:
+    (tmp_path / "seed-1" / "train").mkdir(parents=True)
+    view = dataset.whole(dataset.locate(make_data(tmp_path), None), tmp_path / "seed-1" / "data")
+    assert view.environment(tmp_path / "seed-1" / "train") == {
+        "DATA_PATH": "../data/datasets/tiny_sp1024",
+        "TOKENIZER_PATH": "../data/tokenizers/tiny_1024_bpe.model",
+    }
+    assert sorted(path.name for path in view.shards.iterdir()) == ["fineweb_train_000000.bin", "fineweb_val_000000.bin"]
 
 
 def test_a_view_holds_no_training_data(tmp_path: Path) -> None:

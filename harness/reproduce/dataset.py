@@ -36,11 +36,11 @@ class Dataset:
     shards: Path
     tokenizer: Path | None
 
-    def environment(self) -> dict[str, str]:
-        """The variables by which scripts find it."""
-        variables = {"DATA_PATH": str(self.shards)}
+    def environment(self, directory: Path) -> dict[str, str]:
+        """The variables by which scripts that run in `directory` find it, relative to it: logs name no machine."""
+        variables = {"DATA_PATH": os.path.relpath(self.shards, directory)}
         if self.tokenizer is not None:
-            variables["TOKENIZER_PATH"] = str(self.tokenizer)
+            variables["TOKENIZER_PATH"] = os.path.relpath(self.tokenizer, directory)
         return variables
 
     def sha256(self) -> str:
@@ -84,6 +84,19 @@ def _dataset(root: Path, shards: Path) -> Dataset:
         listed = ", ".join(path.name for path in models)
         raise HarnessError(f"{root / 'tokenizers'}: which of {listed} belongs to {shards.name} is not clear")
     return Dataset(shards.name, shards, models[0] if models else None)
+
+
+def whole(dataset: Dataset, target: Path) -> Dataset:
+    """A view of the whole dataset under a new folder, made of symbolic links."""
+    shards = target / "datasets" / dataset.name
+    shards.parent.mkdir(parents=True)
+    shards.symlink_to(dataset.shards.resolve(), target_is_directory=True)
+    if dataset.tokenizer is None:
+        return Dataset(dataset.name, shards, None)
+    tokenizer = target / "tokenizers" / dataset.tokenizer.name
+    tokenizer.parent.mkdir()
+    tokenizer.symlink_to(dataset.tokenizer.resolve())
+    return Dataset(dataset.name, shards, tokenizer)
 
 
 def without_training(dataset: Dataset, target: Path) -> Dataset:

@@ -47,7 +47,7 @@ class Rebuilder:
             return _repacked("failed", f"no weights {declared.weights} were left")
         for path in weights:
             _copy(trained_in, path, work)
-        ending = self._execute("repacking", declared.repack, self.plan.data, work)
+        ending = self._execute("repacking", declared.repack, trained.data, work)
         detail = self._problem(ending)
         again = None if detail else _identified(work, left.path)
         _remove(work)
@@ -65,13 +65,14 @@ class Rebuilder:
         reason = self._unable(declared.evaluate, trained)
         if reason or left is None or declared.evaluate is None:
             return _rescored(*_skip(reason))
-        work, view = self.target / "rescore", self.target / "data"
+        work = self.target / "rescore"
         seed.copy_code(self.plan, work)
         _copy(self.target / seed.WORK, self.target / seed.WORK / left.path, work)
-        data = None if self.plan.data is None else dataset.without_training(self.plan.data, view)
+        # The same place as while training, so that both runs get the same settings.
+        _remove(self.target / seed.DATA)
+        data = None if self.plan.data is None else dataset.without_training(self.plan.data, self.target / seed.DATA)
         ending = self._execute("rescoring", declared.evaluate, data, work)
         _remove(work)
-        _remove(view)
         measured = measure.read(self.target / "rescore.log")
         failure = outcome.of_score(measured.val_bpb)
         detail = self._problem(ending) or ("" if failure is None else failure.detail)
@@ -95,7 +96,7 @@ class Rebuilder:
         job = Job(
             command=seed.command(self.plan),
             directory=work,
-            environment=base | (data.environment() if data else {}) | dict(variables),
+            environment=base | (data.environment(work) if data else {}) | dict(variables),
             log=self.target / f"{work.name}.log",
             times=self.target / f"{work.name}.times",
             caps=self.machine.caps,

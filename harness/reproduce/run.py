@@ -50,7 +50,7 @@ def run_seed(plan: Plan, number: int, directory: Path, machine: Machine, progres
     trained = seed.train(plan, number, target, machine, progress)
     rebuilt = Rebuilder(plan, number, target, machine, progress).run(trained)
     document = seed.document(plan, number, trained, rebuilt)
-    for name in (seed.HOME, seed.SCRATCH):
+    for name in (seed.HOME, seed.SCRATCH, seed.DATA):
         shutil.rmtree(target / name, ignore_errors=True)
     evidence.write(target / evidence.RUN_NAME, document)
     return document

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from harness.model import HarnessError
-from harness.reproduce import artifact, environment, measure, outcome
+from harness.reproduce import artifact, dataset, environment, measure, outcome
 from harness.reproduce.artifact import Artifact
+from harness.reproduce.dataset import Dataset
 from harness.reproduce.executors.base import Caps, Ending, Executor, Job
 from harness.reproduce.measure import Measured
 from harness.reproduce.outcome import Failure
@@ -24,6 +25,7 @@ from harness.sources import evidence
 WORK: Final = "train"
 HOME: Final = "home"
 SCRATCH: Final = "tmp"
+DATA: Final = "data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A seed after its first run."""
+    """A seed after its first run; `data` is the view of the data that it was given."""
 
+    data: Dataset | None
     command: tuple[str, ...]
     ending: Ending
     phases: Phases
@@ -98,10 +101,11 @@ def command(plan: Plan) -> tuple[str, ...]:
 
 def train(plan: Plan, seed: int, target: Path, machine: Machine, progress: Progress) -> Trained:
     """The first run of a seed, and what it left."""
+    data = None if plan.data is None else dataset.whole(plan.data, target / DATA)
     job = Job(
         command=command(plan),
         directory=target / WORK,
-        environment=variables(plan, seed, target, machine.caller) | (plan.data.environment() if plan.data else {}),
+        environment=variables(plan, seed, target, machine.caller) | (data.environment(target / WORK) if data else {}),
         log=target / evidence.LOG_NAME,
         times=target / "train.times",
         caps=machine.caps,
@@ -114,7 +118,7 @@ def train(plan: Plan, seed: int, target: Path, machine: Machine, progress: Progr
     failure = outcome.of_process(ending, own_modules(plan), machine.accelerators) or outcome.of_score(measured.val_bpb)
     if failure is None and left is None:
         failure = Failure("no_artifact", f"no file {plan.declared.artifact or 'that may be the artifact'} was left")
-    return Trained(job.command, ending, watch.phases(), measured, left, failure)
+    return Trained(data, job.command, ending, watch.phases(), measured, left, failure)
 
 
 def own_modules(plan: Plan) -> frozenset[str]:
