@@ -115,7 +115,7 @@ def reproduce(session: nox.Session) -> None:
         return
     evidence = "runs/hymba_demo"
     _run(session, "harness", "reproduce", DEMO, "--evidence", evidence, "--data", DEMO_DATA)
-    compare = ("reference_model", "compare", "--data", DEMO_DATA, "--run", f"{evidence}/seed-1337")
+    compare = ("reference_model", "compare", "--data", DEMO_DATA, "--run", f"{evidence}/seed-1337/train")
     _run(session, "python", "-m", *compare)
 
 
@@ -175,8 +175,21 @@ def refresh(session: nox.Session) -> None:
         folder, evidence = f"submissions/{slug}", f"runs/refresh-{slug}"
         shutil.rmtree(ROOT / evidence, ignore_errors=True)
         _run(session, "python", "-m", "reference_model", "release", "prepare", folder)
-        _run(session, "harness", "reproduce", folder, "--evidence", evidence, "--data", DEMO_DATA, "--allow-unsafe")
-        _run(session, "python", "-m", "reference_model", "release", "finish", folder, "--evidence", evidence)
+        _run(
+            session,
+            "harness",
+            "reproduce",
+            folder,
+            "--evidence",
+            evidence,
+            "--data",
+            DEMO_DATA,
+            "--allow-unsafe",
+            success_codes=[0, 1],
+        )
+        finish = ("release", "finish", folder, "--evidence", evidence, "--data", DEMO_DATA)
+        _run(session, "python", "-m", "reference_model", *finish)
+        _run(session, "python", "-m", "harness.reproduce.trusted", "submissions")
         _run(session, "harness", "audit", folder, "--strict")
 
 
@@ -199,4 +212,4 @@ def corpus(session: nox.Session) -> None:
     folders = sorted(path for path in Path(checkout).glob("records/*/*") if path.is_dir())
     if not folders:
         session.error(f"{checkout} holds no records/*/*/ folders")
-    _run(session, "harness", "audit", *map(str, folders), "--summary", *options, success_codes=[0, 1])
+    _run(session, "harness", "audit", *map(str, folders), "--format", "summary", *options, success_codes=[0, 1])

@@ -33,8 +33,14 @@ def _json(report: Report) -> str:
     return json.render(report)
 
 
+def _summary(report: Report) -> str:
+    from harness.report import summary
+
+    return summary.render(report)
+
+
 # Renderers for files; each imports its library when it is used, so that other commands start fast.
-FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType({"text": _text, "json": _json})
+FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType({"text": _text, "json": _json, "summary": _summary})
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
