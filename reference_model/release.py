@@ -196,6 +196,7 @@ def readme(plan: ReleasePlan, manifest: Mapping[str, Any]) -> str:
 def readme_lines(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str]:
     """Its lines."""
     rows, split = manifest["seed_results"], manifest["validation_split"]
+    tokens = split["tokens"]
     yield from (f"# {plan.title}", "", manifest["blurb"], "")
     mean, deviation = manifest["val_bpb"], manifest["val_bpb_std"]
     yield f"val_bpb: **{mean:.6f}** ± {deviation:.6f} (mean and sample deviation of {len(rows)} seeds)"
@@ -212,7 +213,7 @@ def readme_lines(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str
     yield from (
         "",
         f"Measured on {plan.hardware}, {plan.train_seconds} s of training for each seed.",
-        f"Validation: the `{split['name']}` split of the demo corpus, {split['tokens']} targets ({split['bytes']} bytes),",
+        f"Validation: the `{split['name']}` split of the demo corpus, {tokens} targets ({split['bytes']} bytes),",
         "each scored once, before any update that used it.",
         "This is no challenge split: the numbers compare with nothing on the leaderboard.",
         "",
