@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -362,3 +363,15 @@ def test_a_log_that_begins_like_python_is_read_all_the_same() -> None:
     assert events[0] == SourceEvent(4, 1, "", 0)
     assert CountEvent(2, "val_tokens", 9) in events
     assert CountEvent(4, "train_shards", 3) in events
+
+
+@pytest.mark.parametrize(
+    "word", ["val_loader:", "artifact:", "params:1", "a:b ", "bpb: ", " ", "bytes a", "temp_scaling time "]
+)
+def test_lines_of_one_repeated_word_are_read_in_linear_time(word: str) -> None:
+    text = word * (8_000 // len(word))
+    started = time.perf_counter()
+    for number in range(1, 6):
+        parse_line(text, number)
+    # A pattern that backtracks over the whole line takes longer than this for a single one.
+    assert time.perf_counter() - started < 0.5

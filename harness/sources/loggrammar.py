@@ -55,7 +55,7 @@ _CODE = re.compile(rf"Code(?: size)?(?: \((uncompressed|compressed)[^)]*\))?\s*:
 _TOTAL = re.compile(rf"Total submission(?: size)?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
 _MODEL = re.compile(rf"(?<!\w)(\w{{1,20}}\+\w{{1,20}}) model\s*:\s*{_INT} bytes")
 _BUDGET = re.compile(r"budget\s*:\s*(\d{1,20})/(\d{1,20})")
-_ARTIFACT_CODE = re.compile(r"artifact\s*:.*\bcode\s*:\s*(\d{1,20})")
+_ARTIFACT_CODE = re.compile(r"^\s*artifact\s*:.*\bcode\s*:\s*(\d{1,20})")
 _ARTIFACT = re.compile(
     rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*$", re.IGNORECASE
 )
@@ -69,7 +69,7 @@ _COUNTS = (
         ),
     ),
     ("world_size", re.compile(r"(?<!\w)world_size\s*[:=]\s*(\d{1,6})(?![\w.])")),
-    ("val_tokens", re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|val_loader:.*\btokens:)\s*(\d{1,15})(?![\w.])")),
+    ("val_tokens", re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d{1,15})(?![\w.])")),
     ("train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
 )
 _PAIR = re.compile(r"([A-Za-z_]\w*)[:=](\S+)")
