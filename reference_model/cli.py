@@ -20,6 +20,7 @@ from reference_model.baselines import Comparer
 from reference_model.bundle import BundleError, bundle, compact, package_texts
 from reference_model.config import PRESETS
 from reference_model.miniature import MiniatureError, run_bundled
+from reference_model.params import parameter_table
 from reference_model.release import RELEASES, ReleaseError, finish, prepare
 from reference_model.settings import ConfigError
 from reference_model.storage import RunError, write_whole
@@ -124,7 +125,20 @@ def run_release(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (add_bundle, add_check_bundles, add_compare, add_release)
+def add_params(subparsers: Subparsers) -> None:
+    """Declare `params`."""
+    parser = subparsers.add_parser("params", help="count a preset's parameters; the total stands on the last line")
+    parser.add_argument("--preset", required=True, choices=sorted(PRESETS))
+    parser.set_defaults(run=run_params)
+
+
+def run_params(arguments: argparse.Namespace) -> int:
+    """Print the table."""
+    print(parameter_table(PRESETS[arguments.preset].model))
+    return 0
+
+
+COMMANDS = (add_bundle, add_check_bundles, add_compare, add_params, add_release)
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:
