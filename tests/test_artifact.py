@@ -220,18 +220,36 @@ def test_a_frame_must_state_its_size_and_end_with_the_artifact() -> None:
             unpack(resealed(frame + garbage))
 
 
-def restated(raw: bytes, size: int) -> bytes:
-    """A frame whose header states another size than its blocks hold (single segment, 8-byte size)."""
+def restated(raw: bytes, size: int, head: bytes = b"\xe0") -> bytes:
+    """A frame whose header states another size than its blocks hold; by default in a single segment."""
     frame = zstandard.ZstdCompressor().compress(raw)
-    return b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", size) + frame[zstandard.frame_header_size(frame) :]
+    return b"\x28\xb5\x2f\xfd" + head + struct.pack("<Q", size) + frame[zstandard.frame_header_size(frame) :]
 
 
 @pytest.mark.parametrize("hidden", [1, 300_000])
-def test_a_frame_that_holds_more_than_it_states_is_refused(hidden: int) -> None:
+@pytest.mark.parametrize("head", [b"\xe0", b"\xc0\x50"], ids=["single segment", "window of 1 MiB"])
+def test_a_frame_that_holds_more_than_it_states_is_refused(hidden: int, head: bytes) -> None:
     raw = content(pack(small_state(), CONFIG, QUANT))
-    assert unpack(resealed(restated(raw, len(raw))))[0]["config"] == json.loads(CONFIG)
+    assert unpack(resealed(restated(raw, len(raw), head)))[0]["config"] == json.loads(CONFIG)
     with pytest.raises(ArtifactError, match="damaged artifact"):
-        unpack(resealed(restated(raw + bytes(hidden), len(raw))))
+        unpack(resealed(restated(raw + bytes(hidden), len(raw), head)))
+
+
+@pytest.mark.parametrize("head", [b"\xe0", b"\xc0\x50"], ids=["single segment", "window of 1 MiB"])
+def test_a_block_behind_the_stated_size_is_refused(head: bytes) -> None:
+    raw = content(pack(small_state(), CONFIG, QUANT))
+
+    def blocks(*texts: bytes) -> bytes:
+        """A frame of uncompressed blocks that states the size of `raw`."""
+        headers = [
+            (len(text) << 3 | (number == len(texts))).to_bytes(3, "little") for number, text in enumerate(texts, 1)
+        ]
+        body = b"".join(block + text for block, text in zip(headers, texts, strict=True))
+        return b"\x28\xb5\x2f\xfd" + head + struct.pack("<Q", len(raw)) + body
+
+    assert unpack(resealed(blocks(raw[:99], raw[99:])))[0]["config"] == json.loads(CONFIG)
+    with pytest.raises(ArtifactError, match="damaged artifact"):
+        unpack(resealed(blocks(raw, b"hidden")))
 
 
 @given(st.binary(max_size=100_000), st.integers(1, 5), st.booleans())

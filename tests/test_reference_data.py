@@ -118,18 +118,18 @@ def test_processes_share_one_global_batch(
 ) -> None:
     stream = TokenStream(write_shards(tmp_path, [40, 7, 53]), 65536)
     size = world_size * accumulation * per_micro * seq_len
-    rows = []
+    inputs: list[int] = []
+    aims: list[int] = []
     for rank in range(world_size):
         loader = BatchLoader(stream, size, seq_len, Worker(rank, world_size), accumulation)
         for micro in range(accumulation):
-            inputs, aims = loader.batch(step, micro)
-            assert inputs.shape == aims.shape == (per_micro, seq_len)
-            assert inputs.dtype == torch.int64
-            rows.append((inputs, aims))
-    inputs = torch.cat([row[0].flatten() for row in rows]).tolist()
-    targets = torch.cat([row[1].flatten() for row in rows]).tolist()
+            batch = loader.batch(step, micro)
+            assert batch[0].shape == batch[1].shape == (per_micro, seq_len)
+            assert batch[0].dtype == torch.int64
+            inputs += batch[0].flatten().tolist()
+            aims += batch[1].flatten().tolist()
     assert inputs == [(step * size + place) % 100 for place in range(size)]
-    assert targets == [(token + 1) % 100 for token in inputs]
+    assert aims == [(token + 1) % 100 for token in inputs]
 
 
 def test_a_batch_that_cannot_be_cut_evenly_is_refused(tmp_path: Path) -> None:
