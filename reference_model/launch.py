@@ -34,6 +34,9 @@ def started_worker(environ: Mapping[str, str]) -> Iterator[Worker]:
         dist.init_process_group("gloo" if worker.device == "cpu" else "nccl")
     try:
         yield worker
+        if size > 1:
+            # gloo aborts a process whose peers are still talking to it when it leaves.
+            dist.barrier()
     finally:
         if size > 1:
             dist.destroy_process_group()
