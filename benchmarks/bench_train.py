@@ -1,6 +1,7 @@
 """Training speed of a preset: tokens per second, and the share of time in matrix products.
 
-Run `python benchmarks/bench_train.py [PRESET] [--steps N] [--threads N]`.
+Run `OMP_WAIT_POLICY=PASSIVE python benchmarks/bench_train.py [PRESET] [--steps N] [--threads N]`: with other programs
+on the machine, threads that spin while they wait make it more than ten times slower.
 """
 
 from __future__ import annotations

@@ -24,6 +24,11 @@ Configured by environment variables; start it with `python {script}` or
 
 from __future__ import annotations
 
+import os
+
+# A thread that spins while it waits takes the core from the one that works. Torch reads this when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 '''
 
 FOOTER = """
@@ -180,7 +185,7 @@ def _merged_imports(modules: Iterable[Module]) -> str:
     Raises:
         BundleError: One name would mean two things.
     """
-    plain: set[str] = {"import os", "import sys"}
+    plain: set[str] = {"import sys"}
     sources: dict[str, set[str]] = {"pathlib": {"Path"}}
     for statement in (line for module in modules for line in module.imports):
         if statement.startswith("import "):
@@ -195,7 +200,7 @@ def _merged_imports(modules: Iterable[Module]) -> str:
             if local.setdefault(bound, source) != source:
                 raise BundleError(f"the name {bound} is imported from {local[bound]} and from {source}")
     grouped = [f"from {source} import {', '.join(sorted(names))}" for source, names in sorted(sources.items())]
-    return "\n".join([*sorted(plain), *grouped])
+    return "\n".join([*sorted(plain - {"import os"}), *grouped])
 
 
 def bundle(texts: Mapping[str, str], preset: str, version: str, script: str = "train_gpt.py") -> str:

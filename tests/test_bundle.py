@@ -125,6 +125,7 @@ def test_the_package_bundles_for_every_preset() -> None:
             for alias in node.names
         }
         assert not any(name.startswith("reference_model") for name in imported)
+        assert 0 < script.index('setdefault("OMP_WAIT_POLICY", "PASSIVE")') < script.index("import torch")
         assert len(script.encode()) < 200_000
 
 
