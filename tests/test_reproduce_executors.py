@@ -102,7 +102,10 @@ def test_a_flood_is_ended(tmp_path: Path, code: str) -> None:
     ending = execute(tmp_path, code, output_bytes=200_000, line_bytes=1_000)
     assert ending.killed == "printed more than 200,000 bytes"
     assert not ending.overdue
-    assert (tmp_path / "log").stat().st_size + (tmp_path / "times").stat().st_size < 500_000
+    # What was in the pipe when the cap was reached may come on top; each line's time takes less than ten bytes.
+    written = (tmp_path / "log").stat().st_size
+    assert written < 200_000 + 2**17
+    assert (tmp_path / "times").stat().st_size < 10 * written
 
 
 def test_too_much_memory_is_ended(tmp_path: Path) -> None:
