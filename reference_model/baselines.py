@@ -7,9 +7,11 @@ and the same evaluation.
 from __future__ import annotations
 
 import lzma
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,13 +24,13 @@ from reference_model.config import PRESETS, Config
 from reference_model.data import find_shards, map_shard
 from reference_model.evaluate import evaluate
 from reference_model.main import Inputs, build_model, evaluation_task
-from reference_model.model import HymbaLM
 from reference_model.runlog import RunLog
 from reference_model.storage import artifact_path, load_state, pack_model, raw_path, read_whole, unpack_model
 from reference_model.train import TRAIN_FILES, Clock, Trainer, training_loader
 from reference_model.worker import Worker
 
 PLAIN_PRESET = "demo_attention"
+RUN_NAME = "hybrid"
 # Byte frequencies need no more text than this.
 UNIGRAM_TOKENS = 500_000
 BYTE_VALUES = 256
@@ -137,31 +139,49 @@ def _bpb(compressed: bytes, text: bytes) -> float:
 
 
 @dataclass(frozen=True)
-class ModelScorer:
-    """Scores the states of one model on the same text."""
+class ScoringJob:
+    """One row to measure: weights, and how they are scored."""
 
     name: str
-    model: HymbaLM
-    inputs: Inputs
     config: Config
-    clock: Clock
-    worker: Worker = field(default_factory=Worker)
+    state: Mapping[str, Tensor]
+    ttt: bool = False
+    model_bytes: int = 0
 
-    def rows(self, states: dict[str, dict[str, Tensor]], artifact: bytes) -> Iterator[Row]:
-        """Float states, then the artifact, then the artifact with test-time training."""
-        for label, state in states.items():
-            yield self._row(label, state, ttt=False)
-        packed = unpack_model(artifact, self.config.model)
-        bits = f"int{self.config.quant.bits}"
-        yield self._row(bits, packed, ttt=False, model_bytes=len(artifact))
-        yield self._row(f"{bits} + TTT", packed, ttt=True, model_bytes=len(artifact))
+    def run(self, clock: Clock = time.perf_counter) -> Row:
+        """Score the weights on the validation text that the settings name."""
+        config = replace(self.config, evaluation=replace(self.config.evaluation, ttt_enabled=self.ttt))
+        inputs, model = Inputs.load(config), build_model(config, "cpu")
+        model.load_state_dict(self.state)
+        began_s = clock()
+        result = evaluate(evaluation_task(model, inputs, config, Worker()))
+        return Row(self.name, result.val_bpb, clock() - began_s, self.model_bytes)
 
-    def _row(self, label: str, state: dict[str, Tensor], *, ttt: bool, model_bytes: int = 0) -> Row:
-        self.model.load_state_dict(state)
-        config = replace(self.config, evaluation=replace(self.config.evaluation, ttt_enabled=ttt))
-        began_s = self.clock()
-        result = evaluate(evaluation_task(self.model, self.inputs, config, self.worker))
-        return Row(f"{self.name}, {label}", result.val_bpb, self.clock() - began_s, model_bytes)
+
+def scoring_jobs(
+    name: str, config: Config, states: Mapping[str, Mapping[str, Tensor]], artifact: bytes
+) -> Iterator[ScoringJob]:
+    """Float states, then the artifact, then the artifact with test-time training."""
+    for label, state in states.items():
+        yield ScoringJob(f"{name}, {label}", config, state)
+    packed, bits = unpack_model(artifact, config.model), f"int{config.quant.bits}"
+    yield ScoringJob(f"{name}, {bits}", config, packed, ttt=False, model_bytes=len(artifact))
+    yield ScoringJob(f"{name}, {bits} + TTT", config, packed, ttt=True, model_bytes=len(artifact))
+
+
+def score_all(jobs: Sequence[ScoringJob], processes: int) -> list[Row]:
+    """Run the jobs side by side, one thread each: small matrices gain little from a second thread.
+
+    Returns:
+        Rows in the order of the jobs; the longest are begun first.
+    """
+    if processes <= 1:
+        return [job.run() for job in jobs]
+    begun = sorted(range(len(jobs)), key=lambda index: not jobs[index].ttt)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        rows = dict(zip(begun, pool.map(ScoringJob.run, [jobs[index] for index in begun]), strict=True))
+    return [rows[index] for index in range(len(jobs))]
 
 
 @dataclass(frozen=True)
@@ -175,6 +195,7 @@ class Comparer:
         seconds: Training time of the transformer.
         clock: Monotonic seconds.
         say: Told what begins.
+        processes: How many rows are scored side by side.
     """
 
     data: Path
@@ -183,6 +204,7 @@ class Comparer:
     seconds: float
     clock: Clock = time.perf_counter
     say: Callable[[str], object] = print
+    processes: int = 1
 
     def compare(self) -> Comparison:
         """Measure the whole table.
@@ -196,8 +218,12 @@ class Comparer:
         inputs = Inputs.load(config)
         text = decoded_text(config.data.tokenizer_path, inputs.tokens)
         rows = [*coder_rows(self._train_text(config), text, self.clock)]
-        rows += self._plain_rows(inputs)
-        rows += self._run_rows(config, inputs)
+        jobs = [*self._run_jobs(config), *self._plain_jobs()]
+        self.say(f"scoring {len(jobs)} models, {self.processes} at a time")
+        scored = score_all(jobs, self.processes)
+        # The run's own rows come last, where a reader looks for them; their files were read first, to fail early.
+        own = sum(job.name.startswith(RUN_NAME) for job in jobs)
+        rows += [*scored[own:], *scored[:own]]
         return Comparison(len(text), inputs.tokens.numel() - 1, self.seconds, tuple(rows))
 
     def _config(self, preset: str) -> Config:
@@ -209,7 +235,7 @@ class Comparer:
         tokens = torch.from_numpy(shard[:UNIGRAM_TOKENS].astype(np.int32))
         return decoded_text(trained.data.tokenizer_path, tokens)
 
-    def _plain_rows(self, inputs: Inputs) -> Iterator[Row]:
+    def _plain_jobs(self) -> Iterator[ScoringJob]:
         """Train the transformer like the run: same seconds, averaged, same quantizer."""
         config = self._config(PLAIN_PRESET)
         config = replace(config, train=replace(config.train, max_wallclock_seconds=self.seconds))
@@ -218,13 +244,10 @@ class Comparer:
         loader = training_loader(trained, Worker())
         average = Trainer(model, trained, loader, Worker(), RunLog(None, enabled=False), self.clock).run().average
         artifact = pack_model({**model.state_dict(), **average}, config)
-        self.say(f"scoring {PLAIN_PRESET}")
-        yield from ModelScorer("transformer", model, inputs, config, self.clock).rows({}, artifact)
+        yield from scoring_jobs("transformer", config, {}, artifact)
 
-    def _run_rows(self, config: Config, inputs: Inputs) -> Iterator[Row]:
+    def _run_jobs(self, config: Config) -> Iterator[ScoringJob]:
         folder = run_folder(self.run, config.data.weights_path)
         weights = folder / config.data.weights_path
         states = {"float": load_state(raw_path(weights)), "EMA": load_state(weights)}
-        artifact = read_whole(folder / artifact_path(config))
-        self.say(f"scoring {self.run}")
-        yield from ModelScorer("hybrid", build_model(config, "cpu"), inputs, config, self.clock).rows(states, artifact)
+        yield from scoring_jobs(RUN_NAME, config, states, read_whole(folder / artifact_path(config)))

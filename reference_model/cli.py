@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -92,6 +93,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         arguments.preset,
         arguments.seconds,
         say=lambda line: print(f"compare: {line}", file=sys.stderr, flush=True),
+        processes=os.cpu_count() or 1,
     )
     comparison = progress.compare()
     if arguments.json is not None:

@@ -11,16 +11,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from reference_model.baselines import Comparer, Comparison, Row, coder_rows, decoded_text, unigram_bpb
+from reference_model.baselines import (
+    Comparer,
+    Comparison,
+    DemoData,
+    Row,
+    coder_rows,
+    decoded_text,
+    score_all,
+    scoring_jobs,
+    unigram_bpb,
+)
 from reference_model.config import PRESETS, Config
-from reference_model.main import main
+from reference_model.main import build_model, main
 from reference_model.miniature import (
     MINIATURE_VOCAB_SIZE,
     miniature_environment,
     miniature_text,
     write_miniature_corpus,
 )
-from reference_model.storage import RunError
+from reference_model.storage import RunError, pack_model
 
 
 def test_unigram_by_hand() -> None:
@@ -105,3 +115,14 @@ def test_missing_run_is_named(tiny_presets: dict[str, Config], tmp_path: Path, m
 def test_corpus_of_the_test_has_the_demo_layout(tmp_path: Path) -> None:
     root = write_miniature_corpus(tmp_path)
     assert (root / "datasets" / f"demo_sp{MINIATURE_VOCAB_SIZE}_fullval" / "fineweb_val_000000.bin").is_file()
+
+
+@pytest.mark.slow
+def test_rows_scored_side_by_side_are_the_same(tiny_presets: dict[str, Config], tmp_path: Path) -> None:
+    write_miniature_corpus(tmp_path)
+    config = DemoData(tmp_path, MINIATURE_VOCAB_SIZE).apply_full_validation(tiny_presets["demo"])
+    model = build_model(config, "cpu")
+    jobs = list(scoring_jobs("tiny", config, {"float": model.state_dict()}, pack_model(model.state_dict(), config)))
+    alone, together = score_all(jobs, 1), score_all(jobs, 2)
+    assert [row.name for row in together] == ["tiny, float", "tiny, int6", "tiny, int6 + TTT"]
+    assert [row.val_bpb for row in together] == pytest.approx([row.val_bpb for row in alone], rel=1e-5)

@@ -111,3 +111,10 @@ def test_phase_watch() -> None:
     assert watch.overdue(9.0) == ""
     assert watch.overdue(11.0) == "repacking took more than 10 s"
     assert [snapshot.phase for snapshot in shown] == ["repacking", "repacking"]
+
+
+def test_the_line_that_ends_training_knows_the_last_step() -> None:
+    ended = (23.5, "stopping_early: wallclock_cap train_time:12000ms step:12/100")
+    phases = watched(*RUN[:4], ended).phases()
+    assert phases.last_step == 12
+    assert phases.train_seconds == 12.0

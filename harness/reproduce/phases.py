@@ -157,8 +157,10 @@ class TrainingWatch:
         match event:
             case StepEvent():
                 self._take_step(event, seconds)
-            case StopEvent() if self._train_start is not None:
+            case StopEvent(step=step) if self._train_start is not None:
                 self._stopped_at, self._ended = seconds, True
+                # A log prints some steps only; the line that ends training knows the last one.
+                self._last_step = max(step or 0, self._last_step or 0) or None
             case SizeEvent(kind=kind) if self._train_start is not None:
                 self._ended = True
                 if kind in PACKED_KINDS and self._pack_end is None:
