@@ -45,6 +45,13 @@ def test_the_last_digit_of_the_time_keeps_two_runs_apart() -> None:
     )
 
 
+def test_many_runs_of_one_seed_are_one_note() -> None:
+    runs = [renamed(factories.run(1, bits=1.2 + number / 100), f"run{number}.log") for number in range(4)]
+    outcome = decided(checks.one_run_two_seeds, unclaimed(*runs))
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.notes == ("seed 1 has 4 logs: run0.log, run1.log, run2.log, run3.log.",)
+
+
 def test_a_copy_and_a_repeated_seed_are_only_noted() -> None:
     copy = renamed(factories.run(1), "train.log")
     again = renamed(factories.run(1, bits=1.21), "rerun.log")

@@ -79,10 +79,18 @@ def _logs(groups: Sequence[Sequence[Run]]) -> tuple[Location, ...]:
 
 
 def _repeated_seeds(runs: Sequence[Run], twins: Sequence[tuple[Run, Run]]) -> list[str]:
-    """A note for each seed with two different runs."""
-    pairs = [pair for pair in combinations(runs, 2) if known(pair[0].seed) is not None and pair not in twins]
-    again = [(one, two) for one, two in pairs if known(one.seed) == known(two.seed)]
-    return [f"{seed_name(one)} has two logs, {one.location.path} and {two.location.path}." for one, two in again]
+    """A note for each seed with several different runs."""
+    copies = {two.location for _, two in twins}
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        seed = known(run.seed)
+        if seed is not None and run.location not in copies:
+            by_seed.setdefault(seed, []).append(run)
+    return [
+        f"{seed_name(group[0])} has {len(group)} logs: {', '.join(run.location.path for run in group)}."
+        for group in by_seed.values()
+        if len(group) > 1
+    ]
 
 
 @rule("PG502", "seed-without-log", family=FAMILY, status=Status.POLICY, authority="README, Submission Process")
