@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.checks import RULES, common
 from harness.checks.common import agree, claim_unit, counted, distinct, known, unit_of
+from harness.facts.submission import Submission
 from harness.model import Fact, Missing, Status, Verdict
 from tests import factories
 from tests.factories import UNSTATED, at
@@ -125,3 +126,32 @@ def test_an_ordinary_submission_passes_and_an_empty_one_never_passes_by_accident
         assert empty.verdict is Verdict.UNDECIDED or rule.status is Status.SETTLED
     if rule.family != "package":
         assert empty is None or empty.verdict is Verdict.UNDECIDED
+
+
+def test_a_short_print_does_not_stand_beside_its_exact_one() -> None:
+    short = factories.score(1.1468, label="final_roundtrip", digits=4)
+    exact = factories.score(1.14677405, label="final_roundtrip_exact")
+    run = factories.run(1, headline=at(exact), scores=(short, exact))
+    assert common.exact_scores(run) == (exact,)
+    assert not common.prints(run, 1.1467032, 1e-7)
+    assert common.prints(run, 1.1468, 1e-4)
+    assert common.exact_scores(factories.run(1, scores=(short,))) == (short,)
+
+
+def one_seed_in_many_logs(bits: float) -> Submission:
+    runs = tuple(factories.run(1, bits=1.2 + index / 10, path=f"log{index}.txt") for index in range(3))
+    unvalued = factories.claim(1, val_bpb=UNSTATED)
+    claims = dataclasses.replace(factories.manifest(val_bpb=at(bits)), seeds=(unvalued,))
+    return factories.submission(claims=claims, runs=runs)
+
+
+def test_a_claim_of_one_seed_names_its_log_among_those_of_that_seed() -> None:
+    chosen = counted(one_seed_in_many_logs(1.3))
+    assert [run.location.path for run in chosen.runs] == ["log1.txt"]
+    assert chosen.basis == "submission.json"
+    assert len(counted(one_seed_in_many_logs(1.35)).runs) == 3
+
+
+def test_runs_of_one_seed_are_told_apart_by_their_logs() -> None:
+    runs = counted(one_seed_in_many_logs(1.35)).runs
+    assert common.run_names((*runs[:2], factories.run(2))) == ["log0.txt", "log1.txt", "seed 2"]

@@ -48,6 +48,15 @@ def test_a_claim_above_the_scores_only_warns() -> None:
     assert claimed(1.3456).verdict is Verdict.WARN
 
 
+def test_a_claim_is_not_a_short_print_that_the_exact_one_contradicts() -> None:
+    exact = factories.score(1.14677405, label="final_roundtrip_exact")
+    short = factories.score(1.1468, label="final_roundtrip", digits=4)
+    run = factories.run(1, headline=at(exact), scores=(short, exact), curve=((100, 1.14),))
+    outcome = claimed(1.1467032, (run,), seeds=(1,))
+    assert outcome.verdict is Verdict.WARN
+    assert "the nearest being 1.14677405 BPB" in outcome.message
+
+
 def test_a_claim_that_is_a_diagnostic_says_so() -> None:
     diagnostic = factories.score(1.1234, label="pre_quantization", diagnostic=True)
     run = factories.run(1, scores=(factories.score(1.2), diagnostic))
@@ -64,7 +73,9 @@ def test_absent_or_unread_logs_leave_a_low_claim_undecided(runs: tuple[Run, ...]
 
 
 def test_no_claim_or_no_score_is_undecided() -> None:
-    assert claimed(1.2, ()).verdict is Verdict.UNDECIDED
+    unlogged = claimed(1.2, ())
+    assert unlogged.verdict is Verdict.UNDECIDED
+    assert unlogged.message == "The claim of 1.2 BPB cannot be compared with the logs: no training log was read."
     claims = factories.manifest(val_bpb=Missing("submission.json states no val_bpb"))
     outcome = metric.claim_not_in_logs.check(factories.submission(claims=claims))
     assert outcome is not None

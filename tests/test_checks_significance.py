@@ -48,6 +48,15 @@ def test_a_single_seed_has_no_mean() -> None:
     assert outcome.verdict is Verdict.UNDECIDED
 
 
+def test_several_logs_of_one_seed_are_runs_and_not_seeds() -> None:
+    runs = tuple(factories.run(1, bits=1.2 + index / 10, path=f"log{index}.txt") for index in range(3))
+    claims = dataclasses.replace(factories.manifest(val_bpb=at(1.25)), seeds=(factories.claim(1, val_bpb=UNSTATED),))
+    silent = dataclasses.replace(factories.submission().readme, seeds=())
+    outcome = checks.mean_differs.check(factories.submission(claims=claims, runs=runs, readme=silent))
+    assert outcome is not None
+    assert outcome.message.startswith("The mean of 3 runs (logs) is 1.3 BPB")
+
+
 def deviation(claimed: float) -> Outcome:
     claims = factories.manifest(val_bpb_std=at(claimed, pointer="/val_bpb_std"))
     outcome = checks.deviation_differs.check(factories.submission(claims=claims))

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from harness.facts.claims import SeedClaim
-from harness.facts.runs import Run
+from harness.facts.runs import Run, Score
 from harness.facts.submission import Submission
 from harness.model import Fact, Located, Location, Missing, Outcome, Verdict
 
@@ -92,6 +92,12 @@ def seed_name(run: Run) -> str:
     return run.location.path if seed is None else f"seed {seed}"
 
 
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A name for each run that tells it from the others: its seed, or its log where two share a seed."""
+    names = [seed_name(run) for run in runs]
+    return [name if names.count(name) == 1 else run.location.path for name, run in zip(names, runs, strict=True)]
+
+
 def headline_bpb(run: Run) -> Located[float] | None:
     """The run's headline in bits per byte, or None."""
     score = known(run.headline)
@@ -150,20 +156,28 @@ def counted(submission: Submission) -> Counted:
     """Choose the runs whose seed and score submission.json names, else those that the README's table names.
 
     A seed's log that does not hold the seed's claimed score is another experiment with that seed, not the claimed
-    run. When nobody names seeds, a claim that is one log's score names that log.
+    run. When nobody names seeds, or only one, a claim that is one log's score names that log.
     """
     runs = distinct(submission.runs)
     if len(runs) <= 1:
         return Counted(runs, "the only log")
     for basis, claims in (("submission.json", submission.claims.seeds), ("README", submission.readme.seeds)):
         chosen = [run for claim in claims for run in claimed_runs(claim, runs, table_unit(claims))]
+        scored = _printing_claim(submission, chosen) if len(claimed_seeds(claims)) == 1 else ()
+        if len(scored) == 1:
+            return Counted(scored, basis)
         if chosen:
             return Counted(tuple(run for run in runs if run in chosen), basis)
-    claim = known(submission.claims.val_bpb)
-    scored = tuple(run for run in runs if claim is not None and prints(run, claim, claim_unit(claim)))
+    scored = _printing_claim(submission, runs)
     if len(scored) == 1:
         return Counted(scored, "the claim")
     return Counted(runs, "")
+
+
+def _printing_claim(submission: Submission, runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Those of the runs that print the claimed score."""
+    claim = known(submission.claims.val_bpb)
+    return tuple(run for run in runs if claim is not None and prints(run, claim, claim_unit(claim)))
 
 
 def claimed_runs(claim: SeedClaim, runs: Sequence[Run], unit: float) -> list[Run]:
@@ -188,9 +202,18 @@ def printed_scores(run: Run) -> list[tuple[float, float, bool]]:
     """Every score of a run: bits per byte, one unit of its last decimal, whether it is a diagnostic."""
     return [
         (score.val_bpb.value, 10.0**-score.digits, score.diagnostic)
-        for score in run.scores
+        for score in exact_scores(run)
         if isinstance(score.val_bpb, Located)
     ]
+
+
+def exact_scores(run: Run) -> tuple[Score, ...]:
+    """The run's scores without those that the log prints again under the same label and `_exact`.
+
+    A claim of many digits may agree with the short print and still not be the score.
+    """
+    labels = {score.label for score in run.scores}
+    return tuple(score for score in run.scores if f"{score.label}_exact" not in labels)
 
 
 def table_unit(claims: Iterable[SeedClaim]) -> float:

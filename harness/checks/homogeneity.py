@@ -15,6 +15,7 @@ from harness.checks.common import (
     many,
     places,
     reason_of,
+    run_names,
     same_measurement,
     seed_name,
     size,
@@ -188,11 +189,11 @@ def code_differs_between_seeds(submission: Submission) -> Outcome | None:
 def _versions(runs: Sequence[Run]) -> str:
     """`seed 1 47,642 bytes, seed 2 47,700 bytes`, with the source's hash where it is known."""
     parts = []
-    for run in runs:
+    for run, name in zip(runs, run_names(runs), strict=True):
         length, source = known(run.code_bytes), known(run.source)
         told = [size(length)] if length is not None else []
         told += [f"source {source[:8]}"] if source is not None else []
-        parts.append(f"{seed_name(run)} {' '.join(told) or 'not stated'}")
+        parts.append(f"{name} {' '.join(told) or 'not stated'}")
     return listed(parts)
 
 
@@ -232,7 +233,7 @@ def configuration_differs(submission: Submission) -> Outcome | None:
     if unclear is not None:
         return unclear
     table = [f"{key} ({' / '.join(logged[key].value[:40] for logged in settings)})" for key in different]
-    names = " / ".join(map(seed_name, chosen.runs))
+    names = " / ".join(run_names(chosen.runs))
     return Outcome(Verdict.WARN, f"The settings of {names} differ: {listed(table)}.", values, where)
 
 

@@ -13,6 +13,7 @@ from harness.checks.common import (
     claim_unit,
     claimed_seeds,
     counted,
+    exact_scores,
     headline_bpb,
     known,
     listed,
@@ -80,7 +81,7 @@ def _mean_of_claimed_values(submission: Submission) -> list[Candidate]:
 
 def other_candidates(runs: Sequence[Run]) -> Iterator[Candidate]:
     """Every other score in the logs: final ones, diagnostics, validations during training."""
-    scores = [(run, score) for run in runs for score in run.scores]
+    scores = [(run, score) for run in runs for score in exact_scores(run)]
     for run, score in sorted(scores, key=lambda pair: pair[1].diagnostic):
         if isinstance(score.val_bpb, Located):
             kind = "the diagnostic" if score.diagnostic else "the value"
@@ -139,8 +140,11 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
             where = (claim.location, *other.locations)
             return Outcome(verdict, f"{subject}; it is {other.what}.", _values(claim.value, other), where)
     doubt = _unread(submission)
-    if nearest is None or doubt:
-        return undecided(subject, doubt or "no training log was read", claim)
+    if nearest is None:
+        subject = f"The claim of {bpb(claim.value)} cannot be compared with the logs"
+        return undecided(subject, doubt if submission.runs else "no training log was read", claim)
+    if doubt:
+        return undecided(subject, doubt, claim)
     where = (claim.location, *nearest.locations)
     lowest = min(candidate.value for candidate in (*candidates, *others))
     if claim.value < lowest - unit_of(claim.value):  # not even rounded so

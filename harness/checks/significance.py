@@ -47,6 +47,13 @@ def seed_values(submission: Submission) -> tuple[str, tuple[Located[float], ...]
     return "logs", logged, max(printed_unit(run) for run in runs)
 
 
+def _noun(submission: Submission, source: str) -> str:
+    """What the values are of: seeds, or runs where logs share a seed or name none."""
+    seeds = [known(run.seed) for run in counted(submission).runs]
+    distinct_seeds = None not in seeds and len(set(seeds)) == len(seeds)
+    return "seeds" if source != "logs" or distinct_seeds else "runs"
+
+
 def _stated(claims: Sequence[SeedClaim]) -> tuple[Located[float], ...]:
     return tuple(claim.val_bpb for claim in claims if isinstance(claim.val_bpb, Located))
 
@@ -82,7 +89,7 @@ def mean_differs(submission: Submission) -> Outcome | None:
     mean = statistics.fmean(value.value for value in values)
     numbers: dict[str, Value] = {"claimed_bpb": claim.value, "mean_bpb": round(mean, 10), "seed_count": len(values)}
     where = places(claim, *values)
-    subject = f"The mean of {len(values)} seeds ({source}) is {bpb(mean)}"
+    subject = f"The mean of {len(values)} {_noun(submission, source)} ({source}) is {bpb(mean)}"
     unit = max(unit, claim_unit(claim.value))
     if agree(claim.value, mean, unit):
         return Outcome(Verdict.PASS, f"{subject}, as claimed.", numbers, where)
@@ -129,14 +136,14 @@ def deviation_differs(submission: Submission) -> Outcome | None:
     }
     # Rounding each value by half a unit moves the deviation by less than a unit.
     unit = max(unit, claim_unit(claim.value))
-    where = places(claim, *values)
+    where, noun = places(claim, *values), _noun(submission, source)
     named = ((sample, "sample (n - 1)"), (population, "population (n)"))
     value, name = min(named, key=lambda pair: abs(pair[0] - claim.value))
     if agree(claim.value, value, unit):
-        message = f"{bpb(claim.value)} is the {name} deviation of {len(values)} seeds ({source})."
+        message = f"{bpb(claim.value)} is the {name} deviation of {len(values)} {noun} ({source})."
         return Outcome(Verdict.PASS, message, shown, where)
     message = (
-        f"The claimed deviation is {bpb(claim.value)}; {len(values)} seeds ({source}) give "
+        f"The claimed deviation is {bpb(claim.value)}; {len(values)} {noun} ({source}) give "
         f"{bpb(sample)} (n - 1) or {bpb(population)} (n)."
     )
     return Outcome(Verdict.WARN, message, shown, where)
