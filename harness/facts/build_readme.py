@@ -57,7 +57,7 @@ def _headline(statements: Sequence[Statement], path: str) -> Fact[float]:
         return _most_exact([s for s in lead if _same(s, lead[0])], path)
     unseeded = [s for s in plain if s.seed is None]
     if not unseeded:
-        return Missing("the README states no score under the name val_bpb outside its tables", Location(path))
+        return Missing("the README states no exact score under the name val_bpb outside its tables", Location(path))
     best = max(kind_of(s.before) for s in unseeded)
     last = [s for s in unseeded if kind_of(s.before) == best]
     if all(_same(s, last[0]) for s in last):
