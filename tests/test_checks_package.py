@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from harness.checks import package as checks
 from harness.facts.package import ShippedFile
 from harness.model import Located, Location, Missing, Outcome, Verdict
@@ -22,6 +24,8 @@ def test_a_folder_without_the_four_files_fails_by_name() -> None:
     assert decided(checks.readme_missing, readme=gone).verdict is Verdict.FAIL
     assert decided(checks.manifest_missing, manifest=gone).verdict is Verdict.FAIL
     assert decided(checks.log_missing, logs=(), files=()).verdict is Verdict.FAIL
+    unrelated = (ShippedFile("model.int8.gz", 10), ShippedFile("requirements.txt.gz", 5))
+    assert decided(checks.log_missing, logs=(), files=unrelated).verdict is Verdict.FAIL
     assert decided(checks.script_missing, entry=gone, scripts=()).verdict is Verdict.FAIL
 
 
@@ -119,3 +123,10 @@ def test_an_unfinished_run_warns_and_an_unclear_one_is_undecided() -> None:
 def test_what_was_not_read_is_undecided() -> None:
     refused = (Located("a link that leaves the folder", Location("data")),)
     assert decided(checks.entry_refused, refused=refused).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("path", ["log_seed7.txt.gz", "logs.zip", "logs.tar.gz", "runs/train.LOG.xz", "seed7.txt.zst"])
+def test_a_compressed_file_named_like_a_log_leaves_the_log_undecided(path: str) -> None:
+    outcome = decided(checks.log_missing, logs=(), files=(ShippedFile(path, 10),))
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert [place.path for place in outcome.locations] == [path]

@@ -12,6 +12,7 @@ README_RULE = "README, Submission Process"
 
 # Text files that may hold a run's output under a name that no reader here takes for a log.
 LOG_LIKE_ENDINGS = (".log", ".txt", ".out", ".tsv", ".csv", ".jsonl", ".md")
+PACKED_ENDINGS = (".gz", ".xz", ".bz2", ".zst", ".zip", ".tar", ".tgz", ".7z")
 NEVER_LOGS = ("readme", "requirements", "license")
 
 
@@ -72,7 +73,8 @@ def log_missing(submission: Submission) -> Outcome | None:
 
     What it checks:
         At least one file of the folder is a training log. Text files that might be one, but whose content is not
-        recognised, leave the rule undecided.
+        recognised, leave the rule undecided, and so do compressed files that are named like logs: they are not
+        opened.
 
     Why it matters:
         The README asks for "a train log, automatically produced by your script". Without it nothing else about
@@ -96,7 +98,15 @@ def log_missing(submission: Submission) -> Outcome | None:
 
 def _may_be_log(path: str) -> bool:
     name = path.rsplit("/", 1)[-1].lower()
-    return name.endswith(LOG_LIKE_ENDINGS) and not name.startswith(NEVER_LOGS)
+    packed = name.endswith(PACKED_ENDINGS) and ("log" in name or _unpacked(name).endswith(LOG_LIKE_ENDINGS))
+    return (packed or name.endswith(LOG_LIKE_ENDINGS)) and not name.startswith(NEVER_LOGS)
+
+
+def _unpacked(name: str) -> str:
+    """The name without the endings of compression and archives: `train.log` of `train.log.gz`."""
+    while name.endswith(PACKED_ENDINGS):
+        name = name.rpartition(".")[0]
+    return name
 
 
 @rule("PG004", "script-missing", family=FAMILY, status=Status.SETTLED, authority=f"{README_RULE}; #545")
