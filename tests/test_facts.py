@@ -239,6 +239,11 @@ def test_claims_under_their_synonyms() -> None:
         ({"seed_results": [{"seed": 7, "val_bpb": 1.3}, {"val_bpb": 9}]}, [(7, 1.3, None, None, None)]),
         ({"seed_results": {"3": 1.25, "mean": 1.3}}, [(3, 1.25, None, None, None)]),
         (
+            {"seeds": [4], "results": {"4": {"val_bpb": 1.4, "artifact_bytes": 6, "steps": 8}}},
+            [(4, 1.4, 6, 8, None)],
+        ),
+        ({"seeds": [4], "results": {"val_bpb": 1.4, "code_bytes": 6}}, [(4, None, None, None, None)]),
+        (
             {"seeds": [42, 0], "seed_scores": [1.1, 1.2], "eval_time_seconds": [80, 81]},
             [(42, 1.1, None, None, 80.0), (0, 1.2, None, None, 81.0)],
         ),

@@ -45,7 +45,7 @@ EVAL_TIME = (
     "ttt_eval_seconds",
     "ttt_eval_time_ms",
 )
-SEED_TABLES = ("seed_results", "seeds", "seed_scores", "per_seed", "per_seed_results")
+SEED_TABLES = ("seed_results", "seeds", "seed_scores", "per_seed", "per_seed_results", "results")
 
 
 def build_claims(manifest: Manifest | None, reason: str) -> ManifestClaims:
