@@ -39,7 +39,10 @@ def run(parsed: argparse.Namespace) -> int:
 
     if parsed.evidence is not None and len(parsed.folders) > 1:
         raise HarnessError("--evidence belongs to one folder; give one FOLDER")
-    options = Options(selected(parsed.select, parsed.ignore), parsed.edition, parsed.evidence)
+    codes = selected(parsed.select, parsed.ignore)
+    if not codes:
+        raise HarnessError("--select and --ignore leave no rule to run")
+    options = Options(codes, parsed.edition, parsed.evidence)
     audited = list(audit_folders(parsed.folders, options))
     report = report_of(audited)
     refused = [one.refused for one in audited if one.refused]
