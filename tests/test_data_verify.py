@@ -346,6 +346,9 @@ def test_tokenizers_are_chosen_by_the_whole_name() -> None:
 def test_layout_errors(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="no such folder"):
         find_layout(tmp_path / "none")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(HarnessError, match="not a folder"):
+        find_layout(tmp_path / "file")
     with pytest.raises(HarnessError, match="no token shard"):
         find_layout(tmp_path)
 

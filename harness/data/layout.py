@@ -73,7 +73,7 @@ def find_layout(root: Path) -> Layout:
         HarnessError: not a folder, too many entries, or no shard anywhere in it.
     """
     if not root.is_dir():
-        raise HarnessError(f"{root}: no such folder")
+        raise HarnessError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
     files = _files(root)
     shards = [path for path in files if SHARD_NAME.fullmatch(path.name)]
     if not shards:
