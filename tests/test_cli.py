@@ -47,12 +47,15 @@ def test_select_ignore_and_strict_change_the_status(folder: Path) -> None:
     assert run("audit", folder, "--select", "PG101", "--strict") == output.EXIT_UNDECIDED
 
 
+def test_a_selection_that_leaves_no_rule_is_a_usage_error(folder: Path) -> None:
+    assert run("audit", folder, "--select", "PG001", "--ignore", "PG0") == output.EXIT_USAGE
+
+
 def test_an_unknown_code_or_folder_is_a_usage_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("audit", folder, "--select", "PG9999") == output.EXIT_USAGE
-    assert run("audit", folder, "--select", "PG001", "--ignore", "PG0") == output.EXIT_USAGE
     assert run("audit", folder.parent / "nothing") == output.EXIT_USAGE
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 2
     assert "PG9999" in lines[0]
     assert "nothing" in lines[1]
 
