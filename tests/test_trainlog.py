@@ -86,6 +86,18 @@ def test_stop_line_gives_exact_time_and_step() -> None:
     assert only("Stopping early at step 1652 (wallclock limit)") == StopEvent(1, "at", 1652, None)
 
 
+@pytest.mark.parametrize("text", ["1e999ms", "infms", "-inf s", "nanms", f"{'9' * 400}s"])
+def test_a_duration_that_is_no_finite_number_is_none(text: str) -> None:
+    assert only(f"stopping_early: wallclock_cap train_time:{text} step:7/9") == StopEvent(1, "wallclock_cap", 7, None)
+    step = only(f"step:5/9 train_loss:1.5 train_time:{text} step_avg:{text}")
+    assert step == StepEvent(1, 5, 9, train_loss=1.5)
+
+
+@pytest.mark.parametrize("number", [".", "1.2.3", "..", "9" * 400])
+def test_a_phase_without_a_number_of_seconds_is_no_phase(number: str) -> None:
+    assert not any(isinstance(event, PhaseEvent) for event in parse_line(f"total_eval_time: {number}s", 1))
+
+
 def test_scores_keep_label_digits_and_time() -> None:
     assert only("final_int8_zlib_roundtrip_exact val_loss:2.07000000 val_bpb:1.22436570") == ScoreEvent(
         1, "final_int8_zlib_roundtrip_exact", 2.07, 1.2243657, 8, 8, None

@@ -7,6 +7,7 @@ function takes a line without its prefix and end, and gives the events it states
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -75,15 +76,15 @@ _COUNTS = (
 _PAIR = re.compile(r"([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
 _TIMED_PHASES = (
-    re.compile(r"(total_eval_time)\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
-    re.compile(r"(temp_scaling)\b.*?time\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
-    re.compile(r"(GPTQ:collected \d+ Hessians) in ([\d.]+)(s)(?!\w)"),
-    re.compile(r"(gptq:(?:done|quantization complete|collected \w+.*?|generated .*?)) in ([\d.]+)(s)(?!\w)"),
-    re.compile(r"(Serialize: .*? done|Deserialize: .*? done) in ([\d.]+)(s)(?!\w)"),
-    re.compile(r"(ttt\w*:compile warmup) done \(([\d.]+)(s)\)"),
-    re.compile(r"(ttt:completed)\b.*?time\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
-    re.compile(r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
-    re.compile(r"(artifact_production_wallclock)\s*[:=]\s*([\d.]+)(s|ms)(?!\w)"),
+    re.compile(r"(total_eval_time)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
+    re.compile(r"(temp_scaling)\b.*?time\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
+    re.compile(r"(GPTQ:collected \d+ Hessians) in (\d+\.?\d*)(s)(?!\w)"),
+    re.compile(r"(gptq:(?:done|quantization complete|collected \w+.*?|generated .*?)) in (\d+\.?\d*)(s)(?!\w)"),
+    re.compile(r"(Serialize: .*? done|Deserialize: .*? done) in (\d+\.?\d*)(s)(?!\w)"),
+    re.compile(r"(ttt\w*:compile warmup) done \((\d+\.?\d*)(s)\)"),
+    re.compile(r"(ttt:completed)\b.*?time\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
+    re.compile(r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
+    re.compile(r"(artifact_production_wallclock)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
 )
 _PHASE_HINT = re.compile(
     r"total_eval_time|temp_scaling|gptq:|GPTQ:|erialize: |compile warmup|ttt:completed|precompute|artifact_prod"
@@ -143,8 +144,9 @@ def is_statement(text: str, number: int) -> bool:
 
 
 def milliseconds(value: float, unit: str | None) -> float | None:
-    """A duration in milliseconds; None without a unit, and for minutes, which logs round to a tenth."""
-    return {"ms": value, "s": value * 1_000}.get((unit or "").lower())
+    """A finite duration in milliseconds; None without a unit, and for minutes, which logs round to a tenth."""
+    duration = {"ms": value, "s": value * 1_000}.get((unit or "").lower())
+    return duration if duration is not None and math.isfinite(duration) else None
 
 
 def _step(text: str, number: int) -> Event | None:
@@ -225,8 +227,9 @@ def _phase(text: str, number: int) -> Event | None:
         return None
     for pattern in _TIMED_PHASES:
         match = pattern.match(text.lstrip())
-        if match:
-            return PhaseEvent(number, match[1], float(match[2]) * (1_000 if match[3] == "s" else 1))
+        duration = milliseconds(float(match[2]), match[3]) if match else None
+        if match and duration is not None:
+            return PhaseEvent(number, match[1], duration)
     return None
 
 
