@@ -153,3 +153,11 @@ def test_any_text_is_read(text: str) -> None:
 )
 def test_shuffled_lines_are_read(lines: list[str]) -> None:
     claims("\n".join(lines))
+
+
+def test_a_deviation_too_long_to_be_finite_and_commas_for_seconds_are_no_numbers() -> None:
+    head = "| Seed | val_bpb | train_time |\n|---|---|---|\n"
+    table = f"{head}| 1 | 1.2 | ,, |\n| 2 | 1.3 | 600 |\n| Std | {'9' * 400} | |\n"
+    built = claims(table)
+    assert isinstance(built.val_bpb_std, Missing)
+    assert [isinstance(seed.train_seconds, Missing) for seed in built.seeds] == [True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ _NOT_A_SCORE = re.compile(
 )
 _MEAN_ROW = re.compile(r"(?:mean|average|avg\.?)(?: ?± ?std)?", re.IGNORECASE)
 _STD_ROW = re.compile(r"std(?:ev|\.)?(?: dev\w*)?", re.IGNORECASE)
-_DURATION = re.compile(r"([\d,]+(?:\.\d+)?)\s*(?:ms|s|sec|seconds)?")
+_DURATION = re.compile(r"(\d[\d,]{0,20}(?:\.\d+)?)\s*(?:ms|s|sec|seconds)?")
 _NAMES_BPB = re.compile(r"\bbp[bp]\b|_bpb|bits", re.IGNORECASE)
 _APPROXIMATE = re.compile(r"[~≈<>≤≥]")
 
@@ -188,11 +189,12 @@ def _cell(cells: Sequence[str], index: int) -> str:
 
 
 def _number(cell: str) -> float | None:
-    """The number of a cell; None when it is absent or only approximate."""
+    """The number of a cell; None when it is absent, only approximate, or longer than a number is."""
     match = _NUMBER.search(cell)
     if match is None or _APPROXIMATE.search(cell):
         return None
-    return float(match[1].replace(",", "") + (match[2] or ""))
+    number = float(match[1].replace(",", "") + (match[2] or ""))
+    return number if math.isfinite(number) else None
 
 
 def _whole(cell: str, what: str, place: Location) -> Fact[int]:
