@@ -16,9 +16,9 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,10 @@ READ_BYTES = 1 << 20
 INTEGER_BITS = {"int8": 8, "int6": 6, "int4": 4}
 FLOAT_TYPES = {"float16": "<f2", "float32": "<f4"}
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
+
+
+# Takes the header and the shapes by name.
+HeaderCheck: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], None]
 
 
 class ArtifactError(ValueError):
@@ -102,7 +106,13 @@ def pack(state: Mapping[str, Tensor], model_config_json: str, quant: QuantConfig
     return ARTIFACT_MAGIC + _digest(frame) + frame
 
 
-def unpack(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def accept_any(_header: Mapping[str, Any], _shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Expect nothing of an artifact."""
+
+
+def unpack(
+    blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES, expect: HeaderCheck = accept_any
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Check and decode an artifact.
 
     Nothing is allocated for sizes that the file only claims: each is checked against the others and the cap first,
@@ -111,6 +121,7 @@ def unpack(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES) -> tuple[dict[str, A
     Args:
         blob: the whole artifact.
         raw_cap_bytes: limit of its decompressed size.
+        expect: called with the header and the shapes by name before any weight is read; raises to refuse them.
 
     Returns:
         The header, and name -> float32 weight.
@@ -125,7 +136,7 @@ def unpack(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES) -> tuple[dict[str, A
     if _digest(frame) != blob[len(ARTIFACT_MAGIC) : start]:
         raise ArtifactError("damaged artifact: the checksum does not match")
     try:
-        header, entries, payload = _read_frame(frame, raw_cap_bytes)
+        header, entries, payload = _read_frame(frame, raw_cap_bytes, expect)
         return header, dict(_decode(entries, payload))
     except (zstandard.ZstdError, QuantizeError) as error:
         raise ArtifactError(f"damaged artifact: {error}") from error
@@ -175,7 +186,9 @@ def _numbers(planes: memoryview, code: str) -> npt.NDArray[np.floating[Any]]:
     return np.frombuffer(rows.T.tobytes(), code)
 
 
-def _read_frame(frame: bytes, raw_cap_bytes: int) -> tuple[dict[str, Any], list[TensorEntry], memoryview]:
+def _read_frame(
+    frame: bytes, raw_cap_bytes: int, expect: HeaderCheck
+) -> tuple[dict[str, Any], list[TensorEntry], memoryview]:
     raw_bytes = zstandard.get_frame_parameters(frame).content_size
     if raw_bytes > raw_cap_bytes:  # a frame that does not state its size gives 2^64 - 1
         raise ArtifactError(f"oversized artifact: {raw_bytes} bytes decompressed, the limit is {raw_cap_bytes}")
@@ -188,6 +201,7 @@ def _read_frame(frame: bytes, raw_cap_bytes: int) -> tuple[dict[str, Any], list[
         if header_bytes > min(ARTIFACT_HEADER_CAP_BYTES, raw_bytes):
             raise ArtifactError(f"damaged artifact: a header of {header_bytes} bytes")
         header, entries = _parse_header(_read_exactly(reader, header_bytes))
+        expect(header, {entry.name: entry.shape for entry in entries})
         payload_bytes = raw_bytes - 4 - header_bytes
         if (expected := sum(_section_bytes(entries))) != payload_bytes:
             raise ArtifactError(f"damaged artifact: {payload_bytes} bytes for tensors of {expected}")

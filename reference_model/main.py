@@ -125,12 +125,12 @@ class Run:
         shards = len(find_shards(f"{self.config.data.data_path}/{TRAIN_FILES}"))
         self.log.say(f"train_loader:dataset:{Path(self.config.data.data_path).name} train_shards:{shards}")
         self._describe(inputs, model)
-        validate = partial(self.score_plain, model, inputs) if self._validates else None
+        validate = partial(self.score_plain, model, inputs, stride=0) if self._validates else None
         result = Trainer(model, self.config, loader, self.worker, self.log, self.clock, validate).run()
         self._save(model, result)
         if self.config.evaluation.diagnostics:
             began_s = self.clock()
-            scores = self.score_plain(model, inputs)
+            scores = self.score_plain(model, inputs, stride=self.config.evaluation.eval_stride)
             self.log.say(diagnostic_line("post_ema", scores, self.clock() - began_s))
         self.repack()
         self._score_artifact(model, inputs)
@@ -154,9 +154,10 @@ class Run:
         self._report_size(len(read_whole(artifact_path(self.config))))
         self._score_artifact(model, inputs)
 
-    def score_plain(self, model: HymbaLM, inputs: Inputs) -> tuple[float, float]:
-        """Nats per token and bits per byte without test-time training."""
-        plain = replace(self.config, evaluation=replace(self.config.evaluation, ttt_enabled=False))
+    def score_plain(self, model: HymbaLM, inputs: Inputs, *, stride: int) -> tuple[float, float]:
+        """Nats per token and bits per byte without test-time training; stride 0 cuts windows side by side."""
+        evaluation = replace(self.config.evaluation, ttt_enabled=False, eval_stride=stride)
+        plain = replace(self.config, evaluation=evaluation)
         result = evaluate(evaluation_task(model, inputs, plain, self.worker))
         return result.val_loss, result.val_bpb
 
@@ -179,7 +180,9 @@ class Run:
 
     def _describe(self, inputs: Inputs, model: HymbaLM) -> None:
         train, data = self.config.train, self.config.data
-        accumulation = accumulation_steps(self.config, self.worker.world_size)
+        # Scoring alone has no steps to divide.
+        scoring = self.config.evaluation.eval_only
+        accumulation = 1 if scoring else accumulation_steps(self.config, self.worker.world_size)
         self.log.say(
             f"val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path={data.tokenizer_path}",
             f"val_loader:shards pattern={data.data_path}/{VALIDATION_FILES} tokens:{inputs.tokens.numel() - 1}",

@@ -6,8 +6,10 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,12 +34,19 @@ def unpack_model(blob: bytes, config: ModelConfig) -> dict[str, Tensor]:
     Raises:
         ArtifactError: It is damaged, or was packed under other settings of the model.
     """
-    header, state = unpack(blob)
+    return unpack(blob, expect=partial(refuse_other_model, config))[1]
+
+
+def refuse_other_model(config: ModelConfig, header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse settings or tensors that are not those of the model; raises ArtifactError that names them."""
     expected = json.loads(json.dumps(asdict(config)))
     differing = sorted(key for key in expected | header["config"] if expected.get(key) != header["config"].get(key))
     if differing:
         raise ArtifactError(f"the artifact was packed under other settings of {', '.join(differing)}")
-    return state
+    with torch.device("meta"):  # shapes only
+        model = {name: tuple(tensor.shape) for name, tensor in HymbaLM(config).state_dict().items()}
+    if odd := sorted(name for name in {*model, *shapes} if model.get(name) != shapes.get(name)):
+        raise ArtifactError(f"the artifact's tensors are not those of the model: {', '.join(odd[:5])}")
 
 
 def cpu_state(model: HymbaLM) -> dict[str, Tensor]:
@@ -66,10 +75,12 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """Weights that `state_bytes` made; raises RunError when there are none."""
     content = io.BytesIO(read_whole(path))
     try:
-        state: dict[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError) as error:
+        state: Any = torch.load(content, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
         raise RunError(f"{path}: not saved weights ({error})") from error
-    return state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RunError(f"{path}: not saved weights (no tensors by name)")
+    return dict(state)
 
 
 def read_whole(path: Path) -> bytes:

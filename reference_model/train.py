@@ -198,7 +198,9 @@ class Trainer:
 
     def _report(self, step: int, loss: Tensor, watch: Stopwatch) -> None:
         settings = self.config.train
-        if settings.train_log_every and (step <= FIRST_STEPS_LOGGED or step % settings.train_log_every == 0):
+        shown = step <= FIRST_STEPS_LOGGED or step % max(settings.train_log_every, 1) == 0
+        # The last step always: readers take the number of steps and the training time from its line.
+        if step == settings.iterations or (settings.train_log_every and shown):
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(f"training loss {value} at step {step}")

@@ -6,6 +6,7 @@ import copy
 import json
 import struct
 import tracemalloc
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -312,3 +313,17 @@ def test_integers_take_less_room_than_their_bits() -> None:
     sizes = {bits: len(pack({"w": weight}, "{}", QuantConfig(bits=bits, keep_float_max_numel=0))) for bits in (4, 6, 8)}
     assert sizes[4] < sizes[6] < sizes[8] < 256 * 256
     assert sizes[6] < 6 / 8 * 256 * 256
+
+
+def test_what_is_expected_is_asked_before_weights_are_read() -> None:
+    seen: list[tuple[dict[str, object], dict[str, tuple[int, ...]]]] = []
+
+    def refuse(header: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        seen.append((dict(header), dict(shapes)))
+        raise ArtifactError("not the one")
+
+    raw_without_payload_checks = pack({"w": torch.zeros(2, 3)}, CONFIG, QUANT)
+    with pytest.raises(ArtifactError, match="not the one"):
+        unpack(raw_without_payload_checks, expect=refuse)
+    assert seen[0][1] == {"w": (2, 3)}
+    assert seen[0][0]["config"] == json.loads(CONFIG)

@@ -292,3 +292,9 @@ def test_two_processes_stop_together_and_score_alike(corpus: Path, script: Path,
     roundtrip = [line for line in log.read_text().splitlines() if line.startswith("final_int6_roundtrip_exact")]
     assert headline(tmp_path / "logs" / "miniature.eval.txt") == roundtrip[-1]
     assert score.startswith("legal_ttt_exact")
+
+
+def test_the_last_step_is_always_logged(corpus: Path) -> None:
+    _, lines = train(tiny_config(corpus, ITERATIONS="25", TRAIN_LOG_EVERY="20"), itertools.count())
+    steps = [line.split()[0] for line in lines if line.startswith("step:")]
+    assert steps[-2:] == ["step:20/25", "step:25/25"]
