@@ -22,6 +22,7 @@ from harness.model import (
     Finding,
     HarnessError,
     Located,
+    Location,
     Missing,
     NotExercised,
     Outcome,
@@ -113,7 +114,8 @@ def _finding(rule: Rule[Submission], outcome: Outcome) -> Finding:
         verdict=outcome.verdict,
         message=outcome.message,
         values=outcome.values,
-        locations=outcome.locations,
+        # What is not there has no place of its own: then the folder is the place.
+        locations=outcome.locations or (Location("."),),
         authority=rule.authority,
         status=rule.status,
     )

@@ -42,6 +42,11 @@ def test_findings_stand_worst_first_and_the_worst_is_the_verdict() -> None:
     assert report.verdict is Verdict.FAIL
 
 
+def test_what_is_absent_is_placed_at_the_folder() -> None:
+    (finding,) = judged(made("PG001", Verdict.FAIL)).findings
+    assert [str(place) for place in finding.locations] == ["."]
+
+
 def test_a_rule_that_does_not_apply_does_not_count() -> None:
     report = judged(made("PG101", None))
     assert report.findings == ()
