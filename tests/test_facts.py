@@ -440,7 +440,7 @@ def test_any_bytes_in_any_file_are_read(
         submission_DOT_json=document,
         train_DOT_log=output,
     )
-    json.dumps(as_json(submission), allow_nan=False)
+    assert json.loads(json.dumps(as_json(submission), allow_nan=False)).keys() >= {"package", "claims", "runs", "size"}
 
 
 @settings(max_examples=25)
@@ -460,4 +460,4 @@ def test_damaged_folders_are_read(tmp_path_factory: pytest.TempPathFactory, data
         submission_DOT_json=damaged(MANIFEST),
         train_DOT_log=damaged(log(source=SCRIPT)),
     )
-    json.dumps(as_json(submission), allow_nan=False)
+    assert json.loads(json.dumps(as_json(submission), allow_nan=False)).keys() >= {"package", "claims", "runs", "size"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,7 +145,8 @@ def test_markup_is_removed() -> None:
 
 @given(st.text(max_size=300))
 def test_any_text_is_read(text: str) -> None:
-    claims(text)
+    built = claims(text)
+    assert all(isinstance(seed.seed, Located) for seed in built.seeds)
 
 
 @given(
@@ -152,7 +155,8 @@ def test_any_text_is_read(text: str) -> None:
     )
 )
 def test_shuffled_lines_are_read(lines: list[str]) -> None:
-    claims("\n".join(lines))
+    built = claims("\n".join(lines))
+    assert isinstance(built.val_bpb, Missing) or math.isfinite(built.val_bpb.value)
 
 
 def test_a_deviation_too_long_to_be_finite_and_commas_for_seconds_are_no_numbers() -> None:

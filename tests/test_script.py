@@ -166,4 +166,5 @@ _WORDS = st.sampled_from(
 
 @given(st.lists(_WORDS, max_size=25))
 def test_shuffled_python_is_read(words: list[str]) -> None:
-    parse("".join(words))
+    parsed = parse("".join(words))
+    assert parsed == parse("".join(words))
