@@ -7,7 +7,7 @@ import bisect
 import re
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.sources.unwrap import PARSED_LIMIT_CHARACTERS, ReadFile, Unpacked, unwrap
 
@@ -53,6 +53,7 @@ class ParsedScript:
         undecided: True when a newer Python might parse it, or when it could not be unpacked.
         imports: (top-level name, line) of each import that is guarded neither by `try` nor by `if`.
         environment: (key, literal default or None, line) in order of appearance.
+        tree: the syntax tree of the innermost text; empty where it does not parse.
     """
 
     path: str
@@ -65,6 +66,7 @@ class ParsedScript:
     undecided: bool
     imports: tuple[tuple[str, int], ...]
     environment: tuple[tuple[str, str | None, int], ...]
+    tree: ast.Module = field(repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -113,6 +115,7 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
         undecided=undecided,
         imports=tuple(_imports(tree)),
         environment=tuple(_environment(tree, unpacked.text) if tree.body else _environment_by_text(unpacked.text)),
+        tree=tree,
     )
 
 

@@ -1,0 +1,1 @@
+"""Static program analysis of a parsed script: pure, no I/O, nothing of the script is run."""

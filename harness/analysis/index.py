@@ -1,0 +1,188 @@
+"""One walk over a script's syntax tree, remembered: every analysis asks this index instead of walking again.
+
+A script has about 20,000 nodes, and a folder is audited in well under a second: a second walk per question would
+cost more than the parsing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+NodeT = TypeVar("NodeT", bound=ast.AST)
+FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+_LEAVES = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function or method of the script.
+
+    Attributes:
+        node: its definition.
+        name: its qualified name, `Model.forward` or `outer.inner`.
+        owner: the class that it is a method of, or "".
+    """
+
+    node: FunctionNode
+    name: str
+    owner: str
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of its parameters, in the order of a call, keyword-only ones last."""
+        arguments = self.node.args
+        return tuple(each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
+
+
+class Index:
+    """The nodes of one syntax tree by type, their parents, and the script's functions and classes.
+
+    Attributes:
+        tree: the module.
+        functions: every function by qualified name; of several with one name the last, as in Python.
+        classes: every class by qualified name.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.tree = tree
+        self.functions: dict[str, Function] = {}
+        self.classes: dict[str, ast.ClassDef] = {}
+        self._nodes: dict[type[ast.AST], list[ast.AST]] = {}
+        self._parents: dict[ast.AST, ast.AST] = {}
+        self._walk()
+        self._name_definitions()
+
+    def of(self, *types: type[NodeT]) -> list[NodeT]:
+        """Nodes of the given concrete types, in the order of the text."""
+        found = [node for kind in types for node in self._nodes.get(kind, ())]
+        return sorted(found, key=_place)  # type: ignore[arg-type]  # by construction they have those types
+
+    def parent(self, node: ast.AST) -> ast.AST | None:
+        """The node that directly holds this one; None for the module."""
+        return self._parents.get(node)
+
+    def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
+        """What holds the node, innermost first, the module last."""
+        above = self._parents.get(node)
+        while above is not None:
+            yield above
+            above = self._parents.get(above)
+
+    def function_of(self, node: ast.AST) -> Function | None:
+        """The innermost function around a node (a definition is in the function around it); None at module level."""
+        for above in self.ancestors(node):
+            if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                return self._by_node.get(above)
+        return None
+
+    def statement_of(self, node: ast.AST) -> ast.stmt | None:
+        """The innermost statement that holds a node, or is it."""
+        for each in (node, *self.ancestors(node)):
+            if isinstance(each, ast.stmt):
+                return each
+        return None
+
+    def calls_of(self, *names: str) -> list[ast.Call]:
+        """Calls whose callee's last name is one of these, in order: `f(x)`, `module.f(x)`, `self.f(x)`."""
+        wanted = frozenset(names)
+        return [call for call in self.of(ast.Call) if last_name(call.func) in wanted]
+
+    def within(self, node: ast.AST, *types: type[NodeT]) -> list[NodeT]:
+        """Nodes of these types inside another (itself included), in the order of the text."""
+        return sorted((each for each in descend(node) if isinstance(each, types)), key=_place)
+
+    def _walk(self) -> None:
+        """Fill the tables; iterative, because chains of operators nest deeper than Python's stack."""
+        nodes, parents, stack = self._nodes, self._parents, [self.tree]
+        pop, push = stack.pop, stack.append
+        while stack:
+            node: ast.AST = pop()
+            nodes.setdefault(node.__class__, []).append(node)
+            for child in children(node):
+                parents[child] = node
+                push(child)  # type: ignore[arg-type]  # the stack begins with the module and then holds anything
+
+    def _name_definitions(self) -> None:
+        names: dict[ast.AST, str] = {}
+        self._by_node: dict[ast.AST, Function] = {}
+        defined: list[FunctionNode | ast.ClassDef] = [
+            *self.of(ast.FunctionDef),
+            *self.of(ast.AsyncFunctionDef),
+            *self.of(ast.ClassDef),
+        ]
+        for node in sorted(defined, key=_place):
+            around = next((above for above in self.ancestors(node) if above in names), None)
+            name = f"{names[around]}.{node.name}" if around is not None else node.name
+            names[node] = name
+            if isinstance(node, ast.ClassDef):
+                self.classes[name] = node
+                continue
+            owner = names[around] if isinstance(around, ast.ClassDef) else ""
+            self.functions[name] = self._by_node[node] = Function(node, name, owner)
+
+
+def children(node: ast.AST) -> Iterator[ast.AST]:
+    """Child nodes, without the leaves that only name an operator or a context; faster than `ast.iter_child_nodes`."""
+    for value in node.__dict__.values():
+        if value.__class__ is list:
+            for each in value:
+                if isinstance(each, ast.AST) and not isinstance(each, _LEAVES):
+                    yield each
+        elif isinstance(value, ast.AST) and not isinstance(value, _LEAVES):
+            yield value
+
+
+def descend(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and all below it, in no particular order."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(children(node))
+
+
+def own_nodes(function: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """The nodes of some statements without those of functions and classes defined among them."""
+    stack = list(function)
+    while stack:
+        node = stack.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            stack.extend(children(node))
+
+
+def dotted(node: ast.AST) -> str:
+    """The dotted name that an expression is, or "": `torch.optim.SGD`; chains can be too long for recursion."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
+
+
+def last_name(node: ast.AST) -> str:
+    """The last part of a name or attribute, whatever stands before it: `step` of `optimizers[0].step`."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def imported_names(index: Index) -> Mapping[str, str]:
+    """What each imported name stands for: `{"F": "torch.nn.functional", "b85decode": "base64.b85decode"}`."""
+    names: dict[str, str] = {}
+    for node in index.of(ast.Import):
+        for alias in node.names:
+            names[alias.asname or alias.name.partition(".")[0]] = (
+                alias.name if alias.asname else alias.name.partition(".")[0]
+            )
+    for source in index.of(ast.ImportFrom):
+        for alias in source.names:
+            names[alias.asname or alias.name] = f"{source.module or ''}.{alias.name}".lstrip(".")
+    return names
+
+
+def _place(node: ast.AST) -> tuple[int, int]:
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
