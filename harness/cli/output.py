@@ -89,12 +89,18 @@ def _sarif(report: Report, setting: Setting) -> str:
     return sarif.render(report, setting.rules, setting.folders, setting.status)
 
 
+def _html(report: Report, setting: Setting) -> str:
+    from harness.report import html
+
+    return html.render(report, setting.rules, setting.url)
+
+
 # Each renderer imports its library when it is used, so that other commands start fast.
 FORMATS: Mapping[str, Callable[[Report, Setting], str]] = MappingProxyType(
-    {"text": _text, "json": _json, "markdown": _markdown, "sarif": _sarif, "summary": _summary}
+    {"text": _text, "json": _json, "markdown": _markdown, "sarif": _sarif, "html": _html, "summary": _summary}
 )
 # Formats that quote lines of the submission.
-QUOTING = frozenset({"text", "markdown", "sarif"})
+QUOTING = frozenset({"text", "markdown", "sarif", "html"})
 
 
 def declare(parser: argparse.ArgumentParser) -> None:

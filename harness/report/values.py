@@ -10,8 +10,8 @@ from harness.model import Value
 ROWS_SHOWN = 40
 ITEMS_SHOWN = 12
 UNITS = {"bytes": "bytes", "seconds": "s", "bpb": "BPB", "nats": "nats", "milliseconds": "ms"}
-# Numbers under other keys are exact where they are whole, and have this many digits where not.
-DIGITS = 8
+# Numbers under other keys are exact where they are whole, and have at most this many digits where not.
+DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
