@@ -72,7 +72,8 @@ def plot(curves: Sequence[Curve]) -> Plot | None:
     last = max((x for curve in drawn for x, _ in curve.points), default=0.0)
     settled = [y for curve in drawn for x, y in curve.points if x >= SETTLED_SHARE * curve.points[-1][0]]
     shown = settled + [curve.final for curve in drawn if curve.final is not None]
-    y_axis, x_axis = nice(min(shown), max(shown)), nice(0.0, last)
+    lowest = min([*shown, *(y for curve in drawn for _, y in curve.points)])
+    y_axis, x_axis = nice(lowest, max(shown)), nice(0.0, last)
     lines = tuple(_line(curve, x_axis, y_axis) for curve in drawn)
     clipped = sum(y > y_axis[-1] for curve in drawn for _, y in curve.points)
     return Plot(lines, tuple(_tick(x) for x in x_axis), tuple(_tick(y) for y in reversed(y_axis)), clipped)
@@ -85,7 +86,7 @@ def nice(low: float, high: float) -> list[float]:
         >>> nice(0.0, 4932.0)
         [0.0, 2000.0, 4000.0, 6000.0]
     """
-    span = (high - low) or max(abs(high) * 0.01, 1e-9)
+    span = max(high - low, abs(high) * 1e-6, 1e-9)
     rough = span / TICKS
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * 0.999)
