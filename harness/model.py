@@ -163,6 +163,27 @@ def rule(
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """One demand of the challenge, and which rules look after it.
+
+    Attributes:
+        code: `R` and two digits.
+        demand: what is demanded, one clause.
+        authority: who said so.
+        status: how firm it is.
+        rules: codes of the rules that decide it, or a part of it.
+        beyond: one sentence on what no rule here decides, and why; empty where the rules decide it whole.
+    """
+
+    code: str
+    demand: str
+    authority: str
+    status: Status
+    rules: tuple[str, ...]
+    beyond: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One rule's statement about one submission."""
 
