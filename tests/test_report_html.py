@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness import audit
 from harness.checks import RULES
 from harness.model import Excerpt, Limits, Location, Report, Value
-from harness.report import charts, html
+from harness.report import charts, html, jsonfacts
 from harness.report.plain import DISTURBING
 from tests import browser, reports
 
@@ -154,6 +154,21 @@ def test_everything_is_told() -> None:
         "A note.",
     ):
         assert part in text
+
+
+def test_facts_stand_with_their_places_and_series_are_summed_up() -> None:
+    groups = {group.name: {row.name: row.cell for row in group.rows} for group in jsonfacts.groups(facts())}
+    runs = groups["runs"]
+    assert runs["steps"] == jsonfacts.Cell("100", Location("train.log", 8))
+    assert runs["headline.val_loss"].missing == "train.log"
+    assert runs["losses"].text == "3 points, the last at 100, 2.5"
+    assert groups["claims"]["val_bpb"].text == "1.2 BPB"
+
+
+def test_a_family_of_very_many_facts_is_cut_and_says_so() -> None:
+    (group,) = jsonfacts.groups({"package": {f"f{number}": number for number in range(jsonfacts.ROWS_LIMIT + 3)}})
+    assert len(group.rows) == jsonfacts.ROWS_LIMIT
+    assert group.cut == 3
 
 
 def test_several_folders_begin_with_a_table_of_them() -> None:

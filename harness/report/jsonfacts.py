@@ -105,6 +105,9 @@ def _rows(name: str, value: Value, depth: int) -> Iterator[Row]:
     elif isinstance(value, dict) and depth:
         for key, member in value.items():
             yield from _rows(f"{name}.{key}".lstrip("."), member, depth - 1)
+    elif isinstance(value, list) and value and all(isinstance(item, list) for item in value):
+        # A series of points: the figures draw it.
+        yield Row(name, Cell(f"{len(value)} points, the last at {values.text('', value[-1])}"))
     elif isinstance(value, list) and depth and any(isinstance(item, (dict, list)) for item in value):
         for index, item in enumerate(value):
             yield from _rows(f"{name}[{index}]", item, depth - 1)
