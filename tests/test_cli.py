@@ -98,6 +98,15 @@ def test_sarif_and_markdown_name_places_from_the_root(folder: Path, capsys: pyte
     assert f"https://host/o/r/blob/c0ffee/{folder.name}/submission.json#L1" in capsys.readouterr().out
 
 
+def test_many_folders_make_one_page_and_one_comment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, comment = folder.parent / "report.html", folder.parent / "report.md"
+    flags = ("--output", f"html={page}", "--output", f"markdown={comment}", "--format", "summary")
+    assert run("audit", *(folder for _ in range(3)), *flags) == output.EXIT_FAIL
+    assert "3 folders: 3 fail" in page.read_text(encoding="utf-8")
+    assert comment.read_text(encoding="utf-8").startswith("## 3 folders: 3 fail\n")
+    assert capsys.readouterr().out.startswith("3 folders: 0 pass, 0 warn, 0 undecided, 3 fail\n")
+
+
 def test_a_folder_outside_the_root_keeps_its_own_name(tmp_path: Path) -> None:
     assert output.relative(str(tmp_path / "records" / "one"), tmp_path) == "records/one"
     assert output.relative(str(tmp_path / "one"), tmp_path / "elsewhere") == "one"

@@ -56,7 +56,7 @@ class Setting:
             return ""
         path = "/".join(part for part in (self.folders[report.folder], place.path) if part != ".")
         line = shipped_line(report, place)
-        return f"{self.links.rstrip('/')}/{quote(path, safe='/')}" + (f"#L{line}" if line else "")
+        return f"{self.links.rstrip('/')}/{quote(path, safe='/', errors='replace')}" + (f"#L{line}" if line else "")
 
 
 def _text(report: Report, setting: Setting) -> str:

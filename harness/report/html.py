@@ -23,7 +23,7 @@ from harness.report.commands import by_command
 from harness.report.plain import plain
 from harness.report.rulepages import AnyRule
 
-TEMPLATES = importlib.resources.files("harness.report") / "templates"
+FILES = importlib.resources.files("harness.report")
 WORST_FIRST = sorted(Verdict, key=lambda verdict: -verdict.severity)
 CONTEXT_LINES = 3
 PLACES_SHOWN = 20
@@ -174,14 +174,14 @@ def render(report: Report, rules: Sequence[AnyRule] = (), place_url: PlaceText |
         rules: the catalogue, for what each rule says about itself.
         place_url: the address of a place, or an empty string where it has none.
     """
-    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    style = Markup((FILES / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     views = [
         View(submission, number, place_url or (lambda _report, _place: ""))
         for number, submission in enumerate(report.submissions, start=1)
     ]
     with_facts = len(views) <= FOLDERS_WITH_FACTS
-    page = _environment().get_template("report.html")
-    return page.render(
+    page = _environment().get_template("page.html")
+    text = page.render(
         report=report,
         views=views,
         rules={rule.code: rule for rule in rules},
@@ -194,11 +194,13 @@ def render(report: Report, rules: Sequence[AnyRule] = (), place_url: PlaceText |
         style=style,
         policy=_policy(style),
     )
+    # The template's macros leave empty lines.
+    return re.sub(r"\n{2,}", "\n", text).lstrip()
 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(lambda name: (FILES / name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_harmless,

@@ -46,7 +46,9 @@ def render(
         folders: the path of each folder relative to the repository's root; default: as the folder was named.
         status: exit status of the command.
     """
-    return json.dumps(document(report, rules, folders or {}, status), indent=1, ensure_ascii=True) + "\n"
+    return (
+        json.dumps(document(report, rules, folders or {}, status), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    )
 
 
 def document(report: Report, rules: Sequence[AnyRule], folders: Mapping[str, str], status: int) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def _location(report: SubmissionReport, place: Location, folder: str) -> dict[st
     lines = quotes.quoted(report, place)
     if lines and not place.layer:
         region["snippet"] = {"text": plain(lines[0][1])}
-    uri = quote("/".join(parts) or ".", safe="/")
+    uri = quote("/".join(parts) or ".", safe="/", errors="replace")
     return {"physicalLocation": {"artifactLocation": {"uri": uri, "uriBaseId": ROOT_ID}, "region": region}}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.model import Excerpt, HarnessError, Location, Value
@@ -70,13 +72,19 @@ def _file(folder: Folder, places: Sequence[tuple[Location, int]]) -> Excerpt | N
         text, anchor = _layer(folder, first, text) if first.layer else (text, None)
     except HarnessError:
         return None
-    lines = text.split("\n")
     numbers: set[int] = set()
     for place, context in places:
         if place.line is not None:
-            numbers.update(range(max(place.line - context, 1), min(place.line + context, len(lines)) + 1))
-    quoted = {number: _cut(lines[number - 1]) for number in sorted(numbers)}
+            numbers.update(range(place.line - context, place.line + context + 1))
+    quoted = _lines(text, numbers)
     return Excerpt(quoted, anchor) if quoted or anchor else None
+
+
+def _lines(text: str, numbers: set[int]) -> dict[int, str]:
+    """The lines of those numbers; the text is not split, since it may be long."""
+    last = max(numbers, default=0)
+    lines = itertools.islice(io.StringIO(text, newline="\n"), last)
+    return {number: _cut(line) for number, line in enumerate(lines, start=1) if number in numbers}
 
 
 def _layer(folder: Folder, place: Location, text: str) -> tuple[str, int | None]:
@@ -98,5 +106,5 @@ def _layer(folder: Folder, place: Location, text: str) -> tuple[str, int | None]
 
 
 def _cut(line: str) -> str:
-    line = line.rstrip("\r").rpartition("\r")[2].expandtabs(4)
+    line = line.rstrip("\r\n").rpartition("\r")[2].expandtabs(4)
     return line if len(line) <= LINE_LIMIT_CHARACTERS else line[: LINE_LIMIT_CHARACTERS - 1] + "…"
