@@ -27,6 +27,8 @@ STYLES = {
 WORST_FIRST = sorted(Verdict, key=lambda verdict: -verdict.severity)
 LOCATIONS_SHOWN = 4
 LINES_SHOWN = 3
+# What fails a submission is proved by a path of lines: more of them.
+LINES_SHOWN_OF_FAIL = 8
 WIDE_COLUMNS = 100
 
 
@@ -87,7 +89,8 @@ def _finding(console: Console, report: SubmissionReport, finding: Finding) -> No
     console.print(Padding(head, (0, 0, 0, 2)))
     console.print(Padding(Text(plain(finding.message)), (0, 0, 0, 4)))
     told = [place for place in finding.locations if place != Location(".")]
-    shown = [place for place in told[:LINES_SHOWN] if quotes.quoted(report, place)]
+    count = LINES_SHOWN_OF_FAIL if finding.verdict is Verdict.FAIL else LINES_SHOWN
+    shown = [place for place in told[:count] if quotes.quoted(report, place)]
     for place in shown:
         console.print(Padding(_line(report, place, console.width), (0, 0, 0, 4)))
     rest = [place for place in told if place not in shown]
