@@ -36,7 +36,7 @@ FACTS = re.compile(r"<h3>Facts</h3>.*?(?=<h3>Quoted lines</h3>)", re.DOTALL)
 class Outline(HTMLParser):
     """What a page says in its headings, summaries and tables, a line each."""
 
-    HEARD = ("h1", "h2", "h3", "h5", "summary", "th", "td", "figcaption", "dt", "dd", "li")
+    HEARD = ("h1", "h2", "h3", "h4", "summary", "th", "td", "figcaption", "dt", "dd", "li")
 
     def __init__(self, page: str) -> None:
         super().__init__()

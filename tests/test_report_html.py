@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -133,9 +134,10 @@ def test_every_link_on_the_page_leads_somewhere_and_anchors_are_unique() -> None
 
 
 def test_headings_go_down_one_level_at_a_time() -> None:
-    levels = Outline(page(facts=facts())).headings
+    levels = Outline(page("records/one", "records/two", facts=facts())).headings
     assert levels[0] == 1
     assert levels.count(1) == 1
+    assert all(below - above <= 1 for above, below in itertools.pairwise(levels))
 
 
 def test_everything_is_told() -> None:

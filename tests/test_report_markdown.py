@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 import re
 
+import cmarkgfm
+from cmarkgfm.cmark import Options
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from harness.model import Excerpt, Location, Report, Verdict
 from harness.report import markdown
@@ -16,9 +17,9 @@ from tests import reports
 
 HOSTILE = (
     "<img src=x onerror=alert(1)> @openai/admins #1 GH-2 https://evil.example www.evil.example ![i](http://e/x.png) "
+    "user@evil.example http://evil.example "
     "[l](javascript:x) `c` | a | ``` ~~~ <!-- --> $x$ :smile: **b** \u202e \x1b[31m </details>"
 )
-PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 # Tags that the report itself writes.
 OWN = {
     "h2",
@@ -40,8 +41,13 @@ OWN = {
 }
 
 
+def parsed(text: str) -> str:
+    """What GitHub's own parser makes of Markdown, before anything is sanitized."""
+    return str(cmarkgfm.github_flavored_markdown_to_html(text, Options.CMARK_OPT_UNSAFE))
+
+
 def tags(text: str) -> set[str]:
-    return set(re.findall(r"<([a-z][a-z0-9]*)", PARSER.render(text)))
+    return set(re.findall(r"<([a-z][a-z0-9]*)", parsed(text)))
 
 
 def hostile() -> Report:
@@ -68,28 +74,39 @@ def test_hostile_text_makes_no_markup() -> None:
     assert tags(output) <= OWN
     assert "\u202e" not in output
     assert "\x1b" not in output
-    rendered = PARSER.render(output)
+    rendered = parsed(output)
     assert rendered.count("<details>") == rendered.count("</details>")
 
 
 def test_hostile_text_mentions_and_links_nobody() -> None:
     # Code elements and blocks are left alone by GitHub's filters; what stands outside is what matters.
-    outside = re.sub(r"<(code|pre)[^>]*>.*?</\1>", "", PARSER.render(markdown.render(hostile())), flags=re.DOTALL)
+    outside = re.sub(r"<(code|pre)[^>]*>.*?</\1>", "", parsed(markdown.render(hostile())), flags=re.DOTALL)
+    assert "<a" not in outside
     assert not re.search(r"@\w|#\d|GH-\d|https?:/|www\.|:smile:", html.unescape(outside))
 
 
 @given(st.text())
 def test_escaped_text_shows_as_itself(text: str) -> None:
-    shown = html.unescape(re.sub(r"</?(p|code)>", "", PARSER.render(markdown.escape(text)))).replace("\u200b", "")
+    shown = html.unescape(re.sub(r"</?(p|code)>", "", parsed(markdown.escape(text)))).replace("\u200b", "")
     assert re.sub(r"[`\s]", "", shown) == re.sub(r"[`\s]", "", plain(text))
 
 
 @given(st.lists(st.text(), max_size=4))
 def test_a_fence_holds_any_line(lines: list[str]) -> None:
-    rendered = PARSER.render(f"before\n\n{markdown.fenced(lines)}\n\nafter")
+    rendered = parsed(f"before\n\n{markdown.fenced(lines)}\n\nafter")
     assert rendered.startswith("<p>before</p>")
     assert rendered.rstrip().endswith("<p>after</p>")
-    assert rendered.count("<pre>") == 1
+    assert rendered.count("<pre ") == 1
+
+
+def test_no_link_is_made_of_any_text() -> None:
+    assert "<a" not in parsed(markdown.render(hostile()))
+
+
+@given(st.text())
+def test_a_code_span_shows_its_text(text: str) -> None:
+    shown = html.unescape(re.sub(r"</?(p|code)>", "", parsed(f"x {markdown.code(text)} x")))
+    assert shown.split() == ["x", *plain(text).split(), "x"]
 
 
 def test_a_comment_is_never_too_long_and_says_what_is_left_out() -> None:
@@ -109,9 +126,9 @@ def test_verdict_places_lines_tables_and_commands_are_told() -> None:
     assert output.startswith("## ❌ FAIL: One record\n")
     assert ">     7 Total: 16000001 bytes" in output
     assert "| seed | total |\n|---|---|\n| &#49; | &#49;6,000,001 bytes |" in output
-    assert "PG801, PG802: <code>harness reproduce records/one</code>" in output
+    assert "PG801, PG802: `harness reproduce records/one`" in output
 
 
 def test_places_are_links_where_they_have_an_address() -> None:
     output = markdown.render(reports.report(), place_url=lambda _, place: f"https://host/{place.path}")
-    assert '<a href="https://host/train.log"><code>train.log:7</code></a>' in output
+    assert '<a href="https://host/train.log">`train.log:7`</a>' in output

@@ -93,7 +93,7 @@ def groups(facts: Mapping[str, Value]) -> list[Group]:
     for family, value in facts.items():
         parts = value[:PARTS_LIMIT] if isinstance(value, list) else [value]
         for index, part in enumerate(parts, start=1):
-            every = list(_rows("", part, DEPTH_LIMIT))
+            every = [row if row.name else Row(family, row.cell) for row in _rows("", part, DEPTH_LIMIT)]
             name = f"{family}, {index} of {len(value)}" if isinstance(value, list) and len(value) > 1 else family
             found.append(Group(name, tuple(every[:ROWS_LIMIT]), max(len(every) - ROWS_LIMIT, 0)))
     return [group for group in found if group.rows]

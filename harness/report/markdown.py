@@ -72,7 +72,15 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Untrusted text in a code element, where GitHub neither links nor mentions."""
+    """Untrusted text in a code span, where nothing is linked or mentioned; not for table cells."""
+    shown = plain(text)
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    pad = " " if shown[:1] in {"`", " "} or shown[-1:] in {"`", " "} else ""
+    return f"{fence}{pad}{shown}{pad}{fence}" if shown.strip() else ""
+
+
+def html_code(text: str) -> str:
+    """Untrusted text in a code element of an HTML block, in which Markdown is not read."""
     return f"<code>{_SPECIAL.sub(_coded, plain(text))}</code>"
 
 
@@ -115,7 +123,7 @@ def _overview(submissions: Sequence[SubmissionReport]) -> str:
         count = Counter(finding.verdict for finding in one.findings)
         told = " ".join(finding.rule for finding in one.findings if finding.verdict in {Verdict.FAIL, Verdict.WARN})
         numbers = " | ".join(str(count[verdict]) for verdict in WORST_FIRST)
-        lines.append(f"| {_mark(one.verdict)} | {code(last(one.folder))} | {numbers} | {told} |")
+        lines.append(f"| {_mark(one.verdict)} | {escape(last(one.folder))} | {numbers} | {told} |")
     return "\n".join(lines) + "\n\n"
 
 
@@ -152,7 +160,7 @@ def _details(report: SubmissionReport, finding: Finding, place_url: PlaceText) -
     if not inner:
         return ""
     inner.append(f"Rule: {finding.status}; authority: {code(finding.authority)}")
-    at = f": {code(str(places[0]))}" if places else ""
+    at = f": {html_code(str(places[0]))}" if places else ""
     more = f" and {len(places) - 1} more" if len(places) > 1 else ""
     body = "\n\n".join(inner)
     title = f"{finding.verdict} {finding.rule} {escape(finding.name)}{at}{more}"
