@@ -40,6 +40,14 @@ def test_a_packed_line_is_quoted_from_its_layer(folder: Path) -> None:
     assert found.anchor == 3
 
 
+def test_few_packed_scripts_are_unpacked_again(folder: Path) -> None:
+    packed = (folder / "packed.py").read_text(encoding="utf-8")
+    places = [Location(f"p{number}.py", 1, layer="lzma(base85)") for number in range(excerpts.PACKED_LIMIT + 2)]
+    for place in places:
+        (folder / place.path).write_text(packed, encoding="utf-8")
+    assert len(read(folder, *places)) == excerpts.PACKED_LIMIT
+
+
 @pytest.mark.parametrize(
     "place",
     [

@@ -158,6 +158,18 @@ def test_everything_is_told() -> None:
         assert part in text
 
 
+def test_a_reproduction_has_its_table() -> None:
+    seed: Value = {"seed": 7, "outcome": "ok", "detail": "", "val_bpb": {"value": 1.5, "path": "seed-7/result.json"}}
+    failed: Value = {"seed": 8, "outcome": "crash", "detail": "<b>", "val_bpb": {"missing": "it crashed"}}
+    summary: Value = {"column": "val_bpb", "count": 1, "mean": 1.5, "std": None}
+    measured: Value = {"seeds": [seed, failed], "summary": [summary]}
+    text = page(facts=facts() | {"reproduction": measured})
+    assert "<h3>Reproduction</h3>" in text
+    assert '<span title="seed-7/result.json">1.5 BPB</span>' in text
+    assert "crash &lt;b&gt;" in text
+    assert "<h3>Reproduction</h3>" not in page(facts=facts() | {"reproduction": {"missing": "none was given"}})
+
+
 def test_facts_stand_with_their_places_and_series_are_summed_up() -> None:
     groups = {group.name: {row.name: row.cell for row in group.rows} for group in jsonfacts.groups(facts())}
     runs = groups["runs"]

@@ -30,6 +30,15 @@ SEED_COLUMNS = (
     ("total_bytes", "logged total", ("total_bytes",)),
     ("parameters_tokens", "parameters", ("parameters",)),
 )
+MEASURED_COLUMNS = (
+    ("val_bpb", "BPB"),
+    ("rescored_val_bpb", "scored again"),
+    ("steps", "steps"),
+    ("train_seconds", "training"),
+    ("eval_seconds", "evaluation"),
+    ("artifact_bytes", "artifact"),
+    ("repacked", "same when repacked"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,23 @@ def seeds(runs: Sequence[dict[str, Value]]) -> list[SeedRow]:
         )
         for run in runs
     ]
+
+
+def measured(facts: Mapping[str, Value]) -> list[SeedRow]:
+    """The seeds of a reproduction, each with its outcome; then mean and deviation."""
+    rows = [
+        SeedRow(
+            cell("seed", seed.get("seed")),
+            " ".join(str(seed.get(key) or "") for key in ("outcome", "detail")).strip(),
+            tuple(cell(name, seed.get(name)) for name, _ in MEASURED_COLUMNS),
+        )
+        for seed in members(facts, "reproduction", "seeds")
+    ]
+    summary = {str(one.get("column")): one for one in members(facts, "reproduction", "summary")}
+    for key in ("mean", "std") if summary else ():
+        cells = tuple(cell(name, summary.get(name, {}).get(key)) for name, _ in MEASURED_COLUMNS)
+        rows.append(SeedRow(Cell(key), "", cells))
+    return rows
 
 
 def curves(runs: Sequence[dict[str, Value]]) -> charts.Plot | None:

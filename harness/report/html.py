@@ -159,6 +159,7 @@ class Drawn:
 
     seeds: tuple[figures.SeedRow, ...]
     left_out: int
+    measured: tuple[figures.SeedRow, ...]
     curves: charts.Plot | None
     losses: charts.Plot | None
     sizes: tuple[charts.Bar, ...]
@@ -191,6 +192,7 @@ def render(report: Report, rules: Sequence[AnyRule] = (), place_url: PlaceText |
         verdicts=WORST_FIRST,
         V=Verdict,
         columns=figures.SEED_COLUMNS,
+        measured_columns=figures.MEASURED_COLUMNS,
         style=style,
         policy=_policy(style),
     )
@@ -233,6 +235,7 @@ def _drawn(report: SubmissionReport, limits: Limits | None, *, with_facts: bool)
     return Drawn(
         tuple(figures.seeds(runs)),
         max(len(jsonfacts.members(report.facts, "runs")) - len(runs), 0),
+        tuple(figures.measured(report.facts)),
         figures.curves(runs),
         figures.losses(runs),
         figures.sizes(report.facts, limits) if limits is not None else (),

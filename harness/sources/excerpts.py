@@ -13,6 +13,8 @@ from harness.sources.unwrap import unwrap
 CONTEXT_LINES = 3
 PLACES_LIMIT = 400
 FILES_LIMIT = 40
+# Unpacking costs much more than reading.
+PACKED_LIMIT = 8
 LINE_LIMIT_CHARACTERS = 300
 
 
@@ -31,9 +33,11 @@ def read(folder: Folder, around: Sequence[Location], alone: Sequence[Location]) 
     named = [(place, CONTEXT_LINES) for place in around] + [(place, 0) for place in alone]
     for place, context in list(dict.fromkeys(named))[:PLACES_LIMIT]:
         wanted.setdefault(place.file, []).append((place, context))
+    packed = [name for name, places in wanted.items() if places[0][0].layer]
+    too_many = set(packed[PACKED_LIMIT:])
     found: dict[str, Excerpt] = {}
     for name, places in list(wanted.items())[:FILES_LIMIT]:
-        quoted = _file(folder, places)
+        quoted = None if name in too_many else _file(folder, places)
         if quoted is not None:
             found[name] = quoted
     return found
