@@ -19,7 +19,7 @@ from harness.facts.runs import Run
 from harness.facts.size import SizeFacts
 from harness.model import Fact, HarnessError, Located, Location, Missing, Value
 from harness.sources import manifest, readme
-from harness.sources.folder import LOG_LIMIT_BYTES, Folder, decode, shown, walk
+from harness.sources.folder import LOG_LIMIT_BYTES, PATH_SHOWN_CHARACTERS, Folder, decode, shown, walk
 
 LOG_ENDINGS = (".log", ".txt", ".out")
 # Text files that no run writes.
@@ -61,7 +61,7 @@ def read(folder: Path) -> Submission:
     runs = build_runs(logs)
     claims = build_claims(document, found.reason if isinstance(found, Missing) else "submission.json cannot be read")
     return Submission(
-        folder=shown(str(folder)),
+        folder=shown(str(folder), PATH_SHOWN_CHARACTERS),
         name=walked.name,
         package=package,
         claims=claims,
