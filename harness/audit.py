@@ -22,7 +22,10 @@ from harness.challenge import (
     edition_on,
 )
 from harness.checks import RULES
+from harness.checks.record import row_of
 from harness.facts import reproduction, submission
+from harness.facts.build_previous import read_rows
+from harness.facts.previous import Previous, Row
 from harness.facts.submission import Submission
 from harness.model import (
     Evidence,
@@ -82,8 +85,8 @@ def audit(
     skipped: list[NotExercised] = []
     crashes: list[str] = []
     for rule in rules:
-        if rule.needs is not Evidence.FOLDER and not (rule.needs is Evidence.REPRODUCTION and has_reproduction):
-            skipped.append(NotExercised(rule.code, f"harness {rule.needs} {shlex.quote(facts.folder)}"))
+        if not _exercised(rule, facts, has_reproduction=has_reproduction):
+            skipped.append(NotExercised(rule.code, _command(rule, facts)))
             continue
         try:
             outcome = _decide(rule, facts)
@@ -105,6 +108,22 @@ def audit(
     if crashes:
         raise RuleCrashed(report, crashes)
     return report
+
+
+def _exercised(rule: Rule[Submission], facts: Submission, *, has_reproduction: bool) -> bool:
+    """Whether the evidence that the rule needs was asked for."""
+    given = {
+        Evidence.FOLDER: True,
+        Evidence.REPRODUCTION: has_reproduction,
+        Evidence.PREVIOUS: not isinstance(facts.previous, Missing),
+    }
+    return given.get(rule.needs, False)
+
+
+def _command(rule: Rule[Submission], facts: Submission) -> str:
+    """The command that would run the rule."""
+    value = " PREVIOUS" if rule.needs is Evidence.PREVIOUS else ""
+    return f"harness {rule.needs}{value} {shlex.quote(facts.folder)}"
 
 
 def _decide(rule: Rule[Submission], facts: Submission) -> Outcome | None:
@@ -146,12 +165,16 @@ class Options:
         edition: name of the edition, or empty for the one in force on each submission's date.
         evidence: directory that `harness reproduce` wrote, or None.
         excerpts: whether the report quotes the lines that its findings name.
+        previous: rows of a leaderboard, or of the one folder that is the previous record.
+        previous_chosen: whether `previous` is that one folder.
     """
 
     codes: frozenset[str]
     edition: str = ""
     evidence: Path | None = None
     excerpts: bool = False
+    previous: tuple[Row, ...] = ()
+    previous_chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +200,9 @@ def audit_folder(folder: Path, options: Options) -> Audited:
     try:
         facts = read(folder, options.evidence)
         edition = edition_for(facts, options.edition)
+        if options.previous:
+            previous = Previous(options.previous, edition, options.previous_chosen)
+            facts = dataclasses.replace(facts, previous=previous)
         rules = [rule for rule in RULES if rule.code in options.codes]
         report = audit(facts, rules, edition, has_reproduction=not isinstance(facts.reproduction, Missing))
     except HarnessError as error:
@@ -212,6 +238,23 @@ def read(folder: Path, evidence: Path | None) -> Submission:
     if evidence is None:
         return facts
     return dataclasses.replace(facts, reproduction=reproduction.read(evidence, walk(folder)))
+
+
+def read_previous(path: Path) -> tuple[Row, ...]:
+    """The rows of a leaderboard file, or the one row of a record folder.
+
+    Raises:
+        HarnessError: neither can be read, or no score stands in it.
+    """
+    if not path.is_dir():
+        rows = read_rows(path)
+        if not rows:
+            raise HarnessError(f"{path}: the leaderboard has no row")
+        return rows
+    row = row_of(read(path, None))
+    if isinstance(row, Missing):
+        raise HarnessError(f"{path}: no previous record ({row.reason})")
+    return (row,)
 
 
 def edition_for(facts: Submission, name: str) -> Edition:

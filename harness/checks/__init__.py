@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, homogeneity, metric, package, reproduction, significance, size
+from harness.checks import budget, homogeneity, metric, package, record, reproduction, significance, size
 from harness.facts.submission import Submission
 from harness.model import Rule
 
@@ -12,6 +12,7 @@ RULES: tuple[Rule[Submission], ...] = (
     *budget.RULES,
     *metric.RULES,
     *significance.RULES,
+    *record.RULES,
     *homogeneity.RULES,
     *reproduction.RULES,
 )

@@ -1,6 +1,6 @@
 """PG4xx: mean and deviation recomputed, and the number of seeds.
 
-The tests of a record claim against the previous record need that record's seeds and are not made here.
+The tests of a record claim against the previous record stand in `record`.
 """
 
 from __future__ import annotations

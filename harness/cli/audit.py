@@ -24,6 +24,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder")
     parser.add_argument("--evidence", type=Path, metavar="DIR", help="what `harness reproduce` wrote for the folder")
     parser.add_argument(
+        "--previous",
+        type=Path,
+        metavar="PATH",
+        help="test the claim against this record folder, or against the record of its date in a leaderboard file "
+        "(`harness leaderboard --format json`)",
+    )
+    parser.add_argument(
         "--edition", choices=[edition.name for edition in EDITIONS], default="", help="default: by each folder's date"
     )
     parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these rules: PG101,PG3")
@@ -34,7 +41,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(parsed: argparse.Namespace) -> int:
     """Audit the folders, print the report, and return the exit status."""
-    from harness.audit import Options, audit_folders, report_of
+    from harness.audit import Options, audit_folders, read_previous, report_of
     from harness.model import HarnessError
 
     if parsed.evidence is not None and len(parsed.folders) > 1:
@@ -42,7 +49,9 @@ def run(parsed: argparse.Namespace) -> int:
     codes = selected(parsed.select, parsed.ignore)
     if not codes:
         raise HarnessError("--select and --ignore leave no rule to run")
-    options = Options(codes, parsed.edition, parsed.evidence, excerpts=output.quoting(parsed))
+    previous = read_previous(parsed.previous) if parsed.previous is not None else ()
+    chosen = parsed.previous is not None and parsed.previous.is_dir()
+    options = Options(codes, parsed.edition, parsed.evidence, output.quoting(parsed), previous, chosen)
     audited = list(audit_folders(parsed.folders, options))
     report = report_of(audited)
     refused = [one.refused for one in audited if one.refused]

@@ -14,6 +14,7 @@ from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.jsonready import as_value
 from harness.facts.logfile import LogFile, read_log
 from harness.facts.package import PackageFacts
+from harness.facts.previous import NO_PREVIOUS, Previous
 from harness.facts.reproduction import ReproductionFacts
 from harness.facts.runs import Run
 from harness.facts.size import SizeFacts
@@ -28,7 +29,10 @@ NEVER_LOGS = ("requirements", "readme", "license", "notes", "constraints")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One record folder as facts; `reproduction` is Missing when no evidence directory was given."""
+    """One record folder as facts.
+
+    `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was.
+    """
 
     folder: str
     name: str
@@ -38,6 +42,7 @@ class Submission:
     runs: tuple[Run, ...]
     size: SizeFacts
     reproduction: ReproductionFacts | Missing
+    previous: Previous | Missing = NO_PREVIOUS
 
 
 def read(folder: Path) -> Submission:
@@ -74,7 +79,7 @@ def read(folder: Path) -> Submission:
 
 def as_json(submission: Submission) -> dict[str, Value]:
     """Every fact as JSON, each with its place: `{"value", "path", "line"}` or `{"missing"}`."""
-    return {
+    facts: dict[str, Value] = {
         "package": as_value(submission.package),
         "claims": as_value(submission.claims),
         "readme": as_value(submission.readme),
@@ -82,6 +87,9 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "size": as_value(submission.size),
         "reproduction": as_value(submission.reproduction),
     }
+    if isinstance(submission.previous, Previous):
+        facts["previous"] = as_value(submission.previous)
+    return facts
 
 
 def _manifest(walked: Folder, found: Fact[str], refused: list[Located[str]]) -> manifest.Manifest | None:
