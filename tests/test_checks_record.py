@@ -125,7 +125,9 @@ def test_the_best_row_of_the_date_is_the_previous_record() -> None:
     found = checks.previous_row(factories.submission(), previous)
     assert isinstance(found, Row)
     assert found.name == "better"
-    undated = factories.submission(claims=factories.manifest(date=UNSTATED))
+    by_name = factories.submission(claims=factories.manifest(date=UNSTATED))
+    assert checks.previous_row(by_name, previous) == found, "the folder's name begins with a date"
+    undated = dataclasses.replace(by_name, name="ours")
     assert isinstance(checks.previous_row(undated, previous), Missing)
     assert decided(dataclasses.replace(undated, previous=previous)).verdict is Verdict.UNDECIDED
     assert isinstance(checks.previous_row(factories.submission(), Previous(rows[2:], README, chosen=False)), Missing)

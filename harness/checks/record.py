@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import statistics
 from collections.abc import Sequence
 
 from harness.checks.common import (
+    agree,
     bpb,
     claim_unit,
     counted,
+    exact_scores,
     headline_bpb,
     known,
     listed,
     many,
     places,
     printed_unit,
+    table_unit,
     undecided,
 )
 from harness.checks.fingerprint import ratio_of
 from harness.checks.significance import seed_values
 from harness.checks.welch import Reading, needed_mean, readings
 from harness.facts.previous import Previous, Row, Sample, pooled, sample_of
+from harness.facts.runs import Run
 from harness.facts.submission import Submission
-from harness.model import Evidence, Fact, Located, Missing, Outcome, Status, Value, Verdict, rule
+from harness.model import Evidence, Fact, Located, Location, Missing, Outcome, Status, Value, Verdict, rule
 
 FAMILY = "significance"
 # Two runs do not agree in this many decimals by chance.
@@ -35,15 +41,60 @@ SYSTEMS_NOTE = (
 def scores(submission: Submission) -> tuple[tuple[Located[float], ...], float]:
     """The scores that the claim rests on, and one unit of their last digit.
 
-    The counted runs' logs, unless submission.json or the README lists more scores than there are logs, or nobody
-    says which logs the claim is about.
+    The counted runs' logs, unless submission.json or the README lists more scores than there are logs. When nobody
+    says which logs the claim is about, their mean has to be the claim; otherwise no log speaks for it.
     """
     chosen = counted(submission)
-    logged = tuple(score for run in chosen.runs if (score := headline_bpb(run)) is not None)
-    source, stated, unit = seed_values(submission)
-    if source in {"submission.json", "README"} and (len(stated) > len(logged) or not chosen.basis):
-        return stated, unit
-    return logged, max((printed_unit(run) for run in chosen.runs), default=0.0)
+    found = [score for run in chosen.runs if (score := _score(submission, run, alone=len(chosen.runs) == 1))]
+    logged, unit = tuple(found), max((printed_unit(run) for run in chosen.runs), default=0.0)
+    source, stated, stated_unit = seed_values(submission)
+    claim = known(submission.claims.val_bpb)
+    if not chosen.basis and claim is not None:
+        for values, digit in ((logged, unit), (stated, stated_unit)):
+            if values and agree(
+                statistics.fmean(score.value for score in values), claim, max(digit, claim_unit(claim))
+            ):
+                return values, digit
+        return (), 0.0
+    if source in {"submission.json", "README"} and len(stated) > len(logged):
+        return stated, stated_unit
+    return logged, unit
+
+
+def _claim(submission: Submission) -> Fact[float]:
+    """The claim of submission.json, else the README's headline."""
+    claim, readme = submission.claims.val_bpb, submission.readme.val_bpb
+    return readme if isinstance(claim, Missing) and isinstance(readme, Located) else claim
+
+
+def _score(submission: Submission, run: Run, *, alone: bool) -> Located[float] | None:
+    """The run's final score that the claims name, else its headline.
+
+    Logs go on to evaluate what nobody claims: another cache, another width of the weights.
+    """
+    tables = (submission.claims.seeds, submission.readme.seeds)
+    named = [
+        (claim.val_bpb.value, table_unit(table))
+        for table in tables
+        for claim in table
+        if isinstance(claim.val_bpb, Located) and known(claim.seed) is not None and known(claim.seed) == known(run.seed)
+    ]
+    claim = known(submission.claims.val_bpb)
+    named += [(claim, claim_unit(claim))] if alone and claim is not None else []
+    headline = headline_bpb(run)
+    for value, unit in named:
+        finals = [] if headline is None else [(headline, printed_unit(run))]
+        finals += [
+            (score.val_bpb, 10.0**-score.digits)
+            for score in exact_scores(run)
+            if isinstance(score.val_bpb, Located) and not score.diagnostic
+        ]
+        same = [score for score, digit in finals if agree(score.value, value, max(digit, unit))]
+        if headline in same:
+            return headline
+        if same:
+            return min(same, key=lambda score: abs(score.value - value))
+    return headline
 
 
 def row_of(submission: Submission) -> Row | Missing:
@@ -51,18 +102,29 @@ def row_of(submission: Submission) -> Row | Missing:
     found, _ = scores(submission)
     values = [score.value for score in found]
     if not values:
-        claim = submission.claims.val_bpb
+        claim = _claim(submission)
         if isinstance(claim, Missing):
             return Missing("neither a log nor submission.json states a score that was read")
         values = [claim.value]
-    return Row(submission.name, known(submission.claims.date), sample_of(values))
+    return Row(submission.name, known(date_of(submission)), sample_of(values))
+
+
+def date_of(submission: Submission) -> Fact[dt.date]:
+    """The date of submission.json, else the one at the beginning of the folder's name."""
+    stated = submission.claims.date
+    if isinstance(stated, Located):
+        return stated
+    try:
+        return Located(dt.date.fromisoformat(submission.name[:10]), Location("."))
+    except ValueError:
+        return stated
 
 
 def previous_row(submission: Submission, previous: Previous) -> Row | Missing:
     """The row that the claim has to beat: the one named, else the best one of the leaderboard at its date."""
     if previous.chosen:
         return previous.rows[0]
-    date = submission.claims.date
+    date = date_of(submission)
     if isinstance(date, Missing):
         return Missing(f"which row came before cannot be told ({date.reason})", date.location)
     before = [
@@ -128,7 +190,7 @@ def record_not_significant(submission: Submission) -> Outcome | None:
     subject = f"{_told(new, extra)} against {row.name}'s {_told(row.pooled, row.reproductions)}"
     where = places(*scores(submission)[0])
     values = _values(new, row.pooled, every)
-    notes = (SYSTEMS_NOTE, *_later(submission.claims.date, row))
+    notes = (SYSTEMS_NOTE, *_later(date_of(submission), row))
     binding = [reading for reading in every if reading.edition == previous.edition.name]
     if all(reading.p_value is None for reading in binding):
         reason = _without_p(new, row.pooled, previous, binding)
