@@ -151,9 +151,15 @@ VALIDATION_SPLITS = (
     ),
 )
 
+# The published training text, in whole shards of 100 million tokens: 195 of sp1024, 143 of sp4096, 128 of sp8192 and
+# 476 of byte260 are each 47.5 to 47.7 billion bytes.
+TRAIN_SHARD_TOKENS = 100_000_000
+TRAIN_TEXT_BYTES = 47_700_000_000
+
 # Values that the fingerprint takes when bytes are miscounted: a number near one of them names its likely cause.
 KNOWN_MISCOUNTS = (
     (4.3495, "sp8192 with leading spaces counted twice", "#1719, #1734"),
+    (4.3864, "sp8192 with leading spaces counted twice, also after boundaries", "#1734"),
     (3.4397, "sp8192 CaseOps counted without its raw-byte sidecar", "#1729"),
 )
 
@@ -166,3 +172,30 @@ def bytes_per_token(val_loss_nats: float, val_bpb: float) -> float:
         2.4423
     """
     return val_loss_nats / math.log(2) / val_bpb
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What accepted records reach: ln(val_bpb) = base + per_log_day ln(1 + days) + per_log_parameter ln(parameters).
+
+    Days count from `ENVELOPE_START`; `deviation` is the residuals' standard deviation, in the same logarithms.
+    """
+
+    base: float
+    per_log_day: float
+    per_log_parameter: float
+    deviation: float
+    records: int
+
+    def expected_bpb(self, days: int, parameters: int | None) -> float:
+        """What accepted records of that day and size reach on the average."""
+        grown = self.per_log_parameter * math.log(parameters) if parameters else 0.0
+        return math.exp(self.base + self.per_log_day * math.log1p(days) + grown)
+
+
+# Least squares over the accepted record-track folders; `python benchmarks/envelope.py RECORDS` prints them. Steps are
+# left out: among records they fall as models grow, so a fit would take longer training for a worse score.
+ENVELOPE_START = dt.date(2026, 3, 17)
+ENVELOPE_BY_DATE = Envelope(0.20837, -0.041427, 0.0, 0.013943, 46)
+ENVELOPE_BY_SIZE = Envelope(0.46330, -0.037642, -0.015369, 0.013970, 45)
+ENVELOPE_DEVIATIONS = 3.0

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, homogeneity, metric, package, record, reproduction, significance, size
+from harness.checks import (
+    budget,
+    homogeneity,
+    homogeneity_runs,
+    metric,
+    package,
+    plausible,
+    record,
+    reproduction,
+    significance,
+    size,
+    split,
+)
 from harness.facts.submission import Submission
 from harness.model import Rule
 
@@ -11,8 +23,11 @@ RULES: tuple[Rule[Submission], ...] = (
     *size.RULES,
     *budget.RULES,
     *metric.RULES,
+    *split.RULES,
+    *plausible.RULES,
     *significance.RULES,
     *record.RULES,
     *homogeneity.RULES,
+    *homogeneity_runs.RULES,
     *reproduction.RULES,
 )

@@ -189,7 +189,7 @@ def _tokens(submission: Submission, run: Run) -> Outcome:
     """Judge one run's token count."""
     tokens = known(run.val_tokens) or 0
     subject = f"{seed_name(run)} logs {tokens:,} validation tokens"
-    name, canonical = _canonical(submission, run)
+    name, canonical = canonical_tokens(submission, run)
     if not canonical:
         return undecided(subject, name)
     values: dict[str, Value] = {"logged_tokens": tokens, "canonical_tokens": list(canonical)}
@@ -202,7 +202,7 @@ def _tokens(submission: Submission, run: Run) -> Outcome:
     return Outcome(Verdict.WARN, f"{subject}; {name} has {numbers}.", values)
 
 
-def _canonical(submission: Submission, run: Run) -> tuple[str, tuple[int, ...]]:
+def canonical_tokens(submission: Submission, run: Run) -> tuple[str, tuple[int, ...]]:
     """The split's name and its token counts; a reason and nothing when the split cannot be told."""
     declared = submission.claims.validation_split
     if isinstance(declared, Located):

@@ -31,6 +31,10 @@ IDENTITY_KEY = re.compile(
     r"^s$|seed|run_?id|run_?name|path|dir|file|host|port|addr|rank|device|date|time_?stamp|log|wandb|checkpoint|resume"
 )
 
+# Timings that logs print as `key:value` beside their settings, and what other rules compare.
+MEASURED = re.compile(r"\d+(?:\.\d*)?m?s")
+COMPARED_ELSEWHERE = frozenset({"train_shards", "world_size"})
+
 
 @rule("PG501", "one-run-two-seeds", family=FAMILY, status=Status.SETTLED, authority="#2124, #1963, #2020")
 def one_run_two_seeds(submission: Submission) -> Outcome | None:
@@ -135,7 +139,7 @@ def seed_without_log(submission: Submission) -> Outcome | None:
     return Outcome(Verdict.WARN, f"Claimed seeds without a log: {listed(absent)}{instead}.", values, where)
 
 
-def _several(chosen: Counted, subject: str) -> Outcome | None:
+def unclear_runs(chosen: Counted, subject: str) -> Outcome | None:
     """Undecided when nobody says which logs are the claimed runs; None when that is clear."""
     if chosen.basis:
         return None
@@ -178,10 +182,20 @@ def code_differs_between_seeds(submission: Submission) -> Outcome | None:
         if missing:
             return undecided(f"{len(stated)} runs {what}", f"{missing} logs state neither source nor code size", *where)
         return Outcome(Verdict.PASS, f"All {len(stated)} runs {what}.", values, where)
-    unclear = _several(chosen, "The logs come from different code")
+    unclear = unclear_runs(chosen, "The logs come from different code")
     if unclear is not None:
         return unclear
     versions = _versions(chosen.runs)
+    names = run_names(chosen.runs)
+    values["differences"] = difference_table(
+        {
+            "code bytes": [
+                "not stated" if known(run.code_bytes) is None else str(known(run.code_bytes)) for run in chosen.runs
+            ],
+            "source sha256": [(known(run.source) or "not embedded")[:16] for run in chosen.runs],
+        },
+        names,
+    )
     message = f"The claimed seeds' logs come from {values['variant_count']} different versions of the code: {versions}."
     return Outcome(Verdict.WARN, message, values, where)
 
@@ -202,8 +216,8 @@ def configuration_differs(submission: Submission) -> Outcome | None:
     """The claimed seeds were run with different settings.
 
     What it checks:
-        The hyperparameters that the claimed seeds' logs print, apart from seeds, names and paths, and the number
-        of processes. A difference warns and names the settings.
+        The hyperparameters that the claimed seeds' logs print, apart from seeds, names, paths and timings. The
+        numbers of shards and processes have rules of their own. A difference warns and names the settings.
 
     Why it matters:
         Seeds stand for chance. A setting tuned for one seed is no chance.
@@ -229,7 +243,9 @@ def configuration_differs(submission: Submission) -> Outcome | None:
     where = places(*(logged[key] for key in different for logged in settings))
     if not different:
         return Outcome(Verdict.PASS, f"All {len(shared)} settings that the logs share are the same.", values, where)
-    unclear = _several(chosen, f"The logs differ in {listed(different)}")
+    columns = {key: [logged[key].value for logged in settings] for key in different}
+    values["differences"] = difference_table(columns, run_names(chosen.runs))
+    unclear = unclear_runs(chosen, f"The logs differ in {listed(different)}")
     if unclear is not None:
         return unclear
     table = [f"{key} ({' / '.join(logged[key].value[:40] for logged in settings)})" for key in different]
@@ -237,9 +253,18 @@ def configuration_differs(submission: Submission) -> Outcome | None:
     return Outcome(Verdict.WARN, f"The settings of {names} differ: {listed(table)}.", values, where)
 
 
+def difference_table(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[Value]:
+    """One row for each setting: its name, and each run's value under the run's name."""
+    return [{"setting": key, **dict(zip(names, cells, strict=True))} for key, cells in columns.items()]
+
+
 def _settings(run: Run) -> Mapping[str, Located[str]]:
     """The run's logged settings without those that differ between any two honest runs."""
-    return {key: value for key, value in run.config.items() if not IDENTITY_KEY.search(key)}
+    return {
+        key: value
+        for key, value in run.config.items()
+        if not IDENTITY_KEY.search(key) and key not in COMPARED_ELSEWHERE and not MEASURED.fullmatch(value.value)
+    }
 
 
 @rule(

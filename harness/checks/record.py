@@ -105,6 +105,8 @@ def row_of(submission: Submission) -> Row | Missing:
         claim = _claim(submission)
         if isinstance(claim, Missing):
             return Missing("neither a log nor submission.json states a score that was read")
+        if claim.value <= 0.0:
+            return Missing(f"no score was read from a log, and {bpb(claim.value)} is a placeholder", claim.location)
         values = [claim.value]
     return Row(submission.name, known(date_of(submission)), sample_of(values))
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 
 from harness.facts.logfile import LogFile
-from harness.facts.runs import Phase, Run, Score
+from harness.facts.runs import Coverage, Phase, Run, Score
 from harness.model import Fact, Located, Location, Missing
 from harness.sources.folder import shown
 from harness.sources.logevents import (
     ConfigEvent,
     CountEvent,
+    CoverageEvent,
     CrashEvent,
     PhaseEvent,
     ProgressEvent,
@@ -22,6 +23,7 @@ from harness.sources.logevents import (
     SourceEvent,
     StepEvent,
     StopEvent,
+    VersionEvent,
 )
 from harness.sources.scorelabels import Kind, choose, kind_of, same_value, uncommon_kinds
 
@@ -74,6 +76,8 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         sha256=log.sha256,
         phases=phases,
         losses=_losses(log),
+        coverage=tuple(Coverage(e.unit, e.count, e.tokens_each, log.at(e.line)) for e in log.of(CoverageEvent)),
+        versions={e.name: Located(shown(e.version), log.at(e.line)) for e in log.of(VersionEvent)},
     )
 
 

@@ -15,6 +15,7 @@ from harness.sources.folder import decode
 from harness.sources.logevents import (
     ConfigEvent,
     CountEvent,
+    CoverageEvent,
     Event,
     PhaseEvent,
     ScoreEvent,
@@ -120,7 +121,12 @@ def _identity(segment: Sequence[Event]) -> tuple[tuple[int, float | None], ...]:
 
 def _bounded(events: Sequence[Event]) -> tuple[Event, ...]:
     """The events without all but the last of a kind that no real log repeats that often."""
-    limits = {ScoreEvent: SCORES_LIMIT, PhaseEvent: SCORES_LIMIT, ConfigEvent: CONFIG_LIMIT}
+    limits = {
+        ScoreEvent: SCORES_LIMIT,
+        PhaseEvent: SCORES_LIMIT,
+        CoverageEvent: SCORES_LIMIT,
+        ConfigEvent: CONFIG_LIMIT,
+    }
     room: dict[type, int] = dict(limits)
     kept: list[Event] = []
     for event in reversed(events):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.model import Fact, Located, Location, Missing
 
@@ -61,6 +61,23 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """What an evaluation announces to score.
+
+    Attributes:
+        unit: `windows`, `chunks` or `documents`.
+        count: how many of them.
+        tokens_each: targets that each one scores; 0 for documents.
+        location: where it is printed.
+    """
+
+    unit: str
+    count: int
+    tokens_each: int
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One training run, from one log.
 
@@ -94,6 +111,8 @@ class Run:
         sha256: hash of the log file, to recognise a copy under another name.
         phases: every timed phase outside training steps, in order.
         losses: (step, training loss) in nats per token, thinned.
+        coverage: what the log's evaluations announce to score, in order.
+        versions: versions of Python and PyTorch by lower-case name.
     """
 
     location: Location
@@ -125,3 +144,5 @@ class Run:
     sha256: str = ""
     phases: tuple[Phase, ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    versions: Mapping[str, Located[str]] = field(default_factory=dict)

@@ -122,6 +122,25 @@ class PhaseEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class CoverageEvent:
+    """What an evaluation announces to score: `count` windows, chunks or documents; `tokens_each` is 0 for documents."""
+
+    line: int
+    unit: str
+    count: int
+    tokens_each: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEvent:
+    """A version of the software that ran: `python` or `pytorch`."""
+
+    line: int
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class CrashEvent:
     """A line that tells of an error: a traceback, a killed process, memory that ran out."""
 
@@ -156,6 +175,8 @@ Event: TypeAlias = (
     | CountEvent
     | ConfigEvent
     | PhaseEvent
+    | CoverageEvent
+    | VersionEvent
     | CrashEvent
     | SourceEvent
 )

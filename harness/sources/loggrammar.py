@@ -14,6 +14,7 @@ from collections.abc import Callable
 from harness.sources.logevents import (
     ConfigEvent,
     CountEvent,
+    CoverageEvent,
     CrashEvent,
     Event,
     PhaseEvent,
@@ -23,6 +24,7 @@ from harness.sources.logevents import (
     SizeEvent,
     StepEvent,
     StopEvent,
+    VersionEvent,
 )
 
 # A line longer than this is data, not a statement: it is cut before matching.
@@ -73,6 +75,14 @@ _COUNTS = (
     ("val_tokens", re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d{1,15})(?![\w.])")),
     ("train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
 )
+# What an evaluation announces: windows and their stride, chunks and their tokens, documents.
+# `64032/121136` counts progress.
+_WINDOWS = re.compile(r"(?<![\w/])(?:total_)?windows[=:]\s?(\d{1,12})(?![\d/,.])")
+_STRIDE = re.compile(r"(?<!\w)stride[=:]\s?(\d{1,6})(?!\d)")
+_CHUNKS = re.compile(r"(?<![\w/])chunks[=:]\s?(\d{1,9})(?![\d/,.])")
+_CHUNK_TOKENS = re.compile(r"(?<!\w)chunk_tokens[=:]\s?(\d{1,9})(?!\d)")
+_DOCUMENTS = re.compile(r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)")
+_VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
 _PAIR = re.compile(r"([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
 _TIMED_PHASES = (
@@ -102,7 +112,7 @@ _COUNTING = re.compile(r"\w+:\s*\d+/\d+")
 # Every statement contains one of these; all other lines cost one search.
 _HINT = re.compile(
     r"step|/\d|bpb|bytes|artifact|budget|seed|params|world_size|tokens|shards|stopping_early|Error|Traceback|memory|Killed"
-    r"|Segmentation|Exception|elapsed|gptq|GPTQ|erialize|wallclock|time|ttt|=|:\S",
+    r"|Segmentation|Exception|elapsed|gptq|GPTQ|erialize|wallclock|time|ttt|=|:\S|Running Py",
     re.IGNORECASE,
 )
 
@@ -126,7 +136,7 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
     if sizes:
         return tuple(sizes)
     settings = config_pairs(text, number) if header else []
-    return (*_counts(text, number), *settings)
+    return (*_counts(text, number), *_announced(text, number), *settings)
 
 
 def config_pairs(text: str, number: int) -> list[Event]:
@@ -277,6 +287,20 @@ def _counts(text: str, number: int) -> list[Event]:
             found.append(CountEvent(number, name, _integer(match[match.lastindex or 1])))
     seed = _SEED.match(text.lstrip())
     return [*found, SeedEvent(number, int(seed[1]))] if seed else found
+
+
+def _announced(text: str, number: int) -> list[Event]:
+    """What an evaluation will score, and the versions that run."""
+    found: list[Event] = []
+    for unit, counts, sizes in (("windows", _WINDOWS, _STRIDE), ("chunks", _CHUNKS, _CHUNK_TOKENS)):
+        count, size = (counts.search(text), sizes.search(text)) if unit in text else (None, None)
+        if count and size:
+            found.append(CoverageEvent(number, unit, int(count[1]), int(size[1])))
+    documents = _DOCUMENTS.search(text) if "docs" in text else None
+    if documents:
+        found.append(CoverageEvent(number, "documents", int(documents[1]), 0))
+    version = _VERSION.match(text.lstrip()) if "Running" in text else None
+    return [*found, VersionEvent(number, version[1].lower(), version[2])] if version else found
 
 
 def _integer(digits: str) -> int:
