@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from harness.facts.claims import ManifestClaims, ReadmeClaims, SeedClaim
 from harness.facts.package import PackageFacts, Script, ShippedFile
-from harness.facts.runs import Run, Score
+from harness.facts.runs import Coverage, Run, Score
 from harness.facts.size import SeedSize, SizeFacts
 from harness.facts.submission import Submission
 from harness.model import Fact, Located, Location, Missing, Rule
@@ -96,6 +96,7 @@ def run(seed: int | None = 1, bits: float | None = None, path: str = "", **chang
         source_bytes=at(CODE_BYTES, path, 1),
         complete=at(value=True, path=path, line=90),
         curve=(),
+        coverage=(Coverage("windows", 969_088, 64, Location(path, 88)),),
     )
     return dataclasses.replace(made, **changes)
 

@@ -78,14 +78,14 @@ def test_an_evaluation_of_a_part_warns(coverage: tuple[Coverage, ...], verdict: 
 
 def test_a_setting_that_cuts_the_split_warns() -> None:
     def run(key: str, value: str) -> Submission:
-        return single(config={"vocab_size": at("1024", "train.log", 3), key: at(value, "train.log", 4)})
+        return single(coverage=(), config={"vocab_size": at("1024", "train.log", 3), key: at(value, "train.log", 4)})
 
     assert decided(split.split_partly_scored, run("val_doc_fraction", "0.05")).verdict is Verdict.WARN
     assert decided(split.split_partly_scored, run("val_token_limit", "5000")).verdict is Verdict.WARN
     assert decided(split.split_partly_scored, run("val_doc_fraction", "1.0")).verdict is Verdict.PASS
     assert decided(split.split_partly_scored, run("val_token_limit", "0")).verdict is Verdict.PASS
     assert decided(split.split_partly_scored, run("val_doc_fraction", "all")).verdict is Verdict.PASS
-    assert split.split_partly_scored.check(single()) is None
+    assert split.split_partly_scored.check(single(coverage=())) is None
 
 
 def test_what_cannot_be_compared_is_undecided() -> None:

@@ -290,6 +290,8 @@ def test_normalization_ignores_mark_newlines_and_the_end() -> None:
         ("legal_ttt_exact", Kind.ADAPTED),
         ("final_int8_ttt_lora", Kind.ADAPTED),
         ("val_bpb", Kind.UNNAMED),
+        ("final_krause_eval_exact", Kind.ADAPTED),
+        ("dynamic_eval", Kind.ADAPTED),
     ],
 )
 def test_kinds_of_scores(label: str, kind: Kind) -> None:

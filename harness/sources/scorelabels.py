@@ -32,7 +32,9 @@ _DIAGNOSTIC = re.compile(
     re.IGNORECASE,
 )
 _ADAPTED = re.compile(
-    r"ttt|tta\b|lora|slot(?![a-z])|n[-_]?gram|dirichlet|adapt|online|phased|hedge|backoff|cache|knn|tilt", re.IGNORECASE
+    r"ttt|tta\b|lora|slot(?![a-z])|n[-_]?gram|dirichlet|adapt|online|phased|hedge|backoff|cache|knn|tilt"
+    r"|krause|dynamic[-_ ]?eval",
+    re.IGNORECASE,
 )
 _SLIDING = re.compile(r"slid|stride|(?<![a-z])sw\d*(?![a-z])|window", re.IGNORECASE)
 _ROUND_TRIP = re.compile(
