@@ -64,7 +64,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "training and validation documents are disjoint, validation being the first 50,000",
         "#2018, #2127, #2130",
         _SETTLED,
-        ("PG305",),
+        ("PG305", "PG306"),
         "The documents themselves are not in the folder: `harness data verify` compares the shards.",
     ),
     Requirement(
@@ -72,7 +72,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the whole validation split, in order, each target scored once",
         "#1835, #2009, #2109",
         _SETTLED,
-        ("PG304", "PG305"),
+        ("PG304", "PG305", "PG308"),
         "A log counts the tokens of the split, not those that were scored: `harness probe` follows each score.",
     ),
     Requirement(
@@ -80,7 +80,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the right number of bytes under the score",
         "README; #897, #1719, #1734, #1804",
         _SETTLED,
-        ("PG304",),
+        ("PG304", "PG307", "PG309"),
     ),
     Requirement(
         "R11",
@@ -175,7 +175,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "usually three seeds, of the same code and configuration, none chosen by its score",
         "#1963, #2020, #2124",
         _SETTLED,
-        ("PG403", "PG501", "PG502", "PG503", "PG504", "PG505"),
+        ("PG403", "PG501", "PG502", "PG503", "PG504", "PG505", "PG506", "PG507", "PG508"),
         "Seeds that were tried and not shipped leave no trace in a folder.",
     ),
     Requirement(
@@ -183,7 +183,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a record is significantly better than the one before",
         "README; #1899, #1900, #1902, #2146",
         _SETTLED,
-        ("PG401", "PG402", "PG403"),
+        ("PG401", "PG402", "PG403", "PG404", "PG405"),
     ),
     Requirement(
         "R24",
