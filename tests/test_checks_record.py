@@ -133,6 +133,13 @@ def test_the_best_row_of_the_date_is_the_previous_record() -> None:
     assert isinstance(checks.previous_row(factories.submission(), Previous(rows[2:], README, chosen=False)), Missing)
 
 
+def test_rows_of_the_same_day_are_noted_and_not_compared() -> None:
+    twin = row(1.0, 1.1, name="twin", date=dt.date(2026, 4, 1))
+    outcome = decided(against(row(), twin, chosen=False))
+    assert "2026-03-30_Before" in outcome.message
+    assert any("twin" in note for note in outcome.notes)
+
+
 def test_a_later_record_is_noted() -> None:
     outcome = decided(against(row(date=dt.date(2026, 4, 20))))
     assert any("after the submission" in note for note in outcome.notes)

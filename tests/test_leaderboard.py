@@ -115,7 +115,8 @@ def test_a_mistake_of_ours_is_named_and_ends_nothing(tmp_path: Path, monkeypatch
 @pytest.fixture
 def board(tmp_path: Path) -> Path:
     for index, scale in enumerate((1.0, 0.99, 0.98, 1.01), start=1):
-        folder(tmp_path, f"2026-04-0{index}_Run", scale)
+        manifest = folder(tmp_path, f"2026-04-0{index}_Run", scale) / "submission.json"
+        manifest.write_text(manifest.read_text(encoding="utf-8").replace("2026-04-01", f"2026-04-0{index}"), "utf-8")
     return tmp_path
 
 
@@ -139,7 +140,6 @@ def test_the_json_document_is_what_previous_reads(board: Path, capsys: pytest.Ca
     arguments = ["audit", str(board / "track_10min_16mb" / "2026-04-03_Run"), "--previous", str(file)]
     assert main([*arguments, "--select", "PG404", "--format", "json"]) == 0
     [finding] = json.loads(capsys.readouterr().out)["submissions"][0]["findings"]
-    # All four claim the same day in submission.json: the best of the others is the record.
     assert "2026-04-02_Run" in finding["message"]
 
 

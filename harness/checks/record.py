@@ -123,17 +123,20 @@ def date_of(submission: Submission) -> Fact[dt.date]:
 
 
 def previous_row(submission: Submission, previous: Previous) -> Row | Missing:
-    """The row that the claim has to beat: the one named, else the best one of the leaderboard at its date."""
+    """The row that the claim has to beat: the one named, else the leaderboard's best one of an earlier day.
+
+    Rows of one day are in no known order.
+    """
     if previous.chosen:
         return previous.rows[0]
     date = date_of(submission)
     if isinstance(date, Missing):
         return Missing(f"which row came before cannot be told ({date.reason})", date.location)
     before = [
-        row for row in previous.rows if row.date is not None and row.date <= date.value and row.name != submission.name
+        row for row in previous.rows if row.date is not None and row.date < date.value and row.name != submission.name
     ]
     if not before:
-        return Missing(f"the leaderboard has no row of {date.value} or before")
+        return Missing(f"the leaderboard has no row before {date.value}")
     return min(before, key=lambda row: row.sample.mean)
 
 
@@ -192,7 +195,7 @@ def record_not_significant(submission: Submission) -> Outcome | None:
     subject = f"{_told(new, extra)} against {row.name}'s {_told(row.pooled, row.reproductions)}"
     where = places(*scores(submission)[0])
     values = _values(new, row.pooled, every)
-    notes = (SYSTEMS_NOTE, *_later(date_of(submission), row))
+    notes = (SYSTEMS_NOTE, *_later(date_of(submission), row), *_same_day(submission, previous))
     binding = [reading for reading in every if reading.edition == previous.edition.name]
     if all(reading.p_value is None for reading in binding):
         reason = _without_p(new, row.pooled, previous, binding)
@@ -274,6 +277,15 @@ def _later(date: Fact[object], row: Row) -> tuple[str, ...]:
     if row.date is None or own is None or str(row.date) <= str(own):
         return ()
     return (f"{row.name} is dated {row.date}, after the submission ({own}).",)
+
+
+def _same_day(submission: Submission, previous: Previous) -> tuple[str, ...]:
+    """A note when other rows of a leaderboard are of the submission's own day."""
+    date = known(date_of(submission))
+    names = [row.name for row in previous.rows if row.date == date and row.name != submission.name]
+    if previous.chosen or date is None or not names:
+        return ()
+    return (f"Of the same day, and not compared: {listed(names)}; which came first, a date does not tell.",)
 
 
 @rule(
