@@ -9,7 +9,7 @@ from harness.checks import homogeneity as settings
 from harness.checks import homogeneity_runs as checks
 from harness.facts.runs import Run
 from harness.facts.submission import Submission
-from harness.model import Outcome, Verdict
+from harness.model import Located, Outcome, Verdict
 from tests import factories
 from tests.factories import UNSTATED, at
 
@@ -82,10 +82,14 @@ def test_another_environment_warns_with_a_table() -> None:
     assert rule.check(unclaimed(factories.run(1))) is None
 
 
+def logged(pairs: dict[str, str]) -> dict[str, Located[str]]:
+    return {key: at(value, "train.log", 3) for key, value in pairs.items()}
+
+
 def test_timings_are_no_settings_and_differences_are_rows() -> None:
-    first = {"matrix_lr": at("0.04", "a.log", 3), "elapsed": at("11.83s", "a.log", 4)}
-    second = {"matrix_lr": at("0.02", "b.log", 3), "elapsed": at("11.90s", "b.log", 4)}
+    first = {"matrix_lr": "0.04", "elapsed": "11.83s", "where": "/mnt/a", "blob_bytes": "15741311"}
+    second = {"matrix_lr": "0.02", "elapsed": "11.90s", "where": "/mnt/b", "blob_bytes": "15783259"}
     rule = settings.configuration_differs
-    outcome = decided(rule, factories.run(1, config=first), factories.run(2, config=second))
+    outcome = decided(rule, factories.run(1, config=logged(first)), factories.run(2, config=logged(second)))
     assert outcome.values["differences"] == [{"setting": "matrix_lr", "seed 1": "0.04", "seed 2": "0.02"}]
     assert outcome.values["different_count"] == 1

@@ -28,11 +28,12 @@ from harness.model import Located, Location, Missing, Outcome, Status, Value, Ve
 FAMILY = "homogeneity"
 # Settings that differ between any two honest runs: identity, places, devices, and what is measured.
 IDENTITY_KEY = re.compile(
-    r"^s$|seed|run_?id|run_?name|path|dir|file|host|port|addr|rank|device|date|time_?stamp|log|wandb|checkpoint|resume"
+    r"^s$|seed|run_?id|run_?name|path|dir|file|host|port|addr|rank|device|date|time_?stamp|log|wandb|checkpoint|resume|manifest"
+    r"|bytes$|headroom|^total$"
 )
 
-# Timings that logs print as `key:value` beside their settings, and what other rules compare.
-MEASURED = re.compile(r"\d+(?:\.\d*)?m?s")
+# Timings that logs print as `key:value` beside their settings, places on a disk, and what other rules compare.
+MEASURED = re.compile(r"\d+(?:\.\d*)?m?s|(?:\.{0,2}|~)/.*")
 COMPARED_ELSEWHERE = frozenset({"train_shards", "world_size"})
 
 
