@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from harness.analysis.arithmetic import CONSTANT_ERRORS, binary, compare, method, unary
@@ -64,11 +64,13 @@ class Stated:
         logged: logged hyperparameters by lower-case name, where all counted runs agree.
         commanded: environment variables that the README (or a shell script) sets, by name, where it sets one value.
         unclear: names, in lower case, to which the evidence gives several values.
+        mentioned: what sentences say of variables; it decides nothing, but it can make a default doubtful.
     """
 
     logged: Mapping[str, Setting]
     commanded: Mapping[str, Setting]
     unclear: frozenset[str] = frozenset()
+    mentioned: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
 
 
 NOTHING_STATED = Stated({}, {})
