@@ -12,6 +12,7 @@ from harness.facts.package import PackageFacts, Script, ShippedFile
 from harness.facts.runs import Run, Score
 from harness.facts.size import SeedSize, SizeFacts
 from harness.facts.submission import Submission
+from harness.facts.targets import TargetFacts
 from harness.model import Fact, Located, Location, Missing, Rule
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ FAMILY_DIGITS = {
     "metric": "3",
     "significance": "4",
     "homogeneity": "5",
+    "legality": "6",
     "reproduction": "8",
 }
 MANIFEST_FIELDS = (
@@ -189,6 +191,7 @@ def submission(**changes: Any) -> Submission:
             code_files=("train_gpt.py",),
             per_seed=tuple(seed_size(seed) for seed in (1, 2, 3)),
         ),
+        targets=TargetFacts(at(value=True, path="train_gpt.py"), ()),
         reproduction=Missing("no evidence directory was given"),
     )
     return dataclasses.replace(made, **changes)
@@ -210,6 +213,7 @@ def blank() -> Submission:
         readme=ReadmeClaims(UNSTATED, UNSTATED, ()),
         runs=(),
         size=SizeFacts(UNSTATED, UNSTATED, (), ()),
+        targets=TargetFacts(Missing("no script"), ()),
     )
 
 

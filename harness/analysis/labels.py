@@ -1,0 +1,75 @@
+"""Values as the flow of the realized target sees them: labels, and the lines that gave each."""
+
+from __future__ import annotations
+
+import ast
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from harness.analysis.program import Module
+from harness.model import Location
+
+
+class Label(enum.Enum):
+    """What a value is made of."""
+
+    TARGET = "the target"
+    MIXED = "the target mixed with something else"
+    HASHED = "the same, by exclusive or"
+    KEY = "a bucket of a hash of the target"
+    COUNT = "what a table holds in that bucket"
+    PAIR = "what a table holds for that very pair"
+    LOSS = "a loss of each token"
+    LOSSES = "several losses side by side"
+    CHOSEN = "one of several losses, chosen by their values"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line on the way, and the node that stands there."""
+
+    what: str
+    location: Location
+    node: ast.AST = field(repr=False, compare=False)
+    module: Module = field(repr=False, compare=False)
+
+
+Trace: TypeAlias = tuple[Step, ...]
+Labels: TypeAlias = Mapping[Label, Trace]
+
+
+@dataclass(frozen=True, slots=True)
+class Flowing:
+    """A value: its labels, and its members when it is a tuple."""
+
+    labels: Labels = field(default_factory=dict)
+    items: tuple[Flowing, ...] = ()
+
+
+NOTHING = Flowing()
+
+
+def join(left: Flowing, right: Flowing) -> Flowing:
+    """What a value may be when it is one of two."""
+    if len(left.items) == len(right.items):
+        items = tuple(join(one, other) for one, other in zip(left.items, right.items, strict=True))
+    else:
+        items = left.items or right.items
+    return Flowing({**right.labels, **left.labels}, items)
+
+
+def union(values: Iterable[Flowing]) -> dict[Label, Trace]:
+    """All labels of some values; of one label's traces the first."""
+    labels: dict[Label, Trace] = {}
+    for value in values:
+        for label, trace in value.labels.items():
+            labels.setdefault(label, trace)
+    return labels
+
+
+def one_after_the_other(traces: Iterable[Trace]) -> Trace:
+    """Several traces in the order of the text."""
+    ordered = sorted(traces, key=lambda trace: (trace[0].location.path, trace[0].location.line or 0))
+    return tuple(step for trace in ordered for step in trace)
