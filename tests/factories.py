@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from harness.facts.bytetable import ByteTableFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims, SeedClaim
 from harness.facts.package import PackageFacts, Script, ShippedFile
 from harness.facts.runs import Run, Score
@@ -192,6 +193,7 @@ def submission(**changes: Any) -> Submission:
             per_seed=tuple(seed_size(seed) for seed in (1, 2, 3)),
         ),
         targets=TargetFacts(at(value=True, path="train_gpt.py"), ()),
+        byte_tables=ByteTableFacts(at("correct", "train_gpt.py", 20), (), ()),
         reproduction=Missing("no evidence directory was given"),
     )
     return dataclasses.replace(made, **changes)
@@ -214,6 +216,7 @@ def blank() -> Submission:
         runs=(),
         size=SizeFacts(UNSTATED, UNSTATED, (), ()),
         targets=TargetFacts(Missing("no script"), ()),
+        byte_tables=ByteTableFacts(Missing("no script"), (), ()),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, homogeneity, metric, package, reproduction, significance, size, targets
+from harness.checks import budget, bytetable, homogeneity, metric, package, reproduction, significance, size, targets
 from harness.facts.submission import Submission
 from harness.model import Rule
 
@@ -11,6 +11,7 @@ RULES: tuple[Rule[Submission], ...] = (
     *size.RULES,
     *budget.RULES,
     *metric.RULES,
+    *bytetable.RULES,
     *significance.RULES,
     *homogeneity.RULES,
     *targets.RULES,

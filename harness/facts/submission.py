@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.analysis.configuration import Configuration
 from harness.analysis.reach import Reach
+from harness.facts.build_bytetable import build_bytetable
 from harness.facts.build_claims import build_claims
 from harness.facts.build_package import Texts, build_package, find_manifest, find_readme, read_scripts
 from harness.facts.build_readme import build_readme
@@ -14,6 +15,7 @@ from harness.facts.build_runs import build_runs
 from harness.facts.build_size import build_size
 from harness.facts.build_stated import Claimed, build_stated
 from harness.facts.build_targets import build_targets
+from harness.facts.bytetable import ByteTableFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
@@ -44,6 +46,7 @@ class Submission:
     runs: tuple[Run, ...]
     size: SizeFacts
     targets: TargetFacts
+    byte_tables: ByteTableFacts
     reproduction: ReproductionFacts | Missing
 
 
@@ -87,6 +90,7 @@ def read(folder: Path) -> Submission:
         runs=runs,
         size=build_size(walked, package, scripts, runs),
         targets=build_targets(code, reached),
+        byte_tables=build_bytetable(code, reached),
         reproduction=Missing("no evidence of a reproduction was given"),
     )
 
@@ -100,6 +104,7 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "runs": as_value(submission.runs),
         "size": as_value(submission.size),
         "targets": as_value(submission.targets),
+        "byte_tables": as_value(submission.byte_tables),
         "reproduction": as_value(submission.reproduction),
     }
 
