@@ -97,6 +97,8 @@ class Expressions(ABC):
         labels = dict(base.labels)
         if Label.KEY in index.labels:
             labels[Label.COUNT] = (*index.labels[Label.KEY], self.step("the table is read", node))
+        elif Label.BUCKETS in index.labels:
+            labels[Label.ROW] = (self.step("the table is read for every token", node),)
         elif Label.HASHED in index.labels or Label.MIXED in index.labels:
             trace = index.labels.get(Label.HASHED) or index.labels[Label.MIXED]
             labels[Label.PAIR] = (*trace, self.step("the table is read", node))
@@ -115,7 +117,25 @@ class Expressions(ABC):
             labels.setdefault(Label.HASHED, labels[Label.MIXED])
         if kind in words.REDUCING and Label.MIXED in left.labels:
             labels.setdefault(Label.KEY, labels[Label.MIXED])
+        if kind in words.REDUCING and Label.ALL in left.labels:
+            labels[Label.BUCKETS] = left.labels[Label.ALL]
+        self._shares(kind, left, right, labels, node)
         return Flowing(labels)
+
+    def _shares(
+        self, kind: type[ast.operator], left: Flowing, right: Flowing, labels: dict[Label, Trace], node: ast.AST
+    ) -> None:
+        """Numbers of a table that become probabilities: with or without a prior, by the sum of a row or not."""
+        raw = Label.COUNT in labels and Label.DIVIDED not in labels and isinstance(node, ast.BinOp)
+        if kind is ast.Add and raw and (Label.COUNT in left.labels) is not (Label.COUNT in right.labels):
+            labels[Label.PRIOR] = (self.step("a prior is added", node),)
+        if kind is not ast.Div:
+            return
+        if Label.COUNT in left.labels:
+            labels[Label.DIVIDED] = (self.step("it is divided", node),)
+        if Label.PICKED in left.labels and not right.labels.keys() & {Label.MASS, Label.ROW}:
+            step = self.step("it is divided by something else than the sum of its row", node)
+            labels[Label.FOREIGN] = (*left.labels[Label.PICKED], step)
 
     def _nothing(self, node: ast.AST) -> Flowing:
         """Comparisons and the like: evaluated for the calls inside, without labels of their own."""
@@ -153,6 +173,9 @@ class Expressions(ABC):
         keywords = {each.arg or "": self.value(each.value) for each in node.keywords}
         if name in words.SIZES:
             return NOTHING
+        if name == "arange":
+            over = any("vocab" in last_name(each).lower() for each in node.args)
+            return Flowing({Label.ALL: (self.step("every token", node),)}) if over else NOTHING
         found = self._special(node, name, base, arguments)
         if found is None:
             found = self.own(node, arguments, keywords)
@@ -181,6 +204,9 @@ class Expressions(ABC):
         from_module = isinstance(node.func, ast.Attribute) and dotted(node.func.value) in {"np", "torch", "numpy"}
         table, indices = (arguments[0], arguments[1:]) if from_module else (base, arguments)
         found = self._lookup(table, Flowing(union(indices)), node)
+        if Label.ROW in table.labels and last_name(node.func) in words.ALONG:
+            picked = (*table.labels[Label.ROW], self.step("one token's number is taken", node))
+            return Flowing({Label.PICKED: picked})
         if Label.TARGET in union(indices) and last_name(node.func) in words.ALONG:
             return Flowing({**found.labels, Label.LOSS: (self.step("a loss of each token", node),)})
         return found
@@ -196,7 +222,9 @@ class Expressions(ABC):
         if name in words.LOSSES and any(each.arg == "reduction" and _is_none(each.value) for each in node.keywords):
             return Flowing({Label.LOSS: (self.step("a loss of each token", node),)})
         if name in words.TOTALS:
-            return Flowing({label: trace for label, trace in labels.items() if label is not Label.LOSS})
+            labels.pop(Label.LOSS, None)
+            row = labels.pop(Label.ROW, None)
+            return Flowing({**labels, Label.MASS: row} if row is not None else labels)
         if name in words.STACKS and every[1:]:
             rows = _distinct_losses(every[1].items)
             return Flowing({**labels, Label.LOSSES: one_after_the_other(rows)}) if len(rows) > 1 else None

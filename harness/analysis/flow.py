@@ -25,7 +25,10 @@ CANDIDATES_LIMIT = 3
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A label that reached the score: COUNT, PAIR or CHOSEN, and the lines that prove it, the last one there."""
+    """A label that reached the score, and the lines that prove it, the last one there.
+
+    PRIOR stands for a COUNT that the model's own probability was added to.
+    """
 
     label: Label
     steps: Trace
@@ -192,10 +195,11 @@ class Frame(Expressions):
 
     def arrive(self, value: Flowing, node: ast.AST) -> None:
         """Remember what enters the score here."""
-        for label in (Label.COUNT, Label.PAIR, Label.CHOSEN):
+        for label in (Label.COUNT, Label.PAIR, Label.CHOSEN, Label.FOREIGN):
             if label in value.labels:
                 steps = (*value.labels[label], self.step("it enters the score", node))
-                self.flow.arrivals.append(Arrival(label, steps))
+                smoothed = label is Label.COUNT and Label.PRIOR in value.labels
+                self.flow.arrivals.append(Arrival(Label.PRIOR if smoothed else label, steps))
 
 
 def root(node: ast.expr) -> str:

@@ -30,12 +30,15 @@ OPERATORS: Mapping[str, type[ast.operator]] = {
     "multiply": ast.Mult,
     "mul": ast.Mult,
     "add": ast.Add,
+    "div": ast.Div,
+    "divide": ast.Div,
+    "true_divide": ast.Div,
 }
 ALONG = frozenset({"gather", "take_along_dim", "take_along_axis"})
 LOOKUPS = ALONG | {"take", "index_select", "get"}
 CONTAINERS = frozenset({"append", "extend", "put"})
 SHAPES = frozenset({"shape", "device", "dtype", "size", "ndim", "numel", "itemsize", "nbytes"})
-SIZES = frozenset("len size numel dim range arange zeros_like ones_like empty_like full_like".split())  # noqa: SIM905
+SIZES = frozenset("len size numel dim range zeros_like ones_like empty_like full_like".split())  # noqa: SIM905
 TOTALS = frozenset({"sum", "mean", "item", "nansum", "average"})
 LOSSES = frozenset({"cross_entropy", "nll_loss"})
 CHOICES = frozenset({"minimum", "fmin", "maximum", "fmax", "min", "max"})

@@ -31,7 +31,8 @@ class TargetUse:
     """One way in which the score uses the realized target.
 
     Attributes:
-        kind: COUNT (a hashed bucket), PAIR (the very pair) or CHOSEN (a choice between losses).
+        kind: COUNT (a hashed bucket), PRIOR (the same, with a prior), PAIR (the very pair), FOREIGN (a row divided by
+            something else than its sum) or CHOSEN (a choice between losses).
         steps: the lines that prove it, in order.
     """
 

@@ -89,7 +89,7 @@ def read(folder: Path) -> Submission:
         readme=readme_claims,
         runs=runs,
         size=build_size(walked, package, scripts, runs),
-        targets=build_targets(code, reached),
+        targets=build_targets(walked, code, reached),
         byte_tables=build_bytetable(code, reached),
         reproduction=Missing("no evidence of a reproduction was given"),
     )

@@ -12,6 +12,8 @@ class UseKind(enum.StrEnum):
     """What the token being scored is used for."""
 
     HASHED_LOOKUP = "a table is read at a hash of it"
+    SMOOTHED_LOOKUP = "a table is read at a hash of it, and the model's own probability is the prior"
+    FOREIGN_SHARE = "what a table holds for it is divided by something else than the sum over all tokens"
     PAIR_LOOKUP = "a table is read at the pair of context and it"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
     GATE = "a hint is switched by its class"
