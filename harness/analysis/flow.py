@@ -16,7 +16,7 @@ from typing import Any
 from harness.analysis import flowwords as words
 from harness.analysis.expressions import Expressions
 from harness.analysis.index import Function, dotted, last_name
-from harness.analysis.labels import NOTHING, Flowing, Label, Trace, join, union
+from harness.analysis.labels import NOTHING, Flowing, Label, Trace, join, through, union
 from harness.analysis.program import Module, Program
 
 CALL_DEPTH = 6
@@ -113,12 +113,21 @@ class Frame(Expressions):
 
     def _if(self, node: ast.If) -> None:
         self.value(node.test)
-        before = dict(self.names)
-        self.block(node.body)
-        after, self.names = self.names, before
-        self.block(node.orelse)
+        before = self.names
+        after = self._branch(node.body, before)
+        self.names = self._branch(node.orelse, before)
         for name, value in after.items():
             self.names[name] = join(value, self.names[name]) if name in self.names else value
+
+    def _branch(self, body: Sequence[ast.stmt], before: Mapping[str, Flowing]) -> dict[str, Flowing]:
+        """What the names hold behind a branch; what it changed is marked with it."""
+        self.names = dict(before)
+        self.block(body)
+        if body:
+            step = self.step("", body[0])
+            changed = [name for name, value in self.names.items() if before.get(name) is not value]
+            self.names |= {name: through(self.names[name], step) for name in changed}
+        return self.names
 
     def _for(self, node: ast.For) -> None:
         self.bind(node.target, self.iterated(node.iter), node.iter)

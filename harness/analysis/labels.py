@@ -36,7 +36,7 @@ class Label(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line on the way, and the node that stands there."""
+    """One line on the way, and the node that stands there; `what` is empty where it only stands for its branch."""
 
     what: str
     location: Location
@@ -57,6 +57,22 @@ class Flowing:
 
 
 NOTHING = Flowing()
+
+
+TRACE_LIMIT = 40
+# Labels that accuse: whether they hold depends on every branch that they came through.
+_FOLLOWED = frozenset(Label) - {Label.TARGET, Label.MASS, Label.ALL, Label.LOSS}
+
+
+def through(value: Flowing, step: Step) -> Flowing:
+    """A value that a branch handed on: it has its labels only where the branch runs."""
+    if not value.labels and not value.items:
+        return value
+    labels = {
+        label: (*trace, step) if label in _FOLLOWED and len(trace) < TRACE_LIMIT else trace
+        for label, trace in value.labels.items()
+    }
+    return Flowing(labels, tuple(through(each, step) for each in value.items))
 
 
 def join(left: Flowing, right: Flowing) -> Flowing:

@@ -52,7 +52,7 @@ def build_targets(folder: Folder, code: CodeBase, reached: Reach | None) -> Targ
 
 def _use(use: targets.TargetUse, reached: Reach) -> TargetUse:
     found = _life(use.steps, reached)
-    steps = tuple(Located(step.what, step.location) for step in use.steps)
+    steps = tuple(Located(step.what, step.location) for step in use.steps if step.what)
     return TargetUse(_KINDS[use.kind], steps, _LIVES[found.life], _because(found))
 
 
