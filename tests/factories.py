@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from harness.facts.claims import ManifestClaims, ReadmeClaims, SeedClaim
+from harness.facts.legality import LegalityFacts
 from harness.facts.package import PackageFacts, Script, ShippedFile
 from harness.facts.runs import Run, Score
 from harness.facts.size import SeedSize, SizeFacts
@@ -23,6 +24,7 @@ FAMILY_DIGITS = {
     "metric": "3",
     "significance": "4",
     "homogeneity": "5",
+    "legality": "6",
     "reproduction": "8",
 }
 MANIFEST_FIELDS = (
@@ -189,6 +191,7 @@ def submission(**changes: Any) -> Submission:
             code_files=("train_gpt.py",),
             per_seed=tuple(seed_size(seed) for seed in (1, 2, 3)),
         ),
+        legality=LegalityFacts(at("train_gpt.py", "train_gpt.py")),
         reproduction=Missing("no evidence directory was given"),
     )
     return dataclasses.replace(made, **changes)
@@ -210,6 +213,7 @@ def blank() -> Submission:
         readme=ReadmeClaims(UNSTATED, UNSTATED, ()),
         runs=(),
         size=SizeFacts(UNSTATED, UNSTATED, (), ()),
+        legality=LegalityFacts(Missing("no script")),
     )
 
 

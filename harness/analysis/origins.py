@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -59,6 +59,7 @@ class Origins:
         self._program = program
         self._known: dict[ast.expr, Labels] = {}
         self._returned: dict[Function, Labels] = {}
+        self._handed: dict[Scope, dict[str, list[ast.expr]]] = {}
         self._work = 0
         self._kinds: dict[type[ast.expr], Callable[[Any, Scope, int], Labels]] = {
             ast.Constant: self._pattern,
@@ -98,6 +99,11 @@ class Origins:
             if value is not None:
                 found |= self.of(value, module.scope_of(call))
         return frozenset(found)
+
+    def returned(self, function: Function, module: Module) -> Labels:
+        """The origins of what a function returns, in terms of its parameters."""
+        self._work = 0
+        return self._summary(function, module, 0)
 
     def _of(self, node: ast.expr, scope: Scope, depth: int) -> Labels:
         if node not in self._known:
@@ -145,9 +151,28 @@ class Origins:
             return self._global(node.id, scope, depth)
         bindings = list(reaching(node, scope, holder))
         labels = self._bound(bindings, holder, depth)
+        labels |= self._union(self._handed_in(holder).get(node.id, ()), holder, depth)
         if node.id in holder.parameters and not any(each.replaces for each in bindings):
             labels |= {Label(PARAMETER, None, holder.function, node.id)}
         return labels
+
+    def _handed_in(self, scope: Scope) -> Mapping[str, list[ast.expr]]:
+        """What functions of the program add to the names that are passed to them, `add_to(total, loss)`."""
+        if scope in self._handed or scope.function is None:
+            return self._handed.get(scope, {})
+        table = self._handed[scope] = {}
+        for node in own_nodes(scope.function.node.body):
+            if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+                continue
+            call = node.value
+            for module, function in self._program.named(last_name(call.func), scope):
+                bindings = module.scope(function).bindings
+                for parameter in function.parameters:
+                    value = argument(call, function, parameter, 0)
+                    added = any(not each.replaces for each in bindings.get(parameter, ()))
+                    if added and isinstance(value, ast.Name):
+                        table.setdefault(value.id, []).extend(each for each in call.args if each is not value)
+        return table
 
     def _global(self, name: str, scope: Scope, depth: int) -> Labels:
         """A name from another module of the folder."""
@@ -183,8 +208,9 @@ class Origins:
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         if isinstance(node.func, ast.Attribute):
             owner = NONE if dotted(node.func.value) in scope.module.imports else self._of(node.func.value, scope, depth)
-            labels = owner or self._union(given, scope, depth)
-            return labels or self._own(node, scope, depth)
+            if any(label.kind != PARAMETER for label in owner):
+                return owner
+            return owner | self._union(given, scope, depth) or self._own(node, scope, depth)
         targets = self._program.named(name, scope)
         return self._own(node, scope, depth) if targets else self._union(given, scope, depth)
 

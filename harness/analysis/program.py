@@ -13,6 +13,9 @@ from harness.model import Location
 
 At: TypeAlias = Callable[[int | None], Location]
 _T = TypeVar("_T")
+_FILLING = frozenset(
+    {"append", "extend", "insert", "add", "add_", "copy_", "update", "appendleft", "index_add_", "scatter_add_"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,19 +238,37 @@ def default_of(function: Function, parameter: str) -> ast.expr | None:
 
 def _bound(node: ast.AST, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
     """The targets that a node gives a value, each with what it is bound to."""
-    if isinstance(node, (ast.For, ast.AsyncFor)):
-        yield from _targets(node.target, node.iter, node, whole=False)
-    elif isinstance(node, ast.comprehension):
-        # Its names hold in the text before it, too.
-        for target, binding in _targets(node.target, node.iter, None, whole=False):
-            yield target, replace(binding, place=(0, 0))
-    elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-        yield from _targets(node.optional_vars, node.context_expr, index.parent(node), whole=False)
+    if isinstance(node, ast.Call):
+        yield from _filled(node, index)
+    elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension, ast.withitem)):
+        yield from _taken(node, index)
     elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign)) and node.value is not None:
         for each in node.targets if isinstance(node, ast.Assign) else [node.target]:
             added = isinstance(node, ast.AugAssign)
             for target, binding in _targets(each, node.value, index.parent(node), whole=not added):
                 yield target, replace(binding, replaces=False) if added else binding
+
+
+def _taken(
+    node: ast.For | ast.AsyncFor | ast.comprehension | ast.withitem, index: Index
+) -> Iterator[tuple[ast.expr, Binding]]:
+    """The targets of loops and `with`, which hold an item of the value or what it opens."""
+    if isinstance(node, ast.withitem):
+        if node.optional_vars is not None:
+            yield from _targets(node.optional_vars, node.context_expr, index.parent(node), whole=False)
+    elif isinstance(node, ast.comprehension):
+        # Its names hold in the text before it, too.
+        for target, binding in _targets(node.target, node.iter, None, whole=False):
+            yield target, replace(binding, place=(0, 0))
+    else:
+        yield from _targets(node.target, node.iter, node, whole=False)
+
+
+def _filled(node: ast.Call, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
+    """What a method call puts into the object that it is called on: `items.append(value)`."""
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLING and node.args:
+        for target, binding in _targets(node.func.value, node.args[-1], index.parent(node), whole=False):
+            yield target, replace(binding, replaces=False)
 
 
 def _targets(

@@ -21,7 +21,7 @@ DEPTH_LIMIT = 30
 MENTIONS_LIMIT = 60
 
 
-class Life(enum.Enum):
+class Life(enum.StrEnum):
     """Whether a node runs."""
 
     LIVE = "live"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, homogeneity, metric, package, reproduction, significance, size
+from harness.checks import budget, homogeneity, legality, metric, package, reproduction, significance, size
 from harness.facts.submission import Submission
 from harness.model import Rule
 
@@ -13,5 +13,6 @@ RULES: tuple[Rule[Submission], ...] = (
     *metric.RULES,
     *significance.RULES,
     *homogeneity.RULES,
+    *legality.RULES,
     *reproduction.RULES,
 )

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.facts.build_claims import build_claims
+from harness.facts.build_legality import build_legality
 from harness.facts.build_package import Texts, build_package, find_manifest, find_readme, read_scripts
 from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
 from harness.facts.build_size import build_size
+from harness.facts.build_stated import Claimed, build_stated
 from harness.facts.claims import ManifestClaims, ReadmeClaims
+from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
+from harness.facts.legality import LegalityFacts
 from harness.facts.logfile import LogFile, read_log
 from harness.facts.package import PackageFacts
 from harness.facts.reproduction import ReproductionFacts
@@ -37,6 +41,7 @@ class Submission:
     readme: ReadmeClaims
     runs: tuple[Run, ...]
     size: SizeFacts
+    legality: LegalityFacts
     reproduction: ReproductionFacts | Missing
 
 
@@ -60,14 +65,21 @@ def read(folder: Path) -> Submission:
     package = build_package(walked, scripts, texts)
     runs = build_runs(logs)
     claims = build_claims(document, found.reason if isinstance(found, Missing) else "submission.json cannot be read")
+    readme_claims = build_readme(
+        readme.read(text) if text is not None else None, readme_path, "the folder has no README"
+    )
+    entry = package.entry.value.path if isinstance(package.entry, Located) else ""
+    written = Located(text, Location(readme_path)) if text is not None else None
+    stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
     return Submission(
         folder=shown(str(folder)),
         name=walked.name,
         package=package,
         claims=claims,
-        readme=build_readme(readme.read(text) if text is not None else None, readme_path, "the folder has no README"),
+        readme=readme_claims,
         runs=runs,
         size=build_size(walked, package, scripts, runs),
+        legality=build_legality(code_base(scripts, entry), package, stated),
         reproduction=Missing("no evidence of a reproduction was given"),
     )
 
@@ -80,6 +92,7 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "readme": as_value(submission.readme),
         "runs": as_value(submission.runs),
         "size": as_value(submission.size),
+        "legality": as_value(submission.legality),
         "reproduction": as_value(submission.reproduction),
     }
 
