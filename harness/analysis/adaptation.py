@@ -8,44 +8,23 @@ Loops in which scoring and training alternate are another question (`interleaved
 from __future__ import annotations
 
 import ast
-import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, optimized, sharing
 from harness.analysis.index import Function, dotted, last_name, own_nodes
 from harness.analysis.origins import PARAMETER, VALIDATION, Labels, Origins, reaching
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
-from harness.model import Location
+from harness.analysis.trace import Tracer, returned
 
 CHAIN_LIMIT = 6
 LAST_LINE = 10**9
 _GRADIENTS = ("backward", "grad")
-_PARAMETERS = frozenset({"parameters", "named_parameters", "state_dict"})
 _UNDOING = frozenset({"load_state_dict", "copy_", "set_", "_load_from_state_dict"})
 _REPORTERS = frozenset(
     {"print", "log", "log0", "info", "write", "log_fn", "logger", "print0", "_log", "log_line", "emit"}
 )
-_COPIES = frozenset({"deepcopy", "clone"})
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One place on the path that proves something."""
-
-    what: str
-    place: Location
-
-
-class Order(enum.StrEnum):
-    """How training on validation tokens stands to their score."""
-
-    TRAINED_FIRST = "trained first"
-    SCORED_FIRST = "scored first"
-    DISCARDED = "weights discarded"
-    UNCLEAR = "unclear"
-    NEVER = "never runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +38,7 @@ class Adaptation:
         steps: the path: where the tokens are loaded, each call, the gradient, the score.
         reached: whether the site runs, and what decides it.
         label: the text of the report that follows, where there is one.
+        fresh: True when it is no weight that is trained, but a tensor made for it: SLOT.
     """
 
     order: Order
@@ -67,26 +47,17 @@ class Adaptation:
     steps: tuple[Step, ...]
     reached: Reached
     label: str = ""
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """A gradient, or a call that leads to one, in a function."""
+class Judged:
+    """The end of one site: see `Adaptation`."""
 
-    node: ast.Call
-    module: Module
+    order: Order
+    why: str
     steps: tuple[Step, ...]
-    model: tuple[str, ...]
-
-    @property
-    def scope(self) -> Scope:
-        """Where it stands."""
-        return self.module.scope_of(self.node)
-
-    @property
-    def end(self) -> tuple[int, int]:
-        """Where it ends in the text."""
-        return self.node.end_lineno or 0, self.node.end_col_offset or 0
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +67,7 @@ class Report:
     node: ast.Call
     text: str
     scored: ast.Call | None
+    names: tuple[ast.Name, ...]
 
 
 class Adaptations:
@@ -105,6 +77,10 @@ class Adaptations:
         self._program = program
         self._reach = reach
         self._origins = origins
+        self._tracer = Tracer(program, origins)
+        self._alternation = Alternation(self._tracer, reach, reach.configuration)
+        self._known_events: dict[Scope, list[Event]] = {}
+        self._known_reports: dict[Scope, list[Report]] = {}
 
     def all(self) -> Iterator[Adaptation]:
         """Every gradient of a loss on validation tokens."""
@@ -124,37 +100,71 @@ class Adaptations:
             return
         name = scope.function.name if scope.function is not None else ""
         start = Step("validation files", loaded.place)
-        site = Site(call, module, (Step("gradient of a loss on them", module.at(call.lineno)),), self._models(scope))
+        names, fresh = optimized(call, scope)
+        site = Site(call, module, (Step("gradient of a loss on them", module.at(call.lineno)),), names, (loss,))
         reached = self._reach.of(call, module)
         if reached.life is Life.DEAD:
-            yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached)
+            yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return
-        order, why, steps, label = self._judge(site, labels, 0)
-        yield Adaptation(order, why, name, (start, *steps), reached, label)
+        found = self._judge(site, labels, 0)
+        yield Adaptation(found.order, found.why, name, (start, *found.steps), reached, found.label, fresh)
 
-    def _judge(self, site: Site, labels: Labels, depth: int) -> tuple[Order, str, tuple[Step, ...], str]:
+    def _judge(self, site: Site, labels: Labels, depth: int) -> Judged:
         """Whether a report follows a site, in its function or in those that call it."""
         scope = site.scope
-        if self._scores(scope):
-            return Order.UNCLEAR, "the function that trains on the tokens also scores them", site.steps, ""
+        alternating = self._alternating(site)
+        if alternating is not None:
+            return alternating
         undone = self._undone(site)
         if undone is not None:
             step = Step("weights are set again", site.module.at(undone.lineno))
-            return Order.DISCARDED, "weights are set again after the training", (*site.steps, step), ""
+            return Judged(Order.DISCARDED, "weights are set again after the training", (*site.steps, step))
         found = self._following(site)
         if found is not None:
             scored = found.scored or found.node
             steps = (*site.steps, Step("score with the trained weights", site.module.at(scored.lineno)))
-            return Order.TRAINED_FIRST, "a score is reported after it", steps, found.text
+            return Judged(Order.TRAINED_FIRST, "a score is reported after it", steps, found.text)
         if scope.function is None or depth > CHAIN_LIMIT:
-            return Order.UNCLEAR, "no score was found after it", site.steps, ""
+            return Judged(Order.UNCLEAR, "no score was found after it", site.steps)
         return self._callers(site, scope.function, labels, depth)
 
-    def _callers(
-        self, site: Site, function: Function, labels: Labels, depth: int
-    ) -> tuple[Order, str, tuple[Step, ...], str]:
+    def _alternating(self, site: Site) -> Judged | None:
+        """The order of a site and the scores of its own function; None when it has none."""
+        scope = site.scope
+        events = self._events(scope)
+        shared = sharing(site, events)
+        if shared:
+            found = self._alternation.judge(site, shared)
+            steps = site.steps
+            if found.score is not None:
+                steps = (*steps, Step("score", site.module.at(found.score[0])))
+            return Judged(found.order, found.why, steps)
+        if not events or not self._scores(scope):
+            return None
+        if all(event.forward < site.start for event in events):
+            return Judged(Order.SCORED_FIRST, "the tokens are scored before", site.steps)
+        first = min(event.forward for event in events)
+        if first > site.end and self._connected(site, events):
+            steps = (*site.steps, Step("score", site.module.at(first[0])))
+            return Judged(Order.TRAINED_FIRST, "the same function scores them after it", steps)
+        return Judged(Order.UNCLEAR, "the function that trains on the tokens also scores them", site.steps)
+
+    def _events(self, scope: Scope) -> list[Event]:
+        """Additions to what a function returns, or else prints, of scores."""
+        if scope not in self._known_events:
+            roots: list[ast.expr] = returned(scope) if self._scores(scope) else []
+            roots = roots or [name for report in self.reports(scope) for name in report.names]
+            self._known_events[scope] = self._alternation.events(roots, scope)
+        return self._known_events[scope]
+
+    def _connected(self, site: Site, events: Sequence[Event]) -> bool:
+        """Whether what is trained takes part in every score."""
+        names = {name.partition(".")[0] for name in site.model}
+        return bool(names) and all(names & event.trace.names.keys() for event in events)
+
+    def _callers(self, site: Site, function: Function, labels: Labels, depth: int) -> Judged:
         """The same for every live call of the function; the worst that is proved."""
-        best: tuple[Order, str, tuple[Step, ...], str] = (Order.UNCLEAR, "no score was found after it", site.steps, "")
+        best = Judged(Order.UNCLEAR, "no score was found after it", site.steps)
         for module, call, filled in self._program.call_sites(function):
             if self._reach.of(call, module).life is not Life.LIVE:
                 continue
@@ -163,8 +173,10 @@ class Adaptations:
                 continue
             model = self._renamed(site.model, function, call, filled)
             steps = (Step(f"call of {function.node.name}", module.at(call.lineno)), *site.steps)
-            found = self._judge(Site(call, module, steps, model), passed, depth + 1)
-            if found[0] is Order.TRAINED_FIRST:
+            handed = (*call.args, *(keyword.value for keyword in call.keywords))
+            data = tuple(each for each in handed if self._tracer.holds_validation(each, module.scope_of(call)))
+            found = self._judge(Site(call, module, steps, model, data), passed, depth + 1)
+            if found.order is Order.TRAINED_FIRST:
                 return found
             best = found
         return best
@@ -188,13 +200,6 @@ class Adaptations:
             elif name not in function.parameters:
                 found.append(name)
         return tuple(found)
-
-    def _models(self, scope: Scope) -> tuple[str, ...]:
-        """The names whose parameters a function takes."""
-        body = scope.function.node.body if scope.function is not None else scope.module.index.tree.body
-        calls = (node.func for node in own_nodes(body) if isinstance(node, ast.Call))
-        names = [dotted(func.value) for func in calls if isinstance(func, ast.Attribute) and func.attr in _PARAMETERS]
-        return tuple(dict.fromkeys(filter(None, names)))
 
     def _scores(self, scope: Scope) -> bool:
         """Whether a function returns what it computed from validation tokens."""
@@ -243,35 +248,58 @@ class Adaptations:
         return False
 
     def _following(self, site: Site) -> Report | None:
-        """A live report after a site, in its function and outside the site's loops, of a score on validation tokens."""
-        loops = [each for each in site.module.index.ancestors(site.node) if isinstance(each, _LOOPS)]
-        outer = loops[-1] if loops else None
-        end = site.end if outer is None else (outer.end_lineno or 0, outer.end_col_offset or 0)
-        if not self._used_between(site, (LAST_LINE, 0)):
-            return None
+        """The last live report after a site, in its function, of a score that a later call computes with the model."""
+        loops = [each for each in site.module.index.ancestors(site.node) if isinstance(each, LOOPS)]
+        end = site.end if not loops else (loops[-1].end_lineno or 0, loops[-1].end_col_offset or 0)
         found = None
         for report in self.reports(site.scope):
-            if (report.node.lineno, report.node.col_offset) > end and self._reach.of(
-                report.node, site.module
-            ).life is Life.LIVE:
+            scored = report.scored
+            if scored is None or (scored.lineno, scored.col_offset) <= end:
+                continue
+            if self._reach.of(report.node, site.module).life is Life.LIVE and self._scores_with(scored, site):
                 found = report
         return found
 
-    def reports(self, scope: Scope) -> Iterator[Report]:
+    def _scores_with(self, call: ast.Call, site: Site) -> bool:
+        """Whether a call after the site gets what was trained: itself, a wrapper of it, or the artifact made of it."""
+        names = {name.partition(".")[0] for name in site.model}
+        trace = self._tracer.trace((*call.args, *(keyword.value for keyword in call.keywords)), site.scope)
+        if names & trace.names.keys():
+            return True
+        later = any(each.place > site.end for each in trace.bindings)
+        return later and self._used_between(site, (call.lineno, call.col_offset))
+
+    def reports(self, scope: Scope) -> list[Report]:
         """The places of a function that print a score of validation tokens, in order."""
-        body = scope.function.node.body if scope.function is not None else scope.module.index.tree.body
-        calls = sorted(
-            (node for node in own_nodes(body) if isinstance(node, ast.Call)),
-            key=lambda call: (call.lineno, call.col_offset),
-        )
-        for call in calls:
-            text, names = printed(call)
-            if "bpb" not in text.lower():
-                continue
-            for name in names:
-                if VALIDATION in {label.kind for label in self._origins.closed(self._origins.of(name, scope))}:
-                    yield Report(call, text.strip(), _computed(name, scope))
-                    break
+        if scope not in self._known_reports:
+            body = scope.function.node.body if scope.function is not None else scope.module.index.tree.body
+            calls = [
+                node for node in own_nodes(body) if isinstance(node, ast.Call) and last_name(node.func) in _REPORTERS
+            ]
+            calls.sort(key=lambda call: (call.lineno, call.col_offset))
+            self._known_reports[scope] = [report for call in calls for report in self._report(call, scope)]
+        return self._known_reports[scope]
+
+    def _report(self, call: ast.Call, scope: Scope) -> Iterator[Report]:
+        text, names = printed(call)
+        if "bpb" in text.lower():
+            scored = tuple(name for name in names if self._tracer.holds_validation(name, scope))
+            if scored:
+                yield Report(call, text.strip(), self._computed(scored, scope), scored)
+
+    def _computed(self, names: Sequence[ast.Name], scope: Scope) -> ast.Call | None:
+        """The one call of a function of the program that gave every printed name its value."""
+        found: list[ast.Call] = []
+        for name in names:
+            holder = scope.holder(name.id)
+            for binding in reaching(name, scope, holder) if holder is scope else ():
+                value = binding.value
+                if self._reach.locally(value, scope.module).life is Life.DEAD:
+                    continue
+                if not isinstance(value, ast.Call) or not self._program.called(value, scope):
+                    return None
+                found.append(value)
+        return found[0] if found else None
 
 
 def loss_of(call: ast.Call) -> ast.expr | None:
@@ -287,9 +315,7 @@ def loss_of(call: ast.Call) -> ast.expr | None:
 
 
 def printed(call: ast.Call) -> tuple[str, list[ast.Name]]:
-    """The fixed text and the names that a call prints, when it is one that prints."""
-    if last_name(call.func) not in _REPORTERS:
-        return "", []
+    """The fixed text and the names that a call prints."""
     text: list[str] = []
     names: list[ast.Name] = []
     stack: list[ast.AST] = list(reversed(call.args))
@@ -302,11 +328,3 @@ def printed(call: ast.Call) -> tuple[str, list[ast.Name]]:
         else:
             stack.extend(reversed(list(ast.iter_child_nodes(node))))
     return "".join(text), names
-
-
-def _computed(name: ast.Name, scope: Scope) -> ast.Call | None:
-    """The call that gave a printed name its value."""
-    holder = scope.holder(name.id)
-    if holder is None:
-        return None
-    return next((each.value for each in reaching(name, scope, holder) if isinstance(each.value, ast.Call)), None)

@@ -59,7 +59,7 @@ class Origins:
         self._program = program
         self._known: dict[ast.expr, Labels] = {}
         self._returned: dict[Function, Labels] = {}
-        self._handed: dict[Scope, dict[str, list[ast.expr]]] = {}
+        self._handed: dict[Scope, dict[str, list[Binding]]] = {}
         self._work = 0
         self._kinds: dict[type[ast.expr], Callable[[Any, Scope, int], Labels]] = {
             ast.Constant: self._pattern,
@@ -151,12 +151,12 @@ class Origins:
             return self._global(node.id, scope, depth)
         bindings = list(reaching(node, scope, holder))
         labels = self._bound(bindings, holder, depth)
-        labels |= self._union(self._handed_in(holder).get(node.id, ()), holder, depth)
+        labels |= self._bound(self.handed_in(holder).get(node.id, ()), holder, depth)
         if node.id in holder.parameters and not any(each.replaces for each in bindings):
             labels |= {Label(PARAMETER, None, holder.function, node.id)}
         return labels
 
-    def _handed_in(self, scope: Scope) -> Mapping[str, list[ast.expr]]:
+    def handed_in(self, scope: Scope) -> Mapping[str, list[Binding]]:
         """What functions of the program add to the names that are passed to them, `add_to(total, loss)`."""
         if scope in self._handed or scope.function is None:
             return self._handed.get(scope, {})
@@ -171,7 +171,11 @@ class Origins:
                     value = argument(call, function, parameter, 0)
                     added = any(not each.replaces for each in bindings.get(parameter, ()))
                     if added and isinstance(value, ast.Name):
-                        table.setdefault(value.id, []).extend(each for each in call.args if each is not value)
+                        others = ast.Tuple([each for each in call.args if each is not value], ast.Load())
+                        place = (call.end_lineno or 0, call.end_col_offset or 0)
+                        table.setdefault(value.id, []).append(
+                            Binding(place, others, whole=False, replaces=False, block=None)
+                        )
         return table
 
     def _global(self, name: str, scope: Scope, depth: int) -> Labels:
