@@ -71,7 +71,11 @@ class Report:
 
 
 class Adaptations:
-    """Finds and judges the training sites of a program."""
+    """Finds and judges the training sites of a program.
+
+    Attributes:
+        splits: for each live gradient that was seen, the splits that its loss comes from.
+    """
 
     def __init__(self, program: Program, reach: Reach, origins: Origins) -> None:
         self._program = program
@@ -79,6 +83,7 @@ class Adaptations:
         self._origins = origins
         self._tracer = Tracer(program, origins)
         self._alternation = Alternation(self._tracer, reach, reach.configuration)
+        self.splits: dict[ast.Call, frozenset[str]] = {}
         self._known_events: dict[Scope, list[Event]] = {}
         self._known_reports: dict[Scope, list[Report]] = {}
 
@@ -95,14 +100,17 @@ class Adaptations:
             return
         scope = module.scope_of(call)
         labels = self._origins.of(loss, scope)
-        loaded = next((each for each in self._origins.closed(labels) if each.kind == VALIDATION), None)
+        closed = self._origins.closed(labels)
+        reached = self._reach.of(call, module)
+        if reached.life is Life.LIVE:
+            self.splits[call] = frozenset(each.kind for each in closed)
+        loaded = next((each for each in closed if each.kind == VALIDATION), None)
         if loaded is None or loaded.place is None:
             return
         name = scope.function.name if scope.function is not None else ""
         start = Step("validation files", loaded.place)
         names, fresh = optimized(call, scope)
         site = Site(call, module, (Step("gradient of a loss on them", module.at(call.lineno)),), names, (loss,))
-        reached = self._reach.of(call, module)
         if reached.life is Life.DEAD:
             yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return

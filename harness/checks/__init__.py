@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, homogeneity, legality, metric, package, reproduction, significance, size
+from harness.checks import (
+    budget,
+    homogeneity,
+    legality,
+    legality_data,
+    metric,
+    package,
+    reproduction,
+    significance,
+    size,
+)
 from harness.facts.submission import Submission
 from harness.model import Rule
 
@@ -14,5 +24,6 @@ RULES: tuple[Rule[Submission], ...] = (
     *significance.RULES,
     *homogeneity.RULES,
     *legality.RULES,
+    *legality_data.RULES,
     *reproduction.RULES,
 )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.analysis.adaptation import Adaptation, Adaptations
+from harness.analysis.alternation import Step
+from harness.analysis.calibration import Calibrations
 from harness.analysis.configuration import Configuration, Reason, Stated
-from harness.analysis.origins import Origins
-from harness.analysis.reach import Reach
+from harness.analysis.origins import TRAINING, VALIDATION, Origins
+from harness.analysis.outside import contacts
+from harness.analysis.reach import Life, Reach, Reached
+from harness.analysis.rescoring import Rescorings
 from harness.facts.code import CodeBase
-from harness.facts.legality import LegalityFacts, Training
+from harness.facts.legality import LegalityFacts, Passage, Training
 from harness.facts.package import PackageFacts
-from harness.model import Located, Location, Missing
+from harness.model import Fact, Located, Location, Missing
 
 
 def build_legality(code: CodeBase, package: PackageFacts, stated: Stated) -> LegalityFacts:
@@ -24,10 +30,44 @@ def build_legality(code: CodeBase, package: PackageFacts, stated: Stated) -> Leg
     if program is None:
         return LegalityFacts(_unread(package))
     reach = Reach(program, Configuration(program, stated))
-    found = Adaptations(program, reach, Origins(program)).all()
+    origins = Origins(program)
+    adaptations = Adaptations(program, reach, origins)
+    trainings = tuple(_training(each, stated) for each in adaptations.all())
     return LegalityFacts(
         Located(code.entry, Location(code.entry)),
-        trainings=tuple(_training(each, stated) for each in found),
+        trainings,
+        _split(adaptations, trainings),
+        tuple(
+            _passage(each.cache, each.steps, each.reached, proved=True)
+            for each in Rescorings(program, reach, origins).all()
+        ),
+        tuple(
+            _passage(each.function, each.steps, each.reached, proved=each.fed)
+            for each in Calibrations(program, reach, origins).all()
+        ),
+        tuple(Located(f"{each.kind}: {each.name}", each.place) for each in contacts(program, reach)),
+    )
+
+
+def _split(adaptations: Adaptations, trainings: tuple[Training, ...]) -> Fact[str]:
+    """The split of the training loss: `validation` only when every live gradient's loss comes from there alone."""
+    kinds = [kinds for kinds in adaptations.splits.values() if kinds]
+    if not kinds or len(kinds) < len(adaptations.splits):
+        return Missing("the data of a gradient's loss was not followed to a split")
+    if any(TRAINING in each for each in kinds):
+        return Located(TRAINING, Location(trainings[0].steps[0].location.path) if trainings else Location("."))
+    first = next(each for each in trainings if each.runs == str(Life.LIVE))
+    return Located(VALIDATION, first.steps[0].location)
+
+
+def _passage(what: str, steps: Sequence[Step], reached: Reached, *, proved: bool) -> Passage:
+    return Passage(
+        what=what,
+        proved=proved,
+        steps=tuple(Located(step.what, step.place) for step in steps),
+        runs=str(reached.life),
+        settings=tuple(Located(str(reason), reason.location) for reason in reached.reasons),
+        unclear=reached.unclear,
     )
 
 
@@ -51,6 +91,7 @@ def _training(found: Adaptation, stated: Stated) -> Training:
         unclear=found.reached.unclear,
         doubt=_doubt(found.reached.reasons, stated),
         label=found.label[:200],
+        fresh=found.fresh,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.model import Fact, Located, Location
+from harness.model import Fact, Located, Location, Missing
+
+UNFOLLOWED = Missing("no gradient of a loss was followed to a split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Training:
         unclear: settings of unknown value that would decide it.
         doubt: a sentence of the README that says otherwise than the settings, or None.
         label: the printed text of the score that follows.
+        fresh: True when what is trained is no weight but a tensor made for it (SLOT).
     """
 
     order: str
@@ -32,11 +35,33 @@ class Training:
     unclear: tuple[str, ...] = ()
     doubt: Located[str] | None = None
     label: str = ""
+    fresh: bool = False
 
     @property
     def places(self) -> tuple[Location, ...]:
         """Where the path leads along."""
         return tuple(step.location for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One use of validation tokens, with its path.
+
+    Attributes:
+        what: what is used: the name of the shared cache, or of the calibrating function.
+        proved: True when the path proves it; False when it shows no more than that it may be.
+        steps: the path.
+        runs: `live` or `unknown`.
+        settings: what decides that it runs.
+        unclear: settings of unknown value that would decide it.
+    """
+
+    what: str
+    proved: bool
+    steps: tuple[Located[str], ...]
+    runs: str
+    settings: tuple[Located[str], ...] = ()
+    unclear: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +71,16 @@ class LegalityFacts:
     Attributes:
         script: the script that was followed, or why none could be.
         trainings: gradients of a loss on validation tokens.
+        training_split: the split that the training loss comes from: `training`, or `validation` where every live
+            gradient's loss does and nothing else.
+        rescorings: caches that one pass over the validation tokens fills and another scores with.
+        calibrations: calls of calibrating functions with validation tokens.
+        contacts: calls that reach the network, other programs or code made at run time.
     """
 
     script: Fact[str]
     trainings: tuple[Training, ...] = ()
+    training_split: Fact[str] = UNFOLLOWED
+    rescorings: tuple[Passage, ...] = ()
+    calibrations: tuple[Passage, ...] = ()
+    contacts: tuple[Located[str], ...] = ()
