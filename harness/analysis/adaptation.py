@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, optimized, sharing
 from harness.analysis.index import Function, dotted, last_name, own_nodes
-from harness.analysis.origins import PARAMETER, VALIDATION, Labels, Origins, reaching
+from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
 from harness.analysis.trace import Tracer, returned
@@ -210,10 +210,26 @@ class Adaptations:
         return tuple(found)
 
     def _scores(self, scope: Scope) -> bool:
-        """Whether a function returns what it computed from validation tokens."""
-        if scope.function is None:
-            return False
-        return any(label.kind in {VALIDATION, PARAMETER} for label in self._returned(scope.function, scope.module))
+        """Whether a function returns what it computed from validation tokens, and that is reported."""
+        function = scope.function
+        return function is not None and bool(self._returned(function, scope.module)) and self._is_reported(function, 0)
+
+    def _is_reported(self, function: Function, depth: int) -> bool:
+        """Whether what a function returns is printed as a score, by a caller or by those that call that one."""
+        for module, call, filled in self._program.call_sites(function):
+            scope = module.scope_of(call)
+            if filled < 0 or self.labels(call, module):
+                return True
+            values = {binding.value for binding in self._tracer.trace(returned(scope), scope).bindings}
+            handed_on = call in values or call in returned(scope)
+            around = scope.function if handed_on and depth < CHAIN_LIMIT else None
+            if around is not None and self._is_reported(around, depth + 1):
+                return True
+        return False
+
+    def labels(self, call: ast.Call, module: Module) -> list[str]:
+        """The texts of the prints of what a call gives."""
+        return [report.text for report in self.reports(module.scope_of(call)) if report.scored is call]
 
     def _returned(self, function: Function, module: Module) -> Labels:
         labels = self._origins.returned(function, module)

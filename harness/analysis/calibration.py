@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from harness.analysis.alternation import Step
 from harness.analysis.index import Function, own_nodes
-from harness.analysis.origins import PARAMETER, VALIDATION, Origins
+from harness.analysis.origins import PARAMETER, VALIDATION, Origins, reaching
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach, Reached
 
 _CALIBRATES = re.compile(r"hessian|calib|gptq|awq|act(?:ivation)?_stat", re.IGNORECASE)
+# A temperature is calibrated too.
+_QUANTIZES = re.compile(r"hessian|gptq|awq|quant", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,18 @@ class Calibrations:
                 fed = self._fed(function, module, parameter)
                 if fed is not None:
                     steps.append(Step("the model gets them", module.at(fed.lineno)))
-                yield Calibration(function.name, fed is not None, tuple(steps), reached)
+                proved = fed is not None and _QUANTIZES.search(function.name) is not None
+                yield Calibration(function.name, proved and self._always(value, home, call), tuple(steps), reached)
+
+    def _always(self, value: ast.expr, module: Module, call: ast.Call) -> bool:
+        """Whether a value is validation data whichever of its assignments holds."""
+        scope = module.scope_of(call)
+        holder = scope.holder(value.id) if isinstance(value, ast.Name) else None
+        if holder is None or not isinstance(value, ast.Name):
+            return True
+        bindings = [each for each in reaching(value, scope, holder) if not self._reach.skipped(each.value, module)]
+        found = [self._origins.closed(self._origins.of(each.value, holder)) for each in bindings if each.replaces]
+        return all(any(label.kind == VALIDATION for label in labels) for labels in found)
 
     def _fed(self, function: Function, module: Module, parameter: str) -> ast.Call | None:
         """A call in the function that hands a parameter's data to a name that was passed in, the model."""

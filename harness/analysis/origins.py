@@ -48,15 +48,27 @@ class Label:
     name: str = ""
 
 
+Skipped: TypeAlias = Callable[[ast.AST, Module], bool]
 Labels: TypeAlias = frozenset[Label]
 NONE: Labels = frozenset()
 
 
-class Origins:
-    """Answers for the expressions of one program; remembered."""
+def never(node: ast.AST, module: Module) -> bool:  # noqa: ARG001 - one of the kinds of `Skipped`
+    """Every assignment may run."""
+    return False
 
-    def __init__(self, program: Program) -> None:
+
+class Origins:
+    """Answers for the expressions of one program; remembered.
+
+    Args:
+        program: the program.
+        skipped: whether the configuration shows that an assignment never runs.
+    """
+
+    def __init__(self, program: Program, skipped: Skipped = never) -> None:
         self._program = program
+        self._skipped = skipped
         self._known: dict[ast.expr, Labels] = {}
         self._returned: dict[Function, Labels] = {}
         self._handed: dict[Scope, dict[str, list[Binding]]] = {}
@@ -149,7 +161,7 @@ class Origins:
         holder = scope.holder(node.id)
         if holder is None:
             return self._global(node.id, scope, depth)
-        bindings = list(reaching(node, scope, holder))
+        bindings = [each for each in reaching(node, scope, holder) if not self._skipped(each.value, holder.module)]
         labels = self._bound(bindings, holder, depth)
         labels |= self._bound(self.handed_in(holder).get(node.id, ()), holder, depth)
         if node.id in holder.parameters and not any(each.replaces for each in bindings):

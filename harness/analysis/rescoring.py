@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.analysis.adaptation import Adaptations
 from harness.analysis.alternation import LOOPS, Step
 from harness.analysis.index import Function, last_name, own_nodes
 from harness.analysis.origins import Origins
@@ -28,6 +29,7 @@ class Rescoring:
         again: True when one scoring function runs twice; False when a cache is filled first and scored with then.
         steps: the filling pass and the scoring pass.
         reached: whether the second runs.
+        label: the text of the prints of the score.
     """
 
     function: str
@@ -35,13 +37,15 @@ class Rescoring:
     again: bool
     steps: tuple[Step, ...]
     reached: Reached
+    label: str = ""
 
 
 class Rescorings:
     """Finds them in a program."""
 
-    def __init__(self, program: Program, reach: Reach, origins: Origins) -> None:
+    def __init__(self, program: Program, reach: Reach, origins: Origins, adaptations: Adaptations) -> None:
         self._program = program
+        self._adaptations = adaptations
         self._reach = reach
         self._tracer = Tracer(program, origins)
 
@@ -96,7 +100,15 @@ class Rescorings:
                 reached = self._reach.of(second, scope.module)
                 if reached.life is not Life.DEAD:
                     again = last_name(first.func) == last_name(second.func)
-                    yield Rescoring(_name(scope), cache, again, _steps(first, second, cache, scope), reached)
+                    steps = _steps(first, second, cache, scope)
+                    yield Rescoring(_name(scope), cache, again, steps, reached, self._label(scope))
+
+    def _label(self, scope: Scope) -> str:
+        """The text of every print of what the function returns."""
+        if scope.function is None:
+            return ""
+        sites = self._program.call_sites(scope.function)
+        return " ".join(text for module, call, _ in sites for text in self._adaptations.labels(call, module))
 
     def _reported(self, scope: Scope) -> set[ast.expr]:
         """The calls that go into what the function returns."""

@@ -143,10 +143,16 @@ def _certain(training: Training, submission: Submission) -> bool:
 
 def _afterthought(training: Training, submission: Submission) -> bool:
     """Whether the logs' headline is printed under another label than the score that follows the training."""
-    if not training.label:
+    return is_afterthought(training.label, submission)
+
+
+def is_afterthought(label: str, submission: Submission) -> bool:
+    """Whether the logs' headline is printed under other labels than those of a score (empty when unknown)."""
+    if not label:
         return False
-    labels = {_label(run.headline.value.label) for run in counted(submission).runs if isinstance(run.headline, Located)}
-    return bool(labels) and not any(label and label in training.label for label in labels)
+    headlines = [run.headline for run in counted(submission).runs]
+    labels = {_label(each.value.label) for each in headlines if isinstance(each, Located)}
+    return bool(labels) and not any(each and each in label for each in labels)
 
 
 def _label(text: str) -> str:

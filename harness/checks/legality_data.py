@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from harness.checks.common import listed, many, places, undecided
-from harness.checks.legality import FAMILY, PROBE
+from harness.checks.legality import FAMILY, PROBE, is_afterthought
 from harness.facts.legality import Passage
 from harness.facts.submission import Submission
 from harness.model import Location, Missing, Outcome, Status, Verdict, rule
@@ -35,7 +36,11 @@ def scored_twice(submission: Submission) -> Outcome | None:
     if isinstance(legality.script, Missing):
         subject = "Whether tokens are scored twice cannot be told"
         return undecided(subject, legality.script.reason, legality.script)
-    return _passages(legality.rescorings, "No cache of all validation tokens is scored with.", _rescored)
+    counting = [each for each in legality.rescorings if not is_afterthought(each.label, submission)]
+    aside = [each for each in legality.rescorings if each not in counting]
+    notes = tuple(f"{_rescored(each)}; the logs report a score of another name." for each in aside)
+    found = _passages(counting, "No cache of all validation tokens is scored with.", _rescored)
+    return dataclasses.replace(found, notes=notes)
 
 
 @rule(

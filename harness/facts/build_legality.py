@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.adaptation import Adaptation, Adaptations
-from harness.analysis.alternation import Step
+from harness.analysis.alternation import Order, Step
 from harness.analysis.calibration import Calibrations
 from harness.analysis.configuration import Configuration, Reason, Stated
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
@@ -16,6 +16,8 @@ from harness.facts.code import CodeBase
 from harness.facts.legality import LegalityFacts, Passage, Training
 from harness.facts.package import PackageFacts
 from harness.model import Fact, Located, Location, Missing
+
+_ADAPTING = frozenset({Order.SCORED_FIRST, Order.LATER_EPOCH, Order.CONTEXT, Order.DISCARDED})
 
 
 def build_legality(code: CodeBase, package: PackageFacts, stated: Stated) -> LegalityFacts:
@@ -30,7 +32,7 @@ def build_legality(code: CodeBase, package: PackageFacts, stated: Stated) -> Leg
     if program is None:
         return LegalityFacts(_unread(package))
     reach = Reach(program, Configuration(program, stated))
-    origins = Origins(program)
+    origins = Origins(program, reach.skipped)
     adaptations = Adaptations(program, reach, origins)
     trainings = tuple(_training(each, stated) for each in adaptations.all())
     return LegalityFacts(
@@ -38,8 +40,8 @@ def build_legality(code: CodeBase, package: PackageFacts, stated: Stated) -> Leg
         trainings,
         _split(adaptations, trainings),
         tuple(
-            _passage(each.cache, each.steps, each.reached, proved=True)
-            for each in Rescorings(program, reach, origins).all()
+            _passage(each.cache, each.steps, each.reached, label=each.label)
+            for each in Rescorings(program, reach, origins, adaptations).all()
         ),
         tuple(
             _passage(each.function, each.steps, each.reached, proved=each.fed)
@@ -57,10 +59,12 @@ def _split(adaptations: Adaptations, trainings: tuple[Training, ...]) -> Fact[st
     if any(TRAINING in each for each in kinds):
         return Located(TRAINING, Location(trainings[0].steps[0].location.path) if trainings else Location("."))
     first = next(each for each in trainings if each.runs == str(Life.LIVE))
+    if any(each.order in _ADAPTING for each in trainings) or any(each.fresh for each in trainings):
+        return Missing("the script adapts a model that another one trained")
     return Located(VALIDATION, first.steps[0].location)
 
 
-def _passage(what: str, steps: Sequence[Step], reached: Reached, *, proved: bool) -> Passage:
+def _passage(what: str, steps: Sequence[Step], reached: Reached, *, proved: bool = True, label: str = "") -> Passage:
     return Passage(
         what=what,
         proved=proved,
@@ -68,6 +72,7 @@ def _passage(what: str, steps: Sequence[Step], reached: Reached, *, proved: bool
         runs=str(reached.life),
         settings=tuple(Located(str(reason), reason.location) for reason in reached.reasons),
         unclear=reached.unclear,
+        label=label[:500],
     )
 
 

@@ -54,6 +54,7 @@ class Passage:
         runs: `live` or `unknown`.
         settings: what decides that it runs.
         unclear: settings of unknown value that would decide it.
+        label: the text of the prints of the score that it makes, where they were found.
     """
 
     what: str
@@ -62,6 +63,7 @@ class Passage:
     runs: str
     settings: tuple[Located[str], ...] = ()
     unclear: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
