@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from harness.facts.bytetable import ByteTableFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims, SeedClaim
+from harness.facts.legality import LegalityFacts
 from harness.facts.package import PackageFacts, Script, ShippedFile
 from harness.facts.runs import Run, Score
 from harness.facts.size import SeedSize, SizeFacts
@@ -194,6 +195,7 @@ def submission(**changes: Any) -> Submission:
         ),
         targets=TargetFacts(at(value=True, path="train_gpt.py"), ()),
         byte_tables=ByteTableFacts(at("correct", "train_gpt.py", 20), (), ()),
+        legality=LegalityFacts(at("train_gpt.py", "train_gpt.py")),
         reproduction=Missing("no evidence directory was given"),
     )
     return dataclasses.replace(made, **changes)
@@ -217,6 +219,7 @@ def blank() -> Submission:
         size=SizeFacts(UNSTATED, UNSTATED, (), ()),
         targets=TargetFacts(Missing("no script"), ()),
         byte_tables=ByteTableFacts(Missing("no script"), (), ()),
+        legality=LegalityFacts(Missing("no script")),
     )
 
 

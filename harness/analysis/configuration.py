@@ -228,7 +228,7 @@ class Configuration:
         """The value of a name whose every binding gives one and the same."""
         if not bindings or len(bindings) > CALL_SITES_LIMIT or not all(each.whole for each in bindings):
             return _UNKNOWN
-        answers = [self._of(each.value, frame) if each.value is not None else _UNKNOWN for each in bindings]
+        answers = [self._of(each.value, frame) for each in bindings]
         return self._logged(name, _agreed(answers))
 
     def _parameter(self, name: str, scope: Scope, frame: _Frame) -> Answer:
@@ -287,7 +287,7 @@ class Configuration:
             here = scope.function.owner if scope.function is not None else ""
             if owners and last_name(target.value) == "self" and here not in owners:
                 continue
-            if binding.value is not None and not self._skipped(target, scope, frame):
+            if not self._skipped(target, scope, frame):
                 whole = self._of(binding.value, _Frame(scope, {}, frame.depth)) if binding.whole else _UNKNOWN
                 found.append(whole)
         return found

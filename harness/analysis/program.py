@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from harness.analysis.index import Function, Index, imported_names, last_name, own_nodes
@@ -13,6 +13,9 @@ from harness.model import Location
 
 At: TypeAlias = Callable[[int | None], Location]
 _T = TypeVar("_T")
+_FILLING = frozenset(
+    {"append", "extend", "insert", "add", "add_", "copy_", "update", "appendleft", "index_add_", "scatter_add_"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +23,19 @@ class Binding:
     """One place that gives a name a value.
 
     Attributes:
-        place: line and column of the value.
-        value: the expression that the value comes from; None for an import, a definition or a deletion.
+        place: line and column from which it holds: the end of the value.
+        value: the expression that the value comes from.
         whole: True when the name is that value; False when it is an item, an element or a part of it, or is
             changed with it (`for x in value`, `x, y = value`, `x[i] = value`, `x += value`, `with value as x`).
+        replaces: False when the old value remains in part (`x[i] = value`, `x += value`).
+        block: the node whose block holds it; the loop or `with` itself for its own targets.
     """
 
     place: tuple[int, int]
-    value: ast.expr | None
+    value: ast.expr
     whole: bool
+    replaces: bool
+    block: ast.AST | None
 
     @property
     def line(self) -> int:
@@ -72,7 +79,18 @@ class Module:
         for node in self.index.of(ast.Attribute):
             statement = self.index.statement_of(node) if isinstance(node.ctx, ast.Store) else None
             if statement is not None:
-                found += [(node.attr, (node, each)) for target, each in _bound(statement) if target is node]
+                found += [(node.attr, (node, each)) for target, each in _bound(statement, self.index) if target is node]
+        return _by_name(found)
+
+    @functools.cached_property
+    def fields(self) -> Mapping[str, list[ast.expr]]:
+        """Values of `name = ...` in the bodies of classes, by name."""
+        found: list[tuple[str, ast.expr]] = []
+        for node in self.index.classes.values():
+            for line in node.body:
+                if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value is not None:
+                    targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+                    found += [(last_name(target), line.value) for target in targets]
         return _by_name(found)
 
     @functools.cached_property
@@ -112,7 +130,7 @@ class Scope:
         body = self.module.index.tree.body if self.function is None else self.function.node.body
         found: list[tuple[str, Binding]] = []
         for node in own_nodes(body):
-            for target, binding in _bound(node):
+            for target, binding in _bound(node, self.module.index):
                 if isinstance(target, ast.Name):
                     found.append((target.id, binding))
         return _by_name(sorted(found, key=lambda pair: pair[1].place))
@@ -218,37 +236,60 @@ def default_of(function: Function, parameter: str) -> ast.expr | None:
     return {**defaults, **named}.get(parameter)
 
 
-def _bound(node: ast.AST) -> Iterator[tuple[ast.expr, Binding]]:
+def _bound(node: ast.AST, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
     """The targets that a node gives a value, each with what it is bound to."""
-    if isinstance(node, ast.Assign):
-        for target in node.targets:
-            yield from _targets(target, node.value, whole=True)
-    elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
-        if node.value is not None:
-            yield from _targets(node.target, node.value, whole=True)
-    elif isinstance(node, ast.AugAssign):
-        yield from _targets(node.target, node.value, whole=False)
-    elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)):
-        yield from _targets(node.target, node.iter, whole=False)
-    elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-        yield from _targets(node.optional_vars, node.context_expr, whole=False)
+    if isinstance(node, ast.Call):
+        yield from _filled(node, index)
+    elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension, ast.withitem)):
+        yield from _taken(node, index)
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign)) and node.value is not None:
+        for each in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            added = isinstance(node, ast.AugAssign)
+            for target, binding in _targets(each, node.value, index.parent(node), whole=not added):
+                yield target, replace(binding, replaces=False) if added else binding
 
 
-def _targets(target: ast.expr, value: ast.expr, *, whole: bool) -> Iterator[tuple[ast.expr, Binding]]:
+def _taken(
+    node: ast.For | ast.AsyncFor | ast.comprehension | ast.withitem, index: Index
+) -> Iterator[tuple[ast.expr, Binding]]:
+    """The targets of loops and `with`, which hold an item of the value or what it opens."""
+    if isinstance(node, ast.withitem):
+        if node.optional_vars is not None:
+            yield from _targets(node.optional_vars, node.context_expr, index.parent(node), whole=False)
+    elif isinstance(node, ast.comprehension):
+        # Its names hold in the text before it, too.
+        for target, binding in _targets(node.target, node.iter, None, whole=False):
+            yield target, replace(binding, place=(0, 0))
+    else:
+        yield from _targets(node.target, node.iter, node, whole=False)
+
+
+def _filled(node: ast.Call, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
+    """What a method call puts into the object that it is called on: `items.append(value)`."""
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLING and node.args:
+        for target, binding in _targets(node.func.value, node.args[-1], index.parent(node), whole=False):
+            yield target, replace(binding, replaces=False)
+
+
+def _targets(
+    target: ast.expr, value: ast.expr, block: ast.AST | None, *, whole: bool
+) -> Iterator[tuple[ast.expr, Binding]]:
+    place = (value.end_lineno or value.lineno, value.end_col_offset or value.col_offset)
     if isinstance(target, (ast.Tuple, ast.List)):
         pairs = value.elts if whole and isinstance(value, (ast.Tuple, ast.List)) else []
         matched = len(pairs) == len(target.elts)
-        for place, each in enumerate(target.elts):
-            yield from _targets(each, pairs[place] if matched else value, whole=matched)
+        for position, each in enumerate(target.elts):
+            for inner, binding in _targets(each, pairs[position] if matched else value, block, whole=matched):
+                yield inner, replace(binding, place=place)
     elif isinstance(target, ast.Starred):
-        yield from _targets(target.value, value, whole=False)
+        yield from _targets(target.value, value, block, whole=False)
     elif isinstance(target, ast.Subscript):
-        inner: ast.expr = target
-        while isinstance(inner, ast.Subscript):
-            inner = inner.value
-        yield inner, Binding(place_of(value), value, whole=False)
+        item: ast.expr = target
+        while isinstance(item, ast.Subscript):
+            item = item.value
+        yield item, Binding(place, value, whole=False, replaces=False, block=block)
     else:
-        yield target, Binding(place_of(value), value, whole)
+        yield target, Binding(place, value, whole, replaces=True, block=block)
 
 
 def place_of(node: ast.expr | ast.stmt) -> tuple[int, int]:

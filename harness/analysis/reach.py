@@ -21,7 +21,7 @@ DEPTH_LIMIT = 30
 MENTIONS_LIMIT = 60
 
 
-class Life(enum.Enum):
+class Life(enum.StrEnum):
     """Whether a node runs."""
 
     LIVE = "live"
@@ -56,6 +56,7 @@ class Reach:
         self.program = program
         self.configuration = configuration
         self._functions: dict[Function, Reached] = {}
+        self._statements: dict[ast.AST, Reached] = {}
 
     def of(self, node: ast.AST, module: Module, depth: int = 0) -> Reached:
         """Whether a node runs: the conditions around it, then the function that holds it."""
@@ -69,7 +70,12 @@ class Reach:
         return _both(here, around)
 
     def locally(self, node: ast.AST, module: Module) -> Reached:
-        """Whether a node runs when the function around it does."""
+        """Whether a node runs when the function around it does; remembered."""
+        if node not in self._statements:
+            self._statements[node] = self._guarded(node, module)
+        return self._statements[node]
+
+    def _guarded(self, node: ast.AST, module: Module) -> Reached:
         result = LIVE
         for guard in guards(module.index, node):
             found = self._guard(guard, module)
@@ -77,6 +83,10 @@ class Reach:
                 return found
             result = _both(result, found)
         return result
+
+    def skipped(self, node: ast.AST, module: Module) -> bool:
+        """Whether a condition in the function around a node is known to keep it from running."""
+        return self.locally(node, module).life is Life.DEAD
 
     def function(self, function: Function, module: Module, depth: int = 0) -> Reached:
         """Whether a function runs: some mention of its name does."""

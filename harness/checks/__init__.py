@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, bytetable, homogeneity, metric, package, reproduction, significance, size, targets
+from harness.checks import (
+    budget,
+    bytetable,
+    homogeneity,
+    legality,
+    legality_data,
+    metric,
+    package,
+    reproduction,
+    significance,
+    size,
+    targets,
+)
 from harness.facts.submission import Submission
 from harness.model import Rule
 
@@ -14,6 +26,8 @@ RULES: tuple[Rule[Submission], ...] = (
     *bytetable.RULES,
     *significance.RULES,
     *homogeneity.RULES,
+    *legality.RULES,
+    *legality_data.RULES,
     *targets.RULES,
     *reproduction.RULES,
 )

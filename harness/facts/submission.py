@@ -9,6 +9,7 @@ from harness.analysis.configuration import Configuration
 from harness.analysis.reach import Reach
 from harness.facts.build_bytetable import build_bytetable
 from harness.facts.build_claims import build_claims
+from harness.facts.build_legality import build_legality
 from harness.facts.build_package import Texts, build_package, find_manifest, find_readme, read_scripts
 from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
@@ -19,6 +20,7 @@ from harness.facts.bytetable import ByteTableFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
+from harness.facts.legality import LegalityFacts
 from harness.facts.logfile import LogFile, read_log
 from harness.facts.package import PackageFacts
 from harness.facts.reproduction import ReproductionFacts
@@ -47,6 +49,7 @@ class Submission:
     size: SizeFacts
     targets: TargetFacts
     byte_tables: ByteTableFacts
+    legality: LegalityFacts
     reproduction: ReproductionFacts | Missing
 
 
@@ -74,12 +77,8 @@ def read(folder: Path) -> Submission:
         readme.read(text) if text is not None else None, readme_path, "the folder has no README"
     )
     code = code_base(scripts, package.entry.value.path if isinstance(package.entry, Located) else "")
-    stated = build_stated(
-        walked,
-        Located(text, Location(readme_path)) if text is not None else None,
-        runs,
-        Claimed(claims, readme_claims),
-    )
+    written = Located(text, Location(readme_path)) if text is not None else None
+    stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
     reached = Reach(code.program, Configuration(code.program, stated)) if code.program is not None else None
     return Submission(
         folder=shown(str(folder)),
@@ -91,6 +90,7 @@ def read(folder: Path) -> Submission:
         size=build_size(walked, package, scripts, runs),
         targets=build_targets(walked, code, reached),
         byte_tables=build_bytetable(code, reached),
+        legality=build_legality(code, package, stated),
         reproduction=Missing("no evidence of a reproduction was given"),
     )
 
@@ -105,6 +105,7 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "size": as_value(submission.size),
         "targets": as_value(submission.targets),
         "byte_tables": as_value(submission.byte_tables),
+        "legality": as_value(submission.legality),
         "reproduction": as_value(submission.reproduction),
     }
 
