@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.analysis import flowwords as words
 from harness.analysis.index import dotted, last_name
-from harness.analysis.labels import NOTHING, Flowing, Label, Step, Trace, join, one_after_the_other, through, union
+from harness.analysis.labels import NOTHING, Flowing, Label, Step, Trace, fork, join, one_after_the_other, union
 from harness.analysis.program import Module
 
 DEPTH_LIMIT = 80
@@ -151,8 +151,9 @@ class Expressions(ABC):
         return Flowing(union(items), items)
 
     def _choice(self, node: ast.IfExp) -> Flowing:
-        body, orelse = self.value(node.body), self.value(node.orelse)
-        return join(through(body, self.step("", node.body)), through(orelse, self.step("", node.orelse)))
+        return fork(
+            (self.value(node.body), self.step("", node.body)), (self.value(node.orelse), self.step("", node.orelse))
+        )
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> Flowing:
         for each in node.generators:

@@ -16,7 +16,7 @@ from typing import Any
 from harness.analysis import flowwords as words
 from harness.analysis.expressions import Expressions
 from harness.analysis.index import Function, dotted, last_name
-from harness.analysis.labels import NOTHING, Flowing, Label, Trace, join, through, union
+from harness.analysis.labels import NOTHING, Flowing, Label, Trace, fork, join, union
 from harness.analysis.program import Module, Program
 
 CALL_DEPTH = 6
@@ -114,19 +114,19 @@ class Frame(Expressions):
     def _if(self, node: ast.If) -> None:
         self.value(node.test)
         before = self.names
-        after = self._branch(node.body, before)
-        self.names = self._branch(node.orelse, before)
-        for name, value in after.items():
-            self.names[name] = join(value, self.names[name]) if name in self.names else value
+        after = self._behind(node.body, before)
+        otherwise = self._behind(node.orelse, before)
+        # An `if` without `else` stands for itself: what it leaves alone holds in any case.
+        marks = self.step("", node.body[0]), self.step("", node.orelse[0] if node.orelse else node)
+        self.names = {
+            name: fork((after.get(name, NOTHING), marks[0]), (otherwise.get(name, NOTHING), marks[1]))
+            for name in {**otherwise, **after}
+        }
 
-    def _branch(self, body: Sequence[ast.stmt], before: Mapping[str, Flowing]) -> dict[str, Flowing]:
-        """What the names hold behind a branch; what it changed is marked with it."""
+    def _behind(self, body: Sequence[ast.stmt], before: Mapping[str, Flowing]) -> dict[str, Flowing]:
+        """What the names hold behind a branch."""
         self.names = dict(before)
         self.block(body)
-        if body:
-            step = self.step("", body[0])
-            changed = [name for name, value in self.names.items() if before.get(name) is not value]
-            self.names |= {name: through(self.names[name], step) for name in changed}
         return self.names
 
     def _for(self, node: ast.For) -> None:

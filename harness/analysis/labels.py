@@ -64,15 +64,26 @@ TRACE_LIMIT = 40
 _FOLLOWED = frozenset(Label) - {Label.TARGET, Label.MASS, Label.ALL, Label.LOSS}
 
 
-def through(value: Flowing, step: Step) -> Flowing:
-    """A value that a branch handed on: it has its labels only where the branch runs."""
-    if not value.labels and not value.items:
-        return value
+def fork(first: tuple[Flowing, Step], second: tuple[Flowing, Step]) -> Flowing:
+    """A value that is one of two, each with the branch it comes from.
+
+    What both are made of holds whichever branch runs; what only one is made of, where its branch runs.
+    """
+    (one, its_branch), (other, other_branch) = first, second
+    if one is other:
+        return one
     labels = {
-        label: (*trace, step) if label in _FOLLOWED and len(trace) < TRACE_LIMIT else trace
-        for label, trace in value.labels.items()
+        **{label: _marked(label, trace, other_branch) for label, trace in other.labels.items()},
+        **{label: _marked(label, trace, its_branch) for label, trace in one.labels.items()},
+        **{label: min(one.labels[label], other.labels[label], key=len) for label in one.labels.keys() & other.labels},
     }
-    return Flowing(labels, tuple(through(each, step) for each in value.items))
+    same = len(one.items) == len(other.items)
+    pairs = zip(one.items, other.items, strict=True) if same else ((each, each) for each in one.items or other.items)
+    return Flowing(labels, tuple(fork((left, its_branch), (right, other_branch)) for left, right in pairs))
+
+
+def _marked(label: Label, trace: Trace, step: Step) -> Trace:
+    return (*trace, step) if label in _FOLLOWED and len(trace) < TRACE_LIMIT else trace
 
 
 def join(left: Flowing, right: Flowing) -> Flowing:
