@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.analysis import flowwords as words
@@ -86,6 +87,8 @@ class Expressions(ABC):
 
     def _subscript(self, node: ast.Subscript) -> Flowing:
         base, index = self.value(node.value), self.value(node.slice)
+        if base.listed:
+            return replace(base, listed=False)
         if base.items and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int):
             place = node.slice.value
             if -len(base.items) <= place < len(base.items):
@@ -216,7 +219,8 @@ class Expressions(ABC):
     def _append(self, container: ast.expr, arguments: Sequence[Flowing]) -> None:
         name = dotted(container)
         if name and arguments:
-            self.names[name] = join(self.names.get(name, NOTHING), arguments[-1])
+            item = replace(arguments[-1], listed=True)
+            self.names[name] = join(self.names.get(name, NOTHING), item)
 
     def _losses(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> Flowing | None:
         """Losses of each token, and choices between them."""

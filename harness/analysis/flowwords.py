@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 # What scoring code calls the token being scored ...
-_TARGET_WORDS = frozenset({"y", "ys", "fy", "tgt", "tgts", "target", "targets", "label", "labels", "next"})
+_TARGET_WORDS = frozenset({"y", "ys", "fy", "tg", "tn", "tgt", "tgts", "target", "targets", "label", "labels", "next"})
 # ... and what it puts before or behind that, for copies, casts and parts of it.
 _AROUND_WORDS = frozenset(
     """
@@ -18,7 +18,7 @@ _AROUND_WORDS = frozenset(
 _TOKENS = frozenset({"tok", "toks", "token", "tokens", "id", "ids"})
 _DIGITS = re.compile(r"\d+$")
 ACCUMULATOR = re.compile(r"loss|nll|bits|nats|bpb|cost|code_len|log_?prob", re.IGNORECASE)
-LOGARITHMS = frozenset({"log", "log2", "log10", "log1p", "logaddexp", "log_", "xlogy"})
+LOGARITHMS = frozenset({"log", "log2", "log10", "logaddexp", "log_", "xlogy"})
 MIXING = (ast.BitXor, ast.Mult, ast.LShift, ast.Add, ast.BitOr, ast.Sub)
 REDUCING = (ast.Mod, ast.BitAnd)
 OPERATORS: Mapping[str, type[ast.operator]] = {

@@ -50,10 +50,11 @@ Labels: TypeAlias = Mapping[Label, Trace]
 
 @dataclass(frozen=True, slots=True)
 class Flowing:
-    """A value: its labels, and its members when it is a tuple."""
+    """A value: its labels, and its members when it is a tuple; a list stands for one item that was put into it."""
 
     labels: Labels = field(default_factory=dict)
     items: tuple[Flowing, ...] = ()
+    listed: bool = False
 
 
 NOTHING = Flowing()
@@ -79,7 +80,8 @@ def fork(first: tuple[Flowing, Step], second: tuple[Flowing, Step]) -> Flowing:
     }
     same = len(one.items) == len(other.items)
     pairs = zip(one.items, other.items, strict=True) if same else ((each, each) for each in one.items or other.items)
-    return Flowing(labels, tuple(fork((left, its_branch), (right, other_branch)) for left, right in pairs))
+    items = tuple(fork((left, its_branch), (right, other_branch)) for left, right in pairs)
+    return Flowing(labels, items, one.listed or other.listed)
 
 
 def _marked(label: Label, trace: Trace, step: Step) -> Trace:
@@ -92,7 +94,7 @@ def join(left: Flowing, right: Flowing) -> Flowing:
         items = tuple(join(one, other) for one, other in zip(left.items, right.items, strict=True))
     else:
         items = left.items or right.items
-    return Flowing({**right.labels, **left.labels}, items)
+    return Flowing({**right.labels, **left.labels}, items, left.listed or right.listed)
 
 
 def union(values: Iterable[Flowing]) -> dict[Label, Trace]:

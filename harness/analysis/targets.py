@@ -21,7 +21,9 @@ _HASHING = re.compile(r"\^|%|bitwise_|remainder|fmod|\bmod\(")
 _CHOICES = ("minimum", "fmin", "maximum", "fmax", "where", "argmin", "amin", "min")
 _CHOOSING = re.compile(r"(?:minimum|fmin|maximum|fmax|argmin|amin|\.min)\(|where\([^,]*[<>]")
 _LOSS = re.compile(r"nll|loss|logp|log_p|lp\b|bits|\bce\b|cost", re.IGNORECASE)
-_TARGETLIKE = re.compile(r"\b(?:\w+_)?(?:tgts?|targets?|f?ys?|labels?|nxt|next|tok|sym|symbol|nll|lo?ss)(?:_\w+)?\b")
+_TARGETLIKE = re.compile(
+    r"\b(?:\w+_)?(?:tgts?|tg|tn|targets?|f?ys?|labels?|nxt|next|tok|sym|symbol|nll|lo?ss)(?:_\w+)?\b"
+)
 _SCORING = re.compile(r"eval|scor|valid|infer|bpb|nll|test|predict|mix|lookup|prob|blend|slid", re.IGNORECASE)
 _WITHOUT_GRADIENT = frozenset({"no_grad", "inference_mode"})
 
