@@ -17,9 +17,8 @@ from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module, Program
 
 CALLERS_DEPTH = 4
-_HASHING = re.compile(r"\^|%|bitwise_|remainder|fmod|\bmod\(")
+_HASHING = re.compile(r"\^|bitwise_xor|%|remainder|fmod")
 _CHOICES = ("minimum", "fmin", "maximum", "fmax", "where", "argmin", "amin", "min")
-_CHOOSING = re.compile(r"(?:minimum|fmin|maximum|fmax|argmin|amin|\.min)\(|where\([^,]*[<>]")
 _LOSS = re.compile(r"nll|loss|logp|log_p|lp\b|bits|\bce\b|cost", re.IGNORECASE)
 _TARGETLIKE = re.compile(
     r"\b(?:\w+_)?(?:tgts?|tg|tn|targets?|f?ys?|labels?|nxt|next|tok|sym|symbol|nll|lo?ss)(?:_\w+)?\b"
@@ -82,11 +81,9 @@ def _gradientless(node: ast.expr) -> bool:
 def _hot(module: Module, text: str) -> Iterator[Function]:
     """Functions that hash something that may be the target, or that choose between losses."""
     lines = text.split("\n")
-    hashing = {number for number, line in enumerate(lines, start=1) if _HASHING.search(line)}
-    choosing = {number for number, line in enumerate(lines, start=1) if _CHOOSING.search(line) and _LOSS.search(line)}
-    nodes: list[ast.expr | ast.stmt] = [node for node in _hashes(module) if node.lineno in hashing] if hashing else []
-    if choosing:
-        nodes += [call for name in _CHOICES for call in module.calls.get(name, ()) if call.lineno in choosing]
+    nodes = list(_hashes(module)) if _HASHING.search(text) else []
+    for name in _CHOICES:
+        nodes += [call for call in module.calls.get(name, ()) if _LOSS.search(lines[call.lineno - 1])]
     found: dict[ast.AST, Function] = {}
     for node in nodes:
         function = module.index.function_of(node)

@@ -73,7 +73,8 @@ def _together(tables: Sequence[ByteTable], entry: Location) -> Fact[str]:
 def _transformed(code: Code) -> Iterator[Location]:
     """Lines of a script that tokenizes text, where it changes the text first."""
     text = code.script.text
-    if not _TOKENIZES.search(text):
+    hinted = any(word in text for word in ("casefold", "unicodedata", ".lower()"))
+    if not hinted or not _TRANSFORMS.search(text) or not _TOKENIZES.search(text):
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if _TRANSFORMS.search(line) and not line.lstrip().startswith("#"):
