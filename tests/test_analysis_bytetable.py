@@ -89,6 +89,8 @@ def test_helpers_constants_and_comprehensions_are_followed() -> None:
     [
         ("files = glob(root + '/fineweb_val_bytes_*.bin')", TableKind.SIDECAR),
         ("bytes_per_token = 3.72", TableKind.CONSTANT),
+        ("bpb = bits / (tokens * 4.5)", TableKind.CONSTANT),
+        ("bpb = bits / (tokens * ratio)", None),
         ("base_bytes = torch.ones(vocab)", TableKind.BYTES),
         ("n = len(enc.decode_single_token_bytes(i))", TableKind.TOKENIZER),
         ("# bytes_per_token = 3.72", None),

@@ -31,7 +31,9 @@ _VOCABULARY = ("id_to_piece", "IdToPiece")
 _SIDECAR = re.compile(r"val_bytes|bytes_sidecar|byte_sidecar|sidecar_bytes")
 _TIKTOKEN = re.compile(r"decode_single_token_bytes|token_byte_values|decode_tokens_bytes")
 _CONSTANT = re.compile(
-    r"^[ \t]*(?:avg_)?bytes_per_tok(?:en)?[ \t]*=[ \t]*\d+\.\d+[ \t]*(?:#.*)?$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t]*(?:avg_)?bytes_per_tok(?:en)?[ \t]*=[ \t]*\d+\.\d+[ \t]*(?:#.*)?$"
+    r"|^[ \t]*\w*bpb\w*[ \t]*=[^#\n]{0,200}/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*[ \t]*\d+\.\d+[ \t]*\)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _ALL_ONE = re.compile(r"base_bytes\w*\s*(?:\[[^\]]*:[^\]]*\])?\s*=\s*(?:1\b|(?:np|torch)\.ones\()")
 
@@ -87,7 +89,7 @@ def _by_text(module: Module, text: str) -> Iterator[Table]:
     marks = (
         (("sidecar", "val_bytes"), _SIDECAR, TableKind.SIDECAR),
         (("decode_", "token_byte_values"), _TIKTOKEN, TableKind.TOKENIZER),
-        (("bytes_per_tok", "BYTES_PER_TOK"), _CONSTANT, TableKind.CONSTANT),
+        (("bytes_per_tok", "BYTES_PER_TOK", "bpb ="), _CONSTANT, TableKind.CONSTANT),
         (("base_bytes",), _ALL_ONE, TableKind.BYTES),
     )
     for names, mark, kind in marks:
