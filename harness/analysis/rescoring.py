@@ -110,7 +110,8 @@ class Rescorings:
                     continue
                 if not self._gets_tokens(second, scope):
                     continue
-                reached = self._reach.of(second, scope.module)
+                filled = self._reach.of(first, scope.module)
+                reached = filled if filled.life is Life.UNKNOWN else self._reach.of(second, scope.module)
                 if reached.life is not Life.DEAD:
                     again = last_name(first.func) == last_name(second.func)
                     steps = _steps(first, second, cache, scope)
@@ -138,8 +139,8 @@ class Rescorings:
         return any(each.id in scope.parameters and self._tracer.holds_validation(each, inside) for each in names)
 
     def _fills(self, call: ast.Call, cache: str, scope: Scope) -> bool:
-        """Whether a live call, not in a loop, counts all validation tokens into the cache."""
-        if self._reach.locally(call, scope.module).life is not Life.LIVE or not self._gets_tokens(call, scope):
+        """Whether a call, not in a loop, counts all validation tokens into the cache."""
+        if self._reach.skipped(call, scope.module) or not self._gets_tokens(call, scope):
             return False
         if any(isinstance(above, LOOPS) for above in _around(call, scope)) or self._takes_part(call, scope):
             return False
