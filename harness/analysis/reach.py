@@ -121,8 +121,9 @@ class Reach:
 
     def _mentions(self, name: str) -> Iterator[tuple[Module, ast.AST]]:
         for module in self.program.modules.values():
-            for mention in module.loads.get(name, ()):
-                yield module, mention
+            for known in module.names_of(name):
+                for mention in module.loads.get(known, ()):
+                    yield module, mention
 
     def _guard(self, guard: Guard, module: Module) -> Reached:
         test = _rounds(guard.test) if guard.repeats else guard.test
