@@ -82,7 +82,7 @@ SHAPES = [
     (HELPER, {}, True),
     (HELPER, {"X": "off"}, False),
     (OPTIONS, {}, False),
-    ('import os\nclass A:\n    def __init__(self):\n        self.x = int(os.environ.get("X", "7"))\na = A()\na.x', {}, 7),
+    ("import os\nclass A:\n    def __init__(self):\n        self.x = int(os.getenv('X', 7))\na = A()\na.x", {}, 7),
     ('import os\nclass A:\n    x = 1\na = A()\ngetattr(a, "y", 5)', {}, 5),
     ("N = 4\ndef f(n=N):\n    return n\nf(N)", {}, 4),
     ("not (1 > 2 or 0)", {}, True),
