@@ -98,6 +98,11 @@ class Module:
         """Functions and methods by their own name, without what is around them."""
         return _by_name([(function.node.name, function) for function in self.index.functions.values()])
 
+    def names_of(self, name: str) -> list[str]:
+        """The names that a function has in this module: its own, and those that imports give it."""
+        aliases = [alias for alias, target in self.imports.items() if target.endswith(f".{name}") and alias != name]
+        return [name, *aliases]
+
     def scope(self, function: Function | None) -> Scope:
         """The names of a function, or of the module."""
         if function not in self._scopes:
@@ -205,14 +210,14 @@ class Program:
         Passing the function to another call (`timed("label", function, x, y)`, `partial(function, x)`) counts as a
         call whose arguments begin after it.
         """
-        name = function.node.name
         for module in self.modules.values():
-            for call in module.calls.get(name, ()):
-                yield module, call, int(bool(function.owner))
-            for mention in module.loads.get(name, ()):
-                holder = module.index.parent(mention)
-                if isinstance(holder, ast.Call) and mention in holder.args:
-                    yield module, holder, int(bool(function.owner)) - holder.args.index(mention) - 1
+            for name in module.names_of(function.node.name):
+                for call in module.calls.get(name, ()):
+                    yield module, call, int(bool(function.owner))
+                for mention in module.loads.get(name, ()):
+                    holder = module.index.parent(mention)
+                    if isinstance(holder, ast.Call) and mention in holder.args:
+                        yield module, holder, int(bool(function.owner)) - holder.args.index(mention) - 1
 
 
 def argument(call: ast.Call, function: Function, parameter: str, filled: int) -> ast.expr | None:

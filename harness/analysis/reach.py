@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.analysis.branches import Guard, guards
 from harness.analysis.configuration import Configuration, Reason, Resolved
-from harness.analysis.index import Function
+from harness.analysis.index import Function, last_name
 from harness.analysis.program import Module, Program
 from harness.model import Location
 
@@ -121,19 +121,26 @@ class Reach:
 
     def _mentions(self, name: str) -> Iterator[tuple[Module, ast.AST]]:
         for module in self.program.modules.values():
-            for mention in module.loads.get(name, ()):
-                yield module, mention
+            for known in module.names_of(name):
+                for mention in module.loads.get(known, ()):
+                    yield module, mention
 
     def _guard(self, guard: Guard, module: Module) -> Reached:
-        answer = self.configuration.value(guard.test, module.scope_of(guard.test))
+        test = _rounds(guard.test) if guard.repeats else guard.test
+        answer = self.configuration.value(test, module.scope_of(guard.test))
         place = module.at(guard.test.lineno)
         if isinstance(answer, Resolved):
-            if guard.repeats and answer.true:
-                return LIVE
             life = Life.LIVE if answer.true is guard.wanted else Life.DEAD
             return Reached(life, answer.reasons, place)
         # Data, not configuration, decides whether a loop is empty or a batch too short: a run gets past that.
-        return Reached(Life.UNKNOWN, (), place, answer.names) if answer.names else LIVE
+        unclear = answer.names and not guard.repeats
+        return Reached(Life.UNKNOWN, (), place, answer.names) if unclear else LIVE
+
+
+def _rounds(iterated: ast.expr) -> ast.expr:
+    """What has to be true for a loop to run at all: `n` of `range(n)`."""
+    plain = isinstance(iterated, ast.Call) and last_name(iterated.func) == "range" and len(iterated.args) == 1
+    return iterated.args[0] if plain and isinstance(iterated, ast.Call) else iterated
 
 
 def _called_by_machinery(name: str) -> bool:

@@ -68,10 +68,23 @@ class Rescorings:
                 (node, name)
                 for node in own_nodes(function.node.body)
                 if isinstance(node, ast.Call)
-                for name in _handed(node, made)
+                for name in (*_handed(node, made), *self._captured(node, made, scope))
             ]
             if len(calls) > 1:
                 yield scope, sorted(calls, key=lambda pair: (pair[0].lineno, pair[0].col_offset))
+
+    def _captured(self, call: ast.Call, names: set[str], scope: Scope) -> Iterator[str]:
+        """Those of some names that a function uses which is defined in the same function as they are."""
+        inner = self._inner(call, scope)
+        if inner is not None:
+            owners = {last_name(node.value) for node in own_nodes(inner.node.body) if isinstance(node, ast.Attribute)}
+            yield from (name for name in names if name in owners)
+
+    def _inner(self, call: ast.Call, scope: Scope) -> Function | None:
+        """The function that a call runs, when it is defined inside the calling one."""
+        if not isinstance(call.func, ast.Name) or scope.function is None:
+            return None
+        return scope.module.index.functions.get(f"{scope.function.name}.{call.func.id}")
 
     def _is_cache(self, name: str, scope: Scope) -> bool:
         """Whether a name holds an object of a class of the program that counts."""
@@ -97,7 +110,8 @@ class Rescorings:
                     continue
                 if not self._gets_tokens(second, scope):
                     continue
-                reached = self._reach.of(second, scope.module)
+                filled = self._reach.of(first, scope.module)
+                reached = filled if filled.life is Life.UNKNOWN else self._reach.of(second, scope.module)
                 if reached.life is not Life.DEAD:
                     again = last_name(first.func) == last_name(second.func)
                     steps = _steps(first, second, cache, scope)
@@ -115,16 +129,26 @@ class Rescorings:
         return {binding.value for binding in self._tracer.trace(returned(scope), scope).bindings} | set(returned(scope))
 
     def _gets_tokens(self, call: ast.Call, scope: Scope) -> bool:
-        return any(self._tracer.holds_validation(each, scope) for each in _given(call))
+        if any(self._tracer.holds_validation(each, scope) for each in _given(call)):
+            return True
+        inner = self._inner(call, scope)
+        if inner is None:
+            return False
+        names = [each for each in own_nodes(inner.node.body) if isinstance(each, ast.Name)]
+        inside = scope.module.scope(inner)
+        return any(each.id in scope.parameters and self._tracer.holds_validation(each, inside) for each in names)
 
     def _fills(self, call: ast.Call, cache: str, scope: Scope) -> bool:
-        """Whether a live call, not in a loop, counts all validation tokens into the cache."""
-        if self._reach.locally(call, scope.module).life is not Life.LIVE or not self._gets_tokens(call, scope):
+        """Whether a call, not in a loop, counts all validation tokens into the cache."""
+        if self._reach.skipped(call, scope.module) or not self._gets_tokens(call, scope):
             return False
         if any(isinstance(above, LOOPS) for above in _around(call, scope)) or self._takes_part(call, scope):
             return False
         if isinstance(call.func, ast.Attribute) and last_name(call.func.value) == cache:
             return self._counts_in(call.func.attr)
+        inner = self._inner(call, scope)
+        if inner is not None and self._calls_counting(inner, cache, scope.module):
+            return True
         return any(
             self._counts_through(call, cache, module, each) for module, each in self._program.called(call, scope)
         )
@@ -153,12 +177,17 @@ class Rescorings:
             passed = argument(call, function, parameter, 0)
             if not isinstance(passed, ast.Name) or passed.id != cache:
                 continue
-            for node in own_nodes(function.node.body):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                    owner = last_name(node.func.value)
-                    alive = self._reach.locally(node, module).life is not Life.DEAD
-                    if owner == parameter and alive and self._counts_in(node.func.attr):
-                        return True
+            if self._calls_counting(function, parameter, module):
+                return True
+        return False
+
+    def _calls_counting(self, function: Function, name: str, module: Module) -> bool:
+        """Whether a function calls, and may run, a counting method of a name."""
+        for node in own_nodes(function.node.body):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                alive = last_name(node.func.value) == name and not self._reach.skipped(node, module)
+                if alive and self._counts_in(node.func.attr):
+                    return True
         return False
 
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from harness.checks.common import counted, listed, places, undecided
 from harness.facts.legality import Training
 from harness.facts.submission import Submission
-from harness.model import Located, Location, Missing, Outcome, Status, Verdict, rule
+from harness.model import Fact, Located, Location, Missing, Outcome, Status, Verdict, rule
 
 FAMILY = "legality"
+# The score of a claimed run and the claim may be rounded differently.
+SAME_SCORE_BPB = 6e-4
 _OTHER_RULES = frozenset({"a later epoch is scored", "trained on a part"})
 PROBE = "run `harness probe`, which watches the order of scores and updates"
 
@@ -147,12 +149,25 @@ def _afterthought(training: Training, submission: Submission) -> bool:
 
 
 def is_afterthought(label: str, submission: Submission) -> bool:
-    """Whether the logs' headline is printed under other labels than those of a score (empty when unknown)."""
-    if not label:
-        return False
-    headlines = [run.headline for run in counted(submission).runs]
-    labels = {_label(each.value.label) for each in headlines if isinstance(each, Located)}
-    return bool(labels) and not any(each and each in label for each in labels)
+    """Whether the logs print the claimed score under other labels than those of a score (empty when unknown)."""
+    labels = _claimed_labels(submission)
+    return bool(label and labels) and not any(each and each in label for each in labels)
+
+
+def _claimed_labels(submission: Submission) -> set[str]:
+    """The labels under which the counted runs print a claimed score; those of their headlines when none does."""
+    manifest = submission.claims
+    facts = [manifest.val_bpb, *(seed.val_bpb for seed in (*manifest.seeds, *submission.readme.seeds))]
+    claims = [fact.value for fact in facts if isinstance(fact, Located)]
+    runs = counted(submission).runs
+    printed = [score for run in runs for score in run.scores if isinstance(score.val_bpb, Located)]
+    near = {_label(score.label) for score in printed if _is_near(score.val_bpb, claims)}
+    headlines = [run.headline for run in runs]
+    return near or {_label(each.value.label) for each in headlines if isinstance(each, Located)}
+
+
+def _is_near(value: Fact[float], claims: Sequence[float]) -> bool:
+    return isinstance(value, Located) and any(abs(value.value - claim) <= SAME_SCORE_BPB for claim in claims)
 
 
 def _label(text: str) -> str:
