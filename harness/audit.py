@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import __version__
-from harness.challenge import Edition, edition_named, edition_on
+from harness.challenge import (
+    ARTIFACT_CAP_BYTES,
+    EVAL_CAP_SECONDS,
+    TRAIN_CAP_SECONDS,
+    Edition,
+    edition_named,
+    edition_on,
+)
 from harness.checks import RULES
 from harness.facts import reproduction, submission
 from harness.facts.submission import Submission
@@ -21,6 +28,7 @@ from harness.model import (
     Evidence,
     Finding,
     HarnessError,
+    Limits,
     Located,
     Location,
     Missing,
@@ -33,6 +41,7 @@ from harness.model import (
     Verdict,
     worst,
 )
+from harness.sources import excerpts
 from harness.sources.folder import walk
 
 # Starting a worker costs about as much as auditing a small folder.
@@ -136,11 +145,13 @@ class Options:
         codes: the rules to run, by code.
         edition: name of the edition, or empty for the one in force on each submission's date.
         evidence: directory that `harness reproduce` wrote, or None.
+        excerpts: whether the report quotes the lines that its findings name.
     """
 
     codes: frozenset[str]
     edition: str = ""
     evidence: Path | None = None
+    excerpts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +185,15 @@ def audit_folder(folder: Path, options: Options) -> Audited:
         return Audited(crashed.report, edition.name if edition else "", crashes=crashed.crashes)
     except Exception as error:  # noqa: BLE001 - reported with the folder's name, exit status 3
         return Audited(crashes=(f"reading {folder}: {_cause(error)}",))
-    return Audited(report, edition.name)
+    return Audited(quoting(report, folder) if options.excerpts else report, edition.name)
+
+
+def quoting(report: SubmissionReport, folder: Path) -> SubmissionReport:
+    """The report with the lines that its findings name, those of the worst first."""
+    judged = [(place, finding.verdict is Verdict.PASS) for finding in report.findings for place in finding.locations]
+    around = [place for place, passed in judged if not passed]
+    alone = [place for place, passed in judged if passed] + excerpts.places_in(dict(report.facts))
+    return dataclasses.replace(report, excerpts=excerpts.read(walk(folder), around, alone))
 
 
 def read(folder: Path, evidence: Path | None) -> Submission:
@@ -231,4 +250,5 @@ def report_of(audited: Iterable[Audited]) -> Report:
             editions.append(one.edition)
     names = sorted(set(filter(None, editions)))
     edition = names[0] if len(names) == 1 else MIXED_EDITIONS
-    return Report(__version__, edition, tuple(reports))
+    limits = Limits(ARTIFACT_CAP_BYTES, TRAIN_CAP_SECONDS, EVAL_CAP_SECONDS)
+    return Report(__version__, edition, tuple(reports), limits)

@@ -36,9 +36,14 @@ class Location:
     pointer: str | None = None
     layer: str = ""
 
+    @property
+    def file(self) -> str:
+        """The text that lines count in: `train.log`, or `train_gpt.py[lzma]` for a layer of a packed script."""
+        return f"{self.path}[{self.layer}]" if self.layer else self.path
+
     def __str__(self) -> str:
         """`train.log:17`, `submission.json#/val_bpb`, `train_gpt.py[lzma]:3`."""
-        text = f"{self.path}[{self.layer}]" if self.layer else self.path
+        text = self.file
         if self.pointer is not None:
             text += f"#{self.pointer}"
         if self.line is not None:
@@ -158,6 +163,27 @@ def rule(
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """One demand of the challenge, and which rules look after it.
+
+    Attributes:
+        code: `R` and two digits.
+        demand: what is demanded, one clause.
+        authority: who said so.
+        status: how firm it is.
+        rules: codes of the rules that decide it, or a part of it.
+        beyond: one sentence on what no rule here decides, and why; empty where the rules decide it whole.
+    """
+
+    code: str
+    demand: str
+    authority: str
+    status: Status
+    rules: tuple[str, ...]
+    beyond: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One rule's statement about one submission."""
 
@@ -181,8 +207,41 @@ class NotExercised:
 
 
 @dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The quoted lines of one file, or of one unpacked layer of a packed script.
+
+    Attributes:
+        lines: text by line number, cut to what is shown.
+        anchor: for a layer, the line of the file as shipped that unpacks it.
+    """
+
+    lines: Mapping[int, str]
+    anchor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The caps that figures are drawn against."""
+
+    artifact_bytes: int
+    train_seconds: float
+    eval_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SubmissionReport:
-    """Everything said about one record folder; `facts` is JSON-ready."""
+    """Everything said about one record folder.
+
+    Attributes:
+        folder: the folder as it was named.
+        name: the submission's name.
+        verdict: the worst of its findings.
+        facts: every fact, JSON-ready.
+        findings: what the rules say, worst first.
+        notes: plain information.
+        not_exercised: rules without their evidence.
+        excerpts: quoted lines by `Location.file`; empty unless they were asked for.
+    """
 
     folder: str
     name: str
@@ -191,6 +250,7 @@ class SubmissionReport:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     not_exercised: tuple[NotExercised, ...]
+    excerpts: Mapping[str, Excerpt] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +260,7 @@ class Report:
     tool_version: str
     edition: str
     submissions: tuple[SubmissionReport, ...]
+    limits: Limits | None = None
 
 
 class HarnessError(Exception):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-WINDOW_BLOCK_TOKENS = 256
+from reference_model.window import BLOCK_TOKENS, key_blocks, window_attention, window_mask
 
 
 def rotary_tables(length: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -68,8 +68,7 @@ def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int
     """Attend to oneself and what came before; under a window W, query q sees key k when 0 <= q - k < W.
 
     Where the window binds, queries are taken in blocks, each against the keys that some query of it sees, so that the
-    cost per token does not grow with the length. Keys and values are split once and joined per block: slicing them
-    per block would make the backward pass fill one full-length gradient for each.
+    cost per token does not grow with the length: several blocks in one call on a CPU, one after the other elsewhere.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
@@ -84,21 +83,25 @@ def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int
     grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
     if window == 0 or q_BHTE.shape[2] <= window:
         return F.scaled_dot_product_attention(q_BHTE, k_BGTE, v_BGTE, is_causal=True, enable_gqa=grouped)
-    mask_QK = window_mask(window, q_BHTE.device)
-    reach = mask_QK.shape[1] // WINDOW_BLOCK_TOKENS
-    k_blocks, v_blocks = torch.split(k_BGTE, WINDOW_BLOCK_TOKENS, 2), torch.split(v_BGTE, WINDOW_BLOCK_TOKENS, 2)
+    if q_BHTE.device.type == "cpu":
+        return window_attention(q_BHTE, k_BGTE, v_BGTE, window)
+    return blockwise_attention(q_BHTE, k_BGTE, v_BGTE, window)
+
+
+def blockwise_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+    """Window attention block by block with the library's operators, on any device; arguments as `causal_attention`.
+
+    Keys and values are split once and joined per block: slicing them per block would make the backward pass fill one
+    full-length gradient for each.
+    """
+    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+    reach = key_blocks(window)
+    mask_QK = window_mask(window, reach, q_BHTE.device)
+    k_blocks, v_blocks = torch.split(k_BGTE, BLOCK_TOKENS, 2), torch.split(v_BGTE, BLOCK_TOKENS, 2)
     mixed = []
-    for last, q_BHQE in enumerate(torch.split(q_BHTE, WINDOW_BLOCK_TOKENS, 2), 1):
+    for last, q_BHQE in enumerate(torch.split(q_BHTE, BLOCK_TOKENS, 2), 1):
         first = max(0, last - reach)
         k_BGKE, v_BGKE = (torch.cat(blocks[first:last], 2) for blocks in (k_blocks, v_blocks))
-        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * WINDOW_BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
+        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
         mixed.append(F.scaled_dot_product_attention(q_BHQE, k_BGKE, v_BGKE, attn_mask=visible, enable_gqa=grouped))
     return torch.cat(mixed, 2)
-
-
-def window_mask(window: int, device: torch.device) -> Tensor:
-    """Which keys a block of queries sees; the keys are whole blocks that end with the queries' own."""
-    earlier = -(-(window - 1) // WINDOW_BLOCK_TOKENS) * WINDOW_BLOCK_TOKENS
-    queries_Q1 = torch.arange(earlier, earlier + WINDOW_BLOCK_TOKENS, device=device)[:, None]
-    distance_QK = queries_Q1 - torch.arange(earlier + WINDOW_BLOCK_TOKENS, device=device)
-    return (distance_QK >= 0) & (distance_QK < window)

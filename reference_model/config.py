@@ -256,6 +256,8 @@ DEMO_TRAIN = TrainConfig(
 DEMO_QUANT = QuantConfig(keep_float_max_numel=4_096)
 DEMO_EVALUATION = EvalConfig(
     eval_stride=0,
+    # Small enough that the logits stay in a processor's cache.
+    eval_batch_seqs=8,
     eval_seq_len=512,
     val_batch_size=16_384,
     ttt_enabled=True,

@@ -187,16 +187,41 @@ def score_windows(task: EvalTask, windows: Windows, batch_seqs: int) -> Tensor:
     return sums_3
 
 
+def score_for_training(task: EvalTask, windows: Windows, batch_seqs: int) -> tuple[Tensor, Tensor]:
+    """Score all windows and keep what a backward pass needs: the caller trains on exactly what was scored.
+
+    Returns:
+        float64 vector: nats, targets, bytes; and the sum of the losses in nats, which gradients flow through.
+    """
+    table = task.table.to(task.worker.device)
+    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    kept = []
+    with evaluation_mode(task.model):
+        for run in windows.batches(batch_seqs):
+            batch = window_batch(task.tokens, windows, run)
+            losses_BT = _batch_losses(task, batch[0])
+            sums_3 += _batch_sums(task, table, batch, losses_BT.detach())
+            kept.append(losses_BT.sum())
+    return sums_3, torch.stack(kept).sum()
+
+
 def _score_batch(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    tokens, positions_BT, scored_BT = batch
-    device_tokens = tokens.to(task.worker.device)
-    inputs_BT, targets_BT = device_tokens[:, :-1], device_tokens[:, 1:]
+    return _batch_sums(task, table, batch, _batch_losses(task, batch[0]))
+
+
+def _batch_losses(task: EvalTask, tokens: Tensor) -> Tensor:
+    tokens = tokens.to(task.worker.device)
     with task.worker.precision():
-        losses_BT = task.model.token_losses(inputs_BT, targets_BT)
+        return task.model.token_losses(tokens[:, :-1], tokens[:, 1:])
+
+
+def _batch_sums(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor], losses_BT: Tensor) -> Tensor:
+    tokens, positions_BT, scored_BT = batch
+    tokens = tokens.to(task.worker.device)
     if task.on_score is not None:
         task.on_score(positions_BT[scored_BT], losses_BT.cpu()[scored_BT])
     values_3BT = torch.stack(
-        [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(inputs_BT, targets_BT).double()]
+        [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(tokens[:, :-1], tokens[:, 1:]).double()]
     )
     return values_3BT.where(scored_BT.to(task.worker.device), 0.0).sum((1, 2))
 

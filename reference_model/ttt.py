@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -20,6 +20,7 @@ from reference_model.scoring import (
     LanguageModel,
     Windows,
     evaluation_mode,
+    score_for_training,
     score_windows,
     window_batch,
 )
@@ -32,9 +33,10 @@ ChunkHook: TypeAlias = Callable[[int, int, EvalResult], None]
 def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
     """Score chunk after chunk, and train on each once it is scored; the last one is only scored.
 
-    A chunk's losses are computed without gradients and added up before the first update that sees it. Windows may
-    reach back over the tokens before their chunk when the configuration has a stride. Training is SGD with momentum
-    on the chunk's sequences side by side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share.
+    A chunk's losses are added up before the first update that sees it. Windows may reach back over the tokens before
+    their chunk when the configuration has a stride. Training is SGD with momentum on the chunk's sequences side by
+    side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share. Where the first step takes the
+    whole chunk as it was scored, it goes back through the very pass that scored it, instead of repeating that pass.
 
     The model's weights are changed in place, and restored before this returns or raises.
     """
@@ -46,12 +48,14 @@ def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResul
     with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
         optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
         for number, (first, end) in enumerate(chunks):
-            total_3 += _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride))
+            last = number + 1 == len(chunks)
+            sums_3, scored = _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride), trained=not last)
+            total_3 += sums_3
             if on_chunk is not None:
                 on_chunk(number + 1, len(chunks), EvalResult.from_sums(total_3))
-            if number + 1 < len(chunks):
+            if not last:
                 optimizer.param_groups[0]["lr"] = ttt_rate(config.ttt_lr, number, len(chunks))
-                _train_on_chunk(task, Windows(first, end, task.seq_len, 0), optimizer, weights)
+                _train_on_chunk(Lesson(task, Windows(first, end, task.seq_len, 0), weights, scored), optimizer)
     return EvalResult.from_sums(total_3)
 
 
@@ -80,32 +84,58 @@ def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[n
             weight.requires_grad_(trainable)
 
 
-def _score_chunk(task: EvalTask, windows: Windows) -> Tensor:
-    """Sums of one chunk over all processes; a batch is small enough that every process has work."""
-    fair = -(-len(windows) // task.worker.world_size)
-    return task.worker.all_sum(score_windows(task, windows, min(task.config.eval_batch_seqs, fair)))
+@dataclass(frozen=True)
+class Lesson:
+    """A scored chunk to train on.
+
+    Attributes:
+        task: what is evaluated.
+        windows: the chunk's sequences side by side.
+        weights: those that are trained.
+        scored: sum of the chunk's losses in nats with what a backward pass needs, where scoring kept it.
+    """
+
+    task: EvalTask
+    windows: Windows
+    weights: Sequence[nn.Parameter]
+    scored: Tensor | None
 
 
-def _train_on_chunk(
-    task: EvalTask, windows: Windows, optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter]
-) -> None:
+def _score_chunk(task: EvalTask, windows: Windows, *, trained: bool) -> tuple[Tensor, Tensor | None]:
+    """Sums of one chunk over all processes, and its loss for the first step where that step takes the whole chunk."""
+    config, worker = task.config, task.worker
+    one_step = windows.stride == 0 and worker.world_size == 1 and len(windows) <= config.ttt_batch_seqs
+    if trained and one_step and config.ttt_epochs > 0:
+        return score_for_training(task, windows, config.ttt_batch_seqs)
+    # A batch is small enough that every process has work.
+    fair = -(-len(windows) // worker.world_size)
+    return worker.all_sum(score_windows(task, windows, min(config.eval_batch_seqs, fair))), None
+
+
+def _train_on_chunk(lesson: Lesson, optimizer: torch.optim.Optimizer) -> None:
     """All epochs over one scored chunk; every process takes the same steps, even when it has no sequences left."""
-    longest = -(-len(windows) // task.worker.world_size)
+    task, weights = lesson.task, lesson.weights
+    longest = -(-len(lesson.windows) // task.worker.world_size)
+    steps = list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs
     with evaluation_mode(task.model):
-        for low in list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs:
-            _compute_gradients(task, windows, low, weights)
+        for number, low in enumerate(steps):
+            _compute_gradients(lesson, low, None if number else lesson.scored)
             if task.config.ttt_grad_clip > 0:
                 nn.utils.clip_grad_norm_(weights, task.config.ttt_grad_clip)
             optimizer.step()
 
 
-def _compute_gradients(task: EvalTask, windows: Windows, low: int, weights: Sequence[nn.Parameter]) -> None:
+def _compute_gradients(lesson: Lesson, low: int, scored: Tensor | None) -> None:
     """Gradient of the mean loss over one step's targets of all processes; a short window goes by itself."""
+    task, windows, weights = lesson.task, lesson.windows, lesson.weights
     worker, size = task.worker, task.config.ttt_batch_seqs
     runs = [replace(worker, rank=rank).share(len(windows))[low : low + size] for rank in range(worker.world_size)]
     targets = sum(end - start for run in runs for start, _, end in map(windows.bounds, run))
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
+    if scored is not None:
+        (scored / targets).backward()  # type: ignore[no-untyped-call]
+        return
     for part in windows.batches_of(runs[worker.rank], size):
         batch = window_batch(task.tokens, windows, part)[0].to(worker.device)
         with worker.precision():

@@ -1,4 +1,4 @@
-"""What every test shares: the bounded hypothesis profile and the `--run-slow` switch."""
+"""What every test shares: the bounded hypothesis profile and the switches `--run-slow` and `--update-golden`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def terminal_of_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run tests marked slow too")
+    parser.addoption("--update-golden", action="store_true", help="write the kept reports of tests/golden/ anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -11,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reference_model.attention import causal_attention, normalized_heads, rotary_tables
+from reference_model.attention import blockwise_attention, causal_attention, normalized_heads, rotary_tables
+from reference_model.window import BLOCK_TOKENS, calls
+
+Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def heads(length: int, *, kv_heads: int = 2, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,15 +37,21 @@ def dense(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     return scores.softmax(-1) @ v
 
 
+def blockwise(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """The path of other devices, run here on the CPU; without a window it is not reached."""
+    return blockwise_attention(q, k, v, window or q.shape[2])
+
+
+@pytest.mark.parametrize("ours", [causal_attention, blockwise])
 @given(length=st.integers(1, 700), window=st.integers(0, 600), kv_heads=st.sampled_from([1, 2, 4]))
-def test_forward_and_backward_equal_a_dense_mask(length: int, window: int, kv_heads: int) -> None:
+def test_forward_and_backward_equal_a_dense_mask(ours: Attention, length: int, window: int, kv_heads: int) -> None:
     inputs = heads(length, kv_heads=kv_heads)
     results = []
-    for attention in (causal_attention, dense):
+    for attention in (ours, dense):
         mixed = attention(*inputs, window)
         results.append((mixed, *torch.autograd.grad((mixed * mixed.detach().cos()).sum(), inputs)))
-    for ours, expected in zip(*results, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(("window", "length"), [(1, 300), (2, 257), (256, 600), (257, 600), (300, 1000)])
@@ -92,3 +103,26 @@ def test_plain_causal_attention_is_the_library_function() -> None:
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(causal_attention(q, k, v, 0), expected)
     torch.testing.assert_close(causal_attention(q, k, v, 50), expected)
+
+
+@pytest.mark.parametrize(("length", "window"), [(128, 2), (640, 129), (2_304, 512), (4_096, 300)])
+def test_calls_cover_every_query_once_and_every_visible_key(length: int, window: int) -> None:
+    covered = list(calls(length, window))
+    assert [p for call in covered for p in range(length)[call.queries]] == list(range(length))
+    for call in covered:
+        assert call.keys.start <= max(0, call.queries.start - window + 1)
+        assert [call.key_part(number).start for number in range(call.reach)] == [
+            call.keys.start + number * BLOCK_TOKENS for number in range(call.reach)
+        ]
+
+
+def test_the_backward_pass_may_start_from_any_memory_order() -> None:
+    q, k, v = heads(300, kv_heads=2)
+    mixed, expected = causal_attention(q, k, v, 100), dense(q, k, v, 100)
+    weight = torch.randn(300, 4, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for found, wanted in zip(
+        torch.autograd.grad(mixed, (q, k, v), weight.permute(2, 1, 0, 3)),
+        torch.autograd.grad(expected, (q, k, v), weight.permute(2, 1, 0, 3)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted)

@@ -61,7 +61,8 @@ def test_an_unknown_code_or_folder_is_a_usage_error(folder: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    "flags", [["--format", "sarif"], ["--output", "json"], ["--output", "pdf=a"], ["--edition", "x"]]
+    "flags",
+    [["--format", "pdf"], ["--output", "json"], ["--output", "pdf=a"], ["--edition", "x"], ["--links", "javascript:x"]],
 )
 def test_argparse_refuses_what_does_not_exist(folder: Path, flags: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -83,6 +84,32 @@ def test_files_are_written_whole_in_both_formats(folder: Path, capsys: pytest.Ca
     assert text.read_text(encoding="utf-8").startswith("FAIL")
     assert json.loads(data.read_text(encoding="utf-8"))["schema"] == "report/1"
     assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "report.json", "report.txt"]
+
+
+def test_sarif_and_markdown_name_places_from_the_root(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folder.parent
+    flags = ("--root", root, "--links", "https://host/o/r/blob/c0ffee")
+    assert run("audit", folder, "--format", "sarif", *flags) == output.EXIT_FAIL
+    result = json.loads(capsys.readouterr().out)["runs"][0]
+    assert result["invocations"][0]["exitCode"] == output.EXIT_FAIL
+    uris = {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in result["results"]}
+    assert uris <= {f"{folder.name}/README.md", f"{folder.name}/submission.json"}
+    run("audit", folder, "--format", "markdown", *flags)
+    assert f"https://host/o/r/blob/c0ffee/{folder.name}/submission.json#L1" in capsys.readouterr().out
+
+
+def test_many_folders_make_one_page_and_one_comment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, comment = folder.parent / "report.html", folder.parent / "report.md"
+    flags = ("--output", f"html={page}", "--output", f"markdown={comment}", "--format", "summary")
+    assert run("audit", *(folder for _ in range(3)), *flags) == output.EXIT_FAIL
+    assert "3 folders: 3 fail" in page.read_text(encoding="utf-8")
+    assert comment.read_text(encoding="utf-8").startswith("## 3 folders: 3 fail\n")
+    assert capsys.readouterr().out.startswith("3 folders: 0 pass, 0 warn, 0 undecided, 3 fail\n")
+
+
+def test_a_folder_outside_the_root_keeps_its_own_name(tmp_path: Path) -> None:
+    assert output.relative(str(tmp_path / "records" / "one"), tmp_path) == "records/one"
+    assert output.relative(str(tmp_path / "one"), tmp_path / "elsewhere") == "one"
 
 
 def test_a_file_that_cannot_be_written_is_a_usage_error(folder: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from harness.model import Location, Verdict
+from harness.model import Excerpt, Location, Verdict
 from harness.report import text
 from harness.report.plain import DISTURBING, plain
 from tests import reports
@@ -33,6 +33,22 @@ def test_places_and_commands_are_told_once() -> None:
     output = rendered()
     assert "at train.log:7, submission.json#/val_bpb, train_gpt.py[lzma]:3" in output
     assert "PG801, PG802: run `harness reproduce records/one`" in output
+
+
+@pytest.mark.parametrize("width", [40, 160])
+def test_lines_and_tables_stand_under_a_finding(width: int) -> None:
+    place = Location("train.log", 7)
+    finding = reports.finding(
+        locations=(place, Location("b.log", 1)), values={"seeds": [{"seed": 1, "total_bytes": 16_000_001}]}
+    )
+    submission = reports.submission(
+        findings=(finding,), excerpts={"train.log": Excerpt({7: "\x1b[2J  Total: 16000001 bytes" + "x" * 300})}
+    )
+    output = text.render(reports.report(submission), width, color=False)
+    assert re.search(r"at train\.log:7\s+\\x1b\[2J  Total: 16000001", output)
+    assert "at b.log:1" in output
+    assert re.search(r"seed +total\n.*\n +1 +16,000,001 bytes", output)
+    assert max(map(cell_len, output.splitlines())) <= width
 
 
 def test_a_status_that_is_not_settled_is_told() -> None:

@@ -156,6 +156,18 @@ def test_one_step_by_hand() -> None:
     assert result.loss_sum_nats == pytest.approx(4 * math.log(VOCAB) + 4 * second, rel=1e-6)
 
 
+@pytest.mark.parametrize(("batch_seqs", "epochs", "passes"), [(4, 1, 5), (4, 3, 13), (2, 1, 17)])
+def test_one_step_for_a_chunk_goes_back_through_the_pass_that_scored_it(
+    batch_seqs: int, epochs: int, passes: int
+) -> None:
+    # Four chunks of four sequences that are trained on, then a short one. Steps of four share the first pass, while
+    # steps of two need two batches to score and two more to train: equality with it is tested with processes below.
+    model = Unigram()
+    config = replace(CONFIG, ttt_batch_seqs=batch_seqs, ttt_epochs=epochs)
+    evaluate_ttt(EvalTask(model, some_tokens(1 + 4 * 32 + SEQ_LEN), table(), config, SEQ_LEN))
+    assert len(model.modes) == passes
+
+
 def test_clipping_bounds_the_step() -> None:
     tokens = torch.tensor([0] + [1] * 8, dtype=torch.int32)
     config = EvalConfig(

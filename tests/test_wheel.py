@@ -41,6 +41,8 @@ def test_the_wheel_audits_a_folder(installed: Path) -> None:
     audited = run(installed, "-m", "harness", "audit", str(folder))
     assert audited.returncode == 0, audited.stderr + audited.stdout
     assert "hymba_demo" in audited.stdout
+    page = run(installed, "-m", "harness", "audit", str(folder), "--format", "html")
+    assert page.stdout.startswith("<!DOCTYPE html>"), page.stderr
 
 
 @pytest.mark.slow

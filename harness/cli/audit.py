@@ -42,18 +42,19 @@ def run(parsed: argparse.Namespace) -> int:
     codes = selected(parsed.select, parsed.ignore)
     if not codes:
         raise HarnessError("--select and --ignore leave no rule to run")
-    options = Options(codes, parsed.edition, parsed.evidence)
+    options = Options(codes, parsed.edition, parsed.evidence, excerpts=output.quoting(parsed))
     audited = list(audit_folders(parsed.folders, options))
     report = report_of(audited)
     refused = [one.refused for one in audited if one.refused]
     crashes = [crash for one in audited for crash in one.crashes]
+    status = output.exit_status(report, strict=parsed.strict, refused=bool(refused), crashed=bool(crashes))
     if report.submissions or not (refused or crashes):
-        output.emit(report, parsed)
+        output.emit(report, parsed, status)
     for problem in refused:
         print(f"harness audit: {plain(problem)}", file=sys.stderr)
     for crash in crashes:
         print(f"harness audit: the harness itself failed: {plain(crash)}", file=sys.stderr)
-    return output.exit_status(report, strict=parsed.strict, refused=bool(refused), crashed=bool(crashes))
+    return status
 
 
 def selected(select: Sequence[str], ignore: Sequence[str]) -> frozenset[str]:

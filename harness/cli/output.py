@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from harness.model import HarnessError, Report, Verdict
+from harness.model import HarnessError, Location, Report, SubmissionReport, Verdict
+
+if TYPE_CHECKING:
+    from harness.report.rulepages import AnyRule
 
 EXIT_PASS = 0
 EXIT_FAIL = 1
@@ -21,26 +28,79 @@ EXIT_UNDECIDED = 4
 FALLBACK_COLUMNS = 100
 
 
-def _text(report: Report) -> str:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What renderers need beside the report.
+
+    Attributes:
+        rules: the catalogue, for help texts.
+        folders: each folder's path relative to the repository's root, by the folder as it was named.
+        status: exit status of the command.
+        links: what a path below the root is appended to, to make an address; or "".
+        width: columns of the terminal.
+        color: whether it wants colour.
+    """
+
+    rules: tuple[AnyRule, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)
+    status: int = EXIT_PASS
+    links: str = ""
+    width: int = FALLBACK_COLUMNS
+    color: bool = False
+
+    def url(self, report: SubmissionReport, place: Location) -> str:
+        """The address of a place, or "" where it has none."""
+        from harness.report.quotes import shipped_line
+
+        if not self.links or report.folder not in self.folders:
+            return ""
+        path = "/".join(part for part in (self.folders[report.folder], place.path) if part != ".")
+        line = shipped_line(report, place)
+        return f"{self.links.rstrip('/')}/{quote(path, safe='/', errors='replace')}" + (f"#L{line}" if line else "")
+
+
+def _text(report: Report, setting: Setting) -> str:
     from harness.report import text
 
-    return text.render(report, FALLBACK_COLUMNS, color=False)
+    return text.render(report, setting.width, color=setting.color)
 
 
-def _json(report: Report) -> str:
+def _json(report: Report, _setting: Setting) -> str:
     from harness.report import json
 
     return json.render(report)
 
 
-def _summary(report: Report) -> str:
+def _summary(report: Report, _setting: Setting) -> str:
     from harness.report import summary
 
     return summary.render(report)
 
 
-# Renderers for files; each imports its library when it is used, so that other commands start fast.
-FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType({"text": _text, "json": _json, "summary": _summary})
+def _markdown(report: Report, setting: Setting) -> str:
+    from harness.report import markdown
+
+    return markdown.render(report, place_url=setting.url)
+
+
+def _sarif(report: Report, setting: Setting) -> str:
+    from harness.report import sarif
+
+    return sarif.render(report, setting.rules, setting.folders, setting.status)
+
+
+def _html(report: Report, setting: Setting) -> str:
+    from harness.report import html
+
+    return html.render(report, setting.rules, setting.url)
+
+
+# Each renderer imports its library when it is used, so that other commands start fast.
+FORMATS: Mapping[str, Callable[[Report, Setting], str]] = MappingProxyType(
+    {"text": _text, "json": _json, "markdown": _markdown, "sarif": _sarif, "html": _html, "summary": _summary}
+)
+# Formats that quote lines of the submission.
+QUOTING = frozenset({"text", "markdown", "sarif", "html"})
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +114,20 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT=PATH",
         help=f"write the report to a file too; repeatable; formats: {', '.join(FORMATS)}",
     )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="the repository's root: paths in SARIF and links count from it (default: the current directory)",
+    )
+    parser.add_argument(
+        "--links",
+        default=None,
+        type=_address,
+        metavar="URL",
+        help="make places links: URL and the path below the root, such as https://HOST/OWNER/REPO/blob/COMMIT",
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 4 when a submission is undecided")
 
 
@@ -64,21 +138,46 @@ def _destination(value: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def emit(report: Report, parsed: argparse.Namespace) -> None:
+def _address(value: str) -> str:
+    if not re.fullmatch(r"https?://[\w.:/@%~+-]+", value):
+        raise argparse.ArgumentTypeError(f"{value!r}: expected an address that begins with https://")
+    return value
+
+
+def quoting(parsed: argparse.Namespace) -> bool:
+    """Whether an asked-for format quotes lines, so that they must be read."""
+    return bool(QUOTING.intersection([parsed.format, *(name for name, _ in parsed.output)]))
+
+
+def emit(report: Report, parsed: argparse.Namespace, status: int | None = None) -> None:
     """Write the files asked for and print the report.
+
+    Args:
+        report: the report.
+        parsed: the command's arguments.
+        status: its exit status; by default what the report alone says.
 
     Raises:
         HarnessError: a file cannot be written.
     """
-    for name, path in parsed.output:
-        write(path, FORMATS[name](report))
-    if parsed.format == "text":
-        from harness.report import text
+    from harness.checks import RULES
 
-        width = shutil.get_terminal_size((FALLBACK_COLUMNS, 24)).columns
-        say(text.render(report, width, color=colored()))
-    else:
-        say(FORMATS[parsed.format](report))
+    told = exit_status(report, strict=parsed.strict) if status is None else status
+    folders = {one.folder: relative(one.folder, parsed.root) for one in report.submissions}
+    setting = Setting(RULES, folders, told, parsed.links or "")
+    for name, path in parsed.output:
+        write(path, FORMATS[name](report, setting))
+    terminal = replace(setting, width=shutil.get_terminal_size((FALLBACK_COLUMNS, 24)).columns, color=colored())
+    say(FORMATS[parsed.format](report, terminal))
+
+
+def relative(folder: str, root: Path) -> str:
+    """The folder's path below the root, POSIX style; its own name when it lies elsewhere."""
+    real = os.path.realpath(folder)
+    path = (
+        os.path.relpath(real, os.path.realpath(root)) if Path(real).is_relative_to(root.resolve()) else Path(real).name
+    )
+    return path.replace(os.sep, "/")
 
 
 def say(text: str) -> None:

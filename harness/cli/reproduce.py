@@ -108,7 +108,7 @@ def _judge(parsed: argparse.Namespace, directory: Path) -> int:
     from harness.report import json
     from harness.sources.folder import walk
 
-    options = audit.Options(frozenset(rule.code for rule in RULES), evidence=directory)
+    options = audit.Options(frozenset(rule.code for rule in RULES), evidence=directory, excerpts=output.quoting(parsed))
     audited = audit.audit_folder(parsed.folder, options)
     if audited.refused:
         raise HarnessError(audited.refused)
@@ -117,12 +117,13 @@ def _judge(parsed: argparse.Namespace, directory: Path) -> int:
     measured = reproduction.read(directory, walk(parsed.folder))
     if parsed.format == "text":
         _print_table(measured, directory)
-    output.emit(report, parsed)
-    for crash in audited.crashes:
-        print(f"harness reproduce: the harness itself failed: {crash}", file=sys.stderr)
     status = output.exit_status(report, strict=parsed.strict, crashed=bool(audited.crashes))
     failed = any(seed.outcome != "ok" for seed in measured.seeds)
-    return output.EXIT_FAIL if failed and status in {output.EXIT_PASS, output.EXIT_UNDECIDED} else status
+    status = output.EXIT_FAIL if failed and status in {output.EXIT_PASS, output.EXIT_UNDECIDED} else status
+    output.emit(report, parsed, status)
+    for crash in audited.crashes:
+        print(f"harness reproduce: the harness itself failed: {crash}", file=sys.stderr)
+    return status
 
 
 def _print_table(measured: ReproductionFacts, directory: Path) -> None:

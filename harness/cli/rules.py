@@ -22,13 +22,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(parsed: argparse.Namespace) -> int:
     """List, explain, write or compare."""
     from harness.checks import RULES
+    from harness.checks.coverage import REQUIREMENTS
     from harness.model import HarnessError
     from harness.report import rulepages
 
     if parsed.write_docs is not None:
-        return _write(parsed.write_docs, rulepages.pages(RULES))
+        return _write(parsed.write_docs, rulepages.pages(RULES, REQUIREMENTS))
     if parsed.check_docs is not None:
-        return _check(parsed.check_docs, rulepages.pages(RULES))
+        return _check(parsed.check_docs, rulepages.pages(RULES, REQUIREMENTS))
     if parsed.code is None:
         width = max(len(rule.name) for rule in RULES)
         lines = [f"{rule.code}  {rule.name:<{width}}  {rule.status:<8}  {rulepages.parts(rule)[0]}" for rule in RULES]

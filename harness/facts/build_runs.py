@@ -26,6 +26,7 @@ from harness.sources.logevents import (
 from harness.sources.scorelabels import Kind, choose, kind_of, same_value, uncommon_kinds
 
 CONFIG_VALUE_CHARACTERS = 300
+LOSSES_LIMIT = 120
 CURVE_LIMIT = 2_000
 # Phases that belong to scoring although they stand outside the printed evaluation time.
 _SCORING_PHASES = frozenset({"ttt:completed"})
@@ -72,7 +73,16 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         concatenated=log.concatenated,
         sha256=log.sha256,
         phases=phases,
+        losses=_losses(log),
     )
+
+
+def _losses(log: LogFile) -> tuple[tuple[int, float], ...]:
+    """The training losses, thinned evenly to what a figure needs."""
+    found = [
+        (e.step, e.train_loss) for e in log.of(StepEvent) if e.train_loss is not None and math.isfinite(e.train_loss)
+    ]
+    return tuple(found[:: max(-(-len(found) // LOSSES_LIMIT), 1)])
 
 
 def _curve(log: LogFile) -> tuple[tuple[int, float], ...]:

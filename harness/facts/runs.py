@@ -93,6 +93,7 @@ class Run:
         concatenated: runs that the log holds one after another; the facts are those of the last finished one.
         sha256: hash of the log file, to recognise a copy under another name.
         phases: every timed phase outside training steps, in order.
+        losses: (step, training loss) in nats per token, thinned.
     """
 
     location: Location
@@ -123,3 +124,4 @@ class Run:
     concatenated: int = 1
     sha256: str = ""
     phases: tuple[Phase, ...] = ()
+    losses: tuple[tuple[int, float], ...] = ()

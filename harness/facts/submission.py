@@ -29,7 +29,7 @@ from harness.facts.size import SizeFacts
 from harness.facts.targets import TargetFacts
 from harness.model import Fact, HarnessError, Located, Location, Missing, Value
 from harness.sources import manifest, readme
-from harness.sources.folder import LOG_LIMIT_BYTES, Folder, decode, shown, walk
+from harness.sources.folder import LOG_LIMIT_BYTES, PATH_SHOWN_CHARACTERS, Folder, decode, shown, walk
 
 LOG_ENDINGS = (".log", ".txt", ".out")
 # Text files that no run writes.
@@ -81,7 +81,7 @@ def read(folder: Path) -> Submission:
     stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
     reached = Reach(code.program, Configuration(code.program, stated)) if code.program is not None else None
     return Submission(
-        folder=shown(str(folder)),
+        folder=shown(str(folder), PATH_SHOWN_CHARACTERS),
         name=walked.name,
         package=package,
         claims=claims,

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from harness.model import Rule
+from harness.model import Requirement, Rule
 
 AnyRule: TypeAlias = Rule[Any]
 INDEX = "index.md"
+COVERAGE = "coverage.md"
 SECTIONS = ("What it checks", "Why it matters", "Evidence", "How to fix")
 MARK = "<!-- Made by `harness rules --write-docs` from the rule's docstring: change that. -->"
+COVERAGE_MARK = "<!-- Made by `harness rules --write-docs` from the table of requirements in the code: change that. -->"
 
 
 def file_name(rule: AnyRule) -> str:
@@ -20,9 +22,12 @@ def file_name(rule: AnyRule) -> str:
     return f"{rule.code}-{rule.name}.md"
 
 
-def pages(rules: Sequence[AnyRule]) -> dict[str, str]:
-    """Every page by file name, the index among them."""
-    return {INDEX: index(rules)} | {file_name(rule): page(rule) for rule in rules}
+def pages(rules: Sequence[AnyRule], requirements: Sequence[Requirement] = ()) -> dict[str, str]:
+    """Every page by file name, the index and the coverage among them."""
+    pages = {INDEX: index(rules, with_coverage=bool(requirements))}
+    if requirements:
+        pages[COVERAGE] = coverage(requirements, rules)
+    return pages | {file_name(rule): page(rule) for rule in rules}
 
 
 def page(rule: AnyRule) -> str:
@@ -59,20 +64,41 @@ def parts(rule: AnyRule) -> tuple[str, list[tuple[str, str]]]:
     return title.strip(), sections
 
 
-def index(rules: Iterable[AnyRule]) -> str:
-    """A table of all rules."""
-    lines = [
-        MARK,
-        "",
-        "# Rules",
-        "",
-        "Only *settled* rules may fail a submission; *disputed* and *policy* rules warn.",
-        "",
-        "| rule | says | family | status | authority |",
-        "|---|---|---|---|---|",
-    ]
+def index(rules: Iterable[AnyRule], *, with_coverage: bool = False) -> str:
+    """A table of the rules of each family."""
+    lines = [MARK, "", "# Rules", "", "Only *settled* rules may fail a submission; *disputed* and *policy* rules warn."]
+    if with_coverage:
+        lines += ["", f"Which demand of the challenge each rule looks after: [coverage]({COVERAGE})."]
+    families: dict[str, list[AnyRule]] = {}
     for rule in rules:
-        title, _ = parts(rule)
-        link = f"[{rule.code} {rule.name}]({file_name(rule)})"
-        lines.append(f"| {link} | {title} | {rule.family} | {rule.status} | {rule.authority} |")
+        families.setdefault(rule.family, []).append(rule)
+    for family, members in families.items():
+        lines += ["", f"## {family.capitalize()}", "", "| rule | says | status | authority |", "|---|---|---|---|"]
+        for rule in members:
+            title, _ = parts(rule)
+            link = f"[{rule.code} {rule.name}]({file_name(rule)})"
+            lines.append(f"| {link} | {title} | {rule.status} | {rule.authority} |")
+    return "\n".join(lines) + "\n"
+
+
+def coverage(requirements: Iterable[Requirement], rules: Iterable[AnyRule]) -> str:
+    """A table of the challenge's demands with the rules that look after each.
+
+    Raises:
+        KeyError: a requirement names a rule that is not there.
+    """
+    known = {rule.code: rule for rule in rules}
+    lines = [
+        COVERAGE_MARK,
+        "",
+        "# Coverage",
+        "",
+        "What the challenge demands, the rules that decide it, and what a folder cannot decide.",
+        "",
+        "| | demand | status | authority | rules | beyond them |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in requirements:
+        links = " ".join(f"[{code}]({file_name(known[code])})" for code in one.rules) or "none"
+        lines.append(f"| {one.code} | {one.demand} | {one.status} | {one.authority} | {links} | {one.beyond} |")
     return "\n".join(lines) + "\n"

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from harness.model import Finding, Location, NotExercised, Report, SubmissionReport, Verdict
+from harness.report import quotes, values
+from harness.report.commands import by_command
 from harness.report.plain import plain
 
 STYLES = {
@@ -23,6 +26,9 @@ STYLES = {
 }
 WORST_FIRST = sorted(Verdict, key=lambda verdict: -verdict.severity)
 LOCATIONS_SHOWN = 4
+LINES_SHOWN = 3
+# What fails a submission is proved by a path of lines: more of them.
+LINES_SHOWN_OF_FAIL = 8
 WIDE_COLUMNS = 100
 
 
@@ -59,7 +65,7 @@ def _submission(console: Console, report: SubmissionReport) -> None:
     console.print(Text(f"{plain(report.folder)}: {_counts(report.findings)}"))
     for finding in report.findings:
         if finding.verdict is not Verdict.PASS:
-            _finding(console, finding)
+            _finding(console, report, finding)
     passed = [f"{finding.rule} {finding.message}" for finding in report.findings if finding.verdict is Verdict.PASS]
     _section(console, "Passed", passed, style="dim")
     _section(console, "Notes", report.notes)
@@ -75,14 +81,44 @@ def _section(console: Console, title: str, lines: Sequence[str], style: str = ""
         console.print(Padding(Text(plain(line), style=style), (0, 0, 0, 2)))
 
 
-def _finding(console: Console, finding: Finding) -> None:
+def _finding(console: Console, report: SubmissionReport, finding: Finding) -> None:
+    """One finding: what it says, where, the lines there, and its tables."""
     head = Text.assemble((finding.verdict.value, STYLES[finding.verdict]), f" {finding.rule} {finding.name}")
     if finding.verdict is Verdict.FAIL or finding.status != "settled":
         head.append(f" ({finding.status}: {plain(finding.authority)})", style="dim")
     console.print(Padding(head, (0, 0, 0, 2)))
     console.print(Padding(Text(plain(finding.message)), (0, 0, 0, 4)))
-    if finding.locations:
-        console.print(Padding(Text(_places(finding.locations), style="cyan"), (0, 0, 0, 4)))
+    told = [place for place in finding.locations if place != Location(".")]
+    count = LINES_SHOWN_OF_FAIL if finding.verdict is Verdict.FAIL else LINES_SHOWN
+    shown = [place for place in told[:count] if quotes.quoted(report, place)]
+    for place in shown:
+        console.print(Padding(_line(report, place, console.width), (0, 0, 0, 4)))
+    rest = [place for place in told if place not in shown]
+    if rest:
+        console.print(Padding(Text(_places(rest), style="cyan"), (0, 0, 0, 4)))
+    for rows in values.tables(finding.values):
+        console.print(Padding(_table(rows), (0, 0, 0, 4)))
+
+
+def _line(report: SubmissionReport, place: Location, width: int) -> Text:
+    """A place and the line that it names, cut to the terminal; below the place where that is narrow."""
+    name = f"at {plain(str(place))}"
+    between = "  " if width >= WIDE_COLUMNS else "\n  "
+    line = Text(plain(quotes.quoted(report, place)[0][1].strip()))
+    line.truncate(max(width - 6 - (cell_len(name) if width >= WIDE_COLUMNS else 2), 8), overflow="ellipsis")
+    return Text.assemble((name, "cyan"), between, line)
+
+
+def _table(rows: values.Rows) -> Table:
+    """A value that is a list of rows."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=None, expand=False)
+    for heading in rows.head:
+        table.add_column(Text(plain(heading)), overflow="fold")
+    for row in rows.rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    if rows.cut:
+        table.add_row(Text(f"and {rows.cut} more"))
+    return table
 
 
 def _places(locations: Sequence[Location]) -> str:
@@ -99,10 +135,7 @@ def _counts(findings: Sequence[Finding]) -> str:
 
 def _commands(items: Sequence[NotExercised]) -> list[str]:
     """One line for each command, with the rules that it would run."""
-    rules: dict[str, list[str]] = {}
-    for item in items:
-        rules.setdefault(item.command, []).append(item.rule)
-    return [f"{', '.join(codes)}: run `{command}`" for command, codes in rules.items()]
+    return [f"{', '.join(codes)}: run `{command}`" for command, codes in by_command(items)]
 
 
 def _summary(console: Console, reports: Sequence[SubmissionReport]) -> None:

@@ -21,6 +21,7 @@ DEPTH_LIMIT = 12
 TEXT_LIMIT_BYTES = 16 * 1024 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 NAME_SHOWN_CHARACTERS = 120
+PATH_SHOWN_CHARACTERS = 4_096
 # Left by tools, never part of a submission.
 _SKIPPED = frozenset({".git", "__pycache__", ".DS_Store"})
 
@@ -85,7 +86,7 @@ def decode(data: bytes) -> str:
     return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
 
 
-def shown(name: str) -> str:
+def shown(name: str, limit_characters: int = NAME_SHOWN_CHARACTERS) -> str:
     """A name fit for output: NFC, without control, bidirectional or unpaired characters, and short.
 
     Example:
@@ -93,7 +94,7 @@ def shown(name: str) -> str:
         'a\ufffdb'
     """
     clean = "".join("\ufffd" if _disturbs(character) else character for character in unicodedata.normalize("NFC", name))
-    return clean if len(clean) <= NAME_SHOWN_CHARACTERS else clean[: NAME_SHOWN_CHARACTERS - 3] + "..."
+    return clean if len(clean) <= limit_characters else clean[: limit_characters - 3] + "..."
 
 
 def _disturbs(character: str) -> bool:

@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar, get_type_hints
 
@@ -357,6 +357,8 @@ DEMO_TRAIN = TrainConfig(
 DEMO_QUANT = QuantConfig(keep_float_max_numel=4_096)
 DEMO_EVALUATION = EvalConfig(
     eval_stride=0,
+    # Small enough that the logits stay in a processor's cache.
+    eval_batch_seqs=8,
     eval_seq_len=512,
     val_batch_size=16_384,
     ttt_enabled=True,
@@ -551,6 +553,10 @@ FLOAT_TYPES = {"float16": "<f2", "float32": "<f4"}
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
 
 
+# Takes the header and the shapes by name.
+HeaderCheck: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], None]
+
+
 class ArtifactError(ValueError):
     """Bytes that are no artifact of ours, or weights that cannot become one."""
 
@@ -605,7 +611,13 @@ def pack(state: Mapping[str, Tensor], model_config_json: str, quant: QuantConfig
     return ARTIFACT_MAGIC + _digest(frame) + frame
 
 
-def unpack(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def accept_any(_header: Mapping[str, Any], _shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Expect nothing of an artifact."""
+
+
+def unpack(
+    blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES, expect: HeaderCheck = accept_any
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Check and decode an artifact.
 
     Nothing is allocated for sizes that the file only claims: each is checked against the others and the cap first,
@@ -614,6 +626,7 @@ def unpack(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES) -> tuple[dict[str, A
     Args:
         blob: the whole artifact.
         raw_cap_bytes: limit of its decompressed size.
+        expect: called with the header and the shapes by name before any weight is read; raises to refuse them.
 
     Returns:
         The header, and name -> float32 weight.
@@ -628,7 +641,7 @@ def unpack(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES) -> tuple[dict[str, A
     if _digest(frame) != blob[len(ARTIFACT_MAGIC) : start]:
         raise ArtifactError("damaged artifact: the checksum does not match")
     try:
-        header, entries, payload = _read_frame(frame, raw_cap_bytes)
+        header, entries, payload = _read_frame(frame, raw_cap_bytes, expect)
         return header, dict(_decode(entries, payload))
     except (zstandard.ZstdError, QuantizeError) as error:
         raise ArtifactError(f"damaged artifact: {error}") from error
@@ -678,7 +691,9 @@ def _numbers(planes: memoryview, code: str) -> npt.NDArray[np.floating[Any]]:
     return np.frombuffer(rows.T.tobytes(), code)
 
 
-def _read_frame(frame: bytes, raw_cap_bytes: int) -> tuple[dict[str, Any], list[TensorEntry], memoryview]:
+def _read_frame(
+    frame: bytes, raw_cap_bytes: int, expect: HeaderCheck
+) -> tuple[dict[str, Any], list[TensorEntry], memoryview]:
     raw_bytes = zstandard.get_frame_parameters(frame).content_size
     if raw_bytes > raw_cap_bytes:  # a frame that does not state its size gives 2^64 - 1
         raise ArtifactError(f"oversized artifact: {raw_bytes} bytes decompressed, the limit is {raw_cap_bytes}")
@@ -691,6 +706,7 @@ def _read_frame(frame: bytes, raw_cap_bytes: int) -> tuple[dict[str, Any], list[
         if header_bytes > min(ARTIFACT_HEADER_CAP_BYTES, raw_bytes):
             raise ArtifactError(f"damaged artifact: a header of {header_bytes} bytes")
         header, entries = _parse_header(_read_exactly(reader, header_bytes))
+        expect(header, {entry.name: entry.shape for entry in entries})
         payload_bytes = raw_bytes - 4 - header_bytes
         if (expected := sum(_section_bytes(entries))) != payload_bytes:
             raise ArtifactError(f"damaged artifact: {payload_bytes} bytes for tensors of {expected}")
@@ -1221,16 +1237,41 @@ def score_windows(task: EvalTask, windows: Windows, batch_seqs: int) -> Tensor:
     return sums_3
 
 
+def score_for_training(task: EvalTask, windows: Windows, batch_seqs: int) -> tuple[Tensor, Tensor]:
+    """Score all windows and keep what a backward pass needs: the caller trains on exactly what was scored.
+
+    Returns:
+        float64 vector: nats, targets, bytes; and the sum of the losses in nats, which gradients flow through.
+    """
+    table = task.table.to(task.worker.device)
+    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    kept = []
+    with evaluation_mode(task.model):
+        for run in windows.batches(batch_seqs):
+            batch = window_batch(task.tokens, windows, run)
+            losses_BT = _batch_losses(task, batch[0])
+            sums_3 += _batch_sums(task, table, batch, losses_BT.detach())
+            kept.append(losses_BT.sum())
+    return sums_3, torch.stack(kept).sum()
+
+
 def _score_batch(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    tokens, positions_BT, scored_BT = batch
-    device_tokens = tokens.to(task.worker.device)
-    inputs_BT, targets_BT = device_tokens[:, :-1], device_tokens[:, 1:]
+    return _batch_sums(task, table, batch, _batch_losses(task, batch[0]))
+
+
+def _batch_losses(task: EvalTask, tokens: Tensor) -> Tensor:
+    tokens = tokens.to(task.worker.device)
     with task.worker.precision():
-        losses_BT = task.model.token_losses(inputs_BT, targets_BT)
+        return task.model.token_losses(tokens[:, :-1], tokens[:, 1:])
+
+
+def _batch_sums(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor], losses_BT: Tensor) -> Tensor:
+    tokens, positions_BT, scored_BT = batch
+    tokens = tokens.to(task.worker.device)
     if task.on_score is not None:
         task.on_score(positions_BT[scored_BT], losses_BT.cpu()[scored_BT])
     values_3BT = torch.stack(
-        [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(inputs_BT, targets_BT).double()]
+        [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(tokens[:, :-1], tokens[:, 1:]).double()]
     )
     return values_3BT.where(scored_BT.to(task.worker.device), 0.0).sum((1, 2))
 
@@ -1255,9 +1296,10 @@ ChunkHook: TypeAlias = Callable[[int, int, EvalResult], None]
 def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
     """Score chunk after chunk, and train on each once it is scored; the last one is only scored.
 
-    A chunk's losses are computed without gradients and added up before the first update that sees it. Windows may
-    reach back over the tokens before their chunk when the configuration has a stride. Training is SGD with momentum
-    on the chunk's sequences side by side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share.
+    A chunk's losses are added up before the first update that sees it. Windows may reach back over the tokens before
+    their chunk when the configuration has a stride. Training is SGD with momentum on the chunk's sequences side by
+    side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share. Where the first step takes the
+    whole chunk as it was scored, it goes back through the very pass that scored it, instead of repeating that pass.
 
     The model's weights are changed in place, and restored before this returns or raises.
     """
@@ -1269,12 +1311,14 @@ def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResul
     with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
         optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
         for number, (first, end) in enumerate(chunks):
-            total_3 += _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride))
+            last = number + 1 == len(chunks)
+            sums_3, scored = _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride), trained=not last)
+            total_3 += sums_3
             if on_chunk is not None:
                 on_chunk(number + 1, len(chunks), EvalResult.from_sums(total_3))
-            if number + 1 < len(chunks):
+            if not last:
                 optimizer.param_groups[0]["lr"] = ttt_rate(config.ttt_lr, number, len(chunks))
-                _train_on_chunk(task, Windows(first, end, task.seq_len, 0), optimizer, weights)
+                _train_on_chunk(Lesson(task, Windows(first, end, task.seq_len, 0), weights, scored), optimizer)
     return EvalResult.from_sums(total_3)
 
 
@@ -1303,32 +1347,58 @@ def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[n
             weight.requires_grad_(trainable)
 
 
-def _score_chunk(task: EvalTask, windows: Windows) -> Tensor:
-    """Sums of one chunk over all processes; a batch is small enough that every process has work."""
-    fair = -(-len(windows) // task.worker.world_size)
-    return task.worker.all_sum(score_windows(task, windows, min(task.config.eval_batch_seqs, fair)))
+@dataclass(frozen=True)
+class Lesson:
+    """A scored chunk to train on.
+
+    Attributes:
+        task: what is evaluated.
+        windows: the chunk's sequences side by side.
+        weights: those that are trained.
+        scored: sum of the chunk's losses in nats with what a backward pass needs, where scoring kept it.
+    """
+
+    task: EvalTask
+    windows: Windows
+    weights: Sequence[nn.Parameter]
+    scored: Tensor | None
 
 
-def _train_on_chunk(
-    task: EvalTask, windows: Windows, optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter]
-) -> None:
+def _score_chunk(task: EvalTask, windows: Windows, *, trained: bool) -> tuple[Tensor, Tensor | None]:
+    """Sums of one chunk over all processes, and its loss for the first step where that step takes the whole chunk."""
+    config, worker = task.config, task.worker
+    one_step = windows.stride == 0 and worker.world_size == 1 and len(windows) <= config.ttt_batch_seqs
+    if trained and one_step and config.ttt_epochs > 0:
+        return score_for_training(task, windows, config.ttt_batch_seqs)
+    # A batch is small enough that every process has work.
+    fair = -(-len(windows) // worker.world_size)
+    return worker.all_sum(score_windows(task, windows, min(config.eval_batch_seqs, fair))), None
+
+
+def _train_on_chunk(lesson: Lesson, optimizer: torch.optim.Optimizer) -> None:
     """All epochs over one scored chunk; every process takes the same steps, even when it has no sequences left."""
-    longest = -(-len(windows) // task.worker.world_size)
+    task, weights = lesson.task, lesson.weights
+    longest = -(-len(lesson.windows) // task.worker.world_size)
+    steps = list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs
     with evaluation_mode(task.model):
-        for low in list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs:
-            _compute_gradients(task, windows, low, weights)
+        for number, low in enumerate(steps):
+            _compute_gradients(lesson, low, None if number else lesson.scored)
             if task.config.ttt_grad_clip > 0:
                 nn.utils.clip_grad_norm_(weights, task.config.ttt_grad_clip)
             optimizer.step()
 
 
-def _compute_gradients(task: EvalTask, windows: Windows, low: int, weights: Sequence[nn.Parameter]) -> None:
+def _compute_gradients(lesson: Lesson, low: int, scored: Tensor | None) -> None:
     """Gradient of the mean loss over one step's targets of all processes; a short window goes by itself."""
+    task, windows, weights = lesson.task, lesson.windows, lesson.weights
     worker, size = task.worker, task.config.ttt_batch_seqs
     runs = [replace(worker, rank=rank).share(len(windows))[low : low + size] for rank in range(worker.world_size)]
     targets = sum(end - start for run in runs for start, _, end in map(windows.bounds, run))
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
+    if scored is not None:
+        (scored / targets).backward()  # type: ignore[no-untyped-call]
+        return
     for part in windows.batches_of(runs[worker.rank], size):
         batch = window_batch(task.tokens, windows, part)[0].to(worker.device)
         with worker.precision():
@@ -1424,10 +1494,173 @@ def process_number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
+# --- window ---
+
+BLOCK_TOKENS = 128
+# Blocks of one call: enough to keep the threads busy, few enough for their intermediate results to stay in a cache.
+CALL_BLOCKS = 8
+
+
+class WindowContext(FunctionCtx):
+    """What the forward pass leaves to the backward pass."""
+
+    saved_tensors: tuple[Tensor, ...]
+    window: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """Consecutive blocks of queries that see equally many blocks of keys.
+
+    Attributes:
+        first: First query block.
+        blocks: How many.
+        reach: Key blocks that each of them sees, its own included.
+    """
+
+    first: int
+    blocks: int
+    reach: int
+
+    @property
+    def queries(self) -> slice:
+        """Positions of the queries."""
+        return slice(self.first * BLOCK_TOKENS, (self.first + self.blocks) * BLOCK_TOKENS)
+
+    @property
+    def keys(self) -> slice:
+        """Positions of all keys that some query sees."""
+        return slice((self.first + 1 - self.reach) * BLOCK_TOKENS, self.queries.stop)
+
+    def key_part(self, number: int) -> slice:
+        """Positions of the `number`-th key block of every query block."""
+        start = self.keys.start + number * BLOCK_TOKENS
+        return slice(start, start + self.blocks * BLOCK_TOKENS)
+
+
+def calls(length: int, window: int) -> Iterator[Call]:
+    """Cover a length (a multiple of the block) with calls; the first blocks see fewer keys and go alone."""
+    blocks, reach = length // BLOCK_TOKENS, key_blocks(window)
+    for first in range(min(reach - 1, blocks)):
+        yield Call(first, 1, first + 1)
+    for first in range(reach - 1, blocks, CALL_BLOCKS):
+        yield Call(first, min(CALL_BLOCKS, blocks - first), reach)
+
+
+def window_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+    """Attend to oneself and the `window` - 1 tokens before.
+
+    Args:
+        q_BHTE: Queries; H is a multiple of G.
+        k_BGTE: Keys.
+        v_BGTE: Values.
+        window: Visible tokens, oneself included.
+
+    Returns:
+        Mixed values, B, H, T, E; side by side in memory by token, then head.
+
+    """
+    length = q_BHTE.shape[2]
+    # Padding stands after the text, where no query of the text sees it.
+    padding = (0, 0, 0, -length % BLOCK_TOKENS)
+    padded = [F.pad(x, padding) if padding[-1] else x for x in (q_BHTE, k_BGTE, v_BGTE)]
+    mixed: Tensor = WindowAttention.apply(*padded, window)  # type: ignore[no-untyped-call]  # untyped in torch
+    return mixed[:, :, :length]
+
+
+class WindowAttention(torch.autograd.Function):
+    """Window attention with its backward pass; the length is a multiple of the block."""
+
+    @staticmethod
+    def forward(ctx: WindowContext, q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+        """Return B, H, T, E."""
+        out_BTHE = torch.empty_like(q_BHTE.transpose(1, 2), memory_format=torch.contiguous_format)
+        out_BHTE = out_BTHE.transpose(1, 2)
+        sums = []
+        for call in calls(q_BHTE.shape[2], window):
+            mask = _mask(window, call, q_BHTE, k_BGTE.shape[1])
+            for item in range(q_BHTE.shape[0]):
+                operands = _operands(call, q_BHTE[item], k_BGTE[item], v_BGTE[item])
+                mixed, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*operands, attn_mask=mask)  # noqa: SLF001 - the operator behind torch's own attention
+                _put_back(out_BHTE[item], call, mixed)
+                sums.append(log_sums)
+        ctx.save_for_backward(q_BHTE, k_BGTE, v_BGTE, out_BHTE, *sums)
+        ctx.window = window
+        return out_BHTE
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: WindowContext, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Gradients of queries, keys and values."""
+        q_BHTE, k_BGTE, v_BGTE, out_BHTE, *sums = ctx.saved_tensors
+        dq_BHTE = torch.empty_like(q_BHTE)
+        dk_BGTE, dv_BGTE = torch.zeros_like(k_BGTE), torch.zeros_like(v_BGTE)
+        waiting = iter(sums)
+        for call in calls(q_BHTE.shape[2], ctx.window):
+            mask = _mask(ctx.window, call, q_BHTE, k_BGTE.shape[1])
+            for item in range(q_BHTE.shape[0]):
+                grad, mixed = (_stacked(x[item], call, k_BGTE.shape[1]) for x in (grads[0], out_BHTE))
+                operands = _operands(call, q_BHTE[item], k_BGTE[item], v_BGTE[item])
+                flags = (0.0, False)  # no dropout; the mask says what is causal
+                dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(  # noqa: SLF001 - as above
+                    grad, *operands, mixed, next(waiting), *flags, attn_mask=mask
+                )
+                _put_back(dq_BHTE[item], call, dq)
+                _add_back(dk_BGTE[item], call, dk)
+                _add_back(dv_BGTE[item], call, dv)
+        return dq_BHTE, dk_BGTE, dv_BGTE, None
+
+
+def _operands(call: Call, q_HTE: Tensor, k_GTE: Tensor, v_GTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries S, G, R*Q, E, and views of keys and values S, G, K, E."""
+    keys = call.reach * BLOCK_TOKENS
+    k_SGKE, v_SGKE = (x[:, call.keys].unfold(1, keys, BLOCK_TOKENS).permute(1, 0, 3, 2) for x in (k_GTE, v_GTE))
+    return _stacked(q_HTE, call, k_GTE.shape[0]), k_SGKE, v_SGKE
+
+
+def _stacked(x_HTE: Tensor, call: Call, groups: int) -> Tensor:
+    """One call's queries, those of the heads that share keys one after the other: S, G, R*Q, E."""
+    heads, _, width = x_HTE.shape
+    x_GRSQE = x_HTE[:, call.queries].reshape(groups, heads // groups, call.blocks, BLOCK_TOKENS, width)
+    return x_GRSQE.permute(2, 0, 1, 3, 4).reshape(call.blocks, groups, -1, width)
+
+
+def _put_back(target_HTE: Tensor, call: Call, x_SGXE: Tensor) -> None:
+    """Undo the stacking into the call's queries."""
+    blocks, groups, _, width = x_SGXE.shape
+    x_GRSQE = x_SGXE.view(blocks, groups, -1, BLOCK_TOKENS, width).permute(1, 2, 0, 3, 4)
+    grouped = torch.unflatten(target_HTE[:, call.queries], 0, (groups, -1))
+    torch.unflatten(grouped, 2, (blocks, BLOCK_TOKENS)).copy_(x_GRSQE)
+
+
+def _add_back(target_GTE: Tensor, call: Call, x_SGKE: Tensor) -> None:
+    """Add what each block says of the keys it sees."""
+    for number, x_SGQE in enumerate(torch.split(x_SGKE, BLOCK_TOKENS, 2)):
+        part_GSQE = torch.unflatten(target_GTE[:, call.key_part(number)], 1, (call.blocks, BLOCK_TOKENS))
+        part_GSQE.add_(x_SGQE.transpose(0, 1))
+
+
+def _mask(window: int, call: Call, q_BHTE: Tensor, groups: int) -> Tensor:
+    """What to add to the products: 0 where a query sees a key, else minus infinity; R*Q, K."""
+    visible_QK = window_mask(window, call.reach, q_BHTE.device)
+    mask_QK = torch.zeros(visible_QK.shape, dtype=q_BHTE.dtype, device=q_BHTE.device)
+    return mask_QK.masked_fill_(~visible_QK, float("-inf")).repeat(q_BHTE.shape[1] // groups, 1)
+
+
+def window_mask(window: int, reach: int, device: torch.device) -> Tensor:
+    """Whether a query of one block sees a key of the `reach` blocks that end with its own (Q, K)."""
+    own = (reach - 1) * BLOCK_TOKENS
+    queries_Q1 = torch.arange(own, own + BLOCK_TOKENS, device=device)[:, None]
+    distance_QK = queries_Q1 - torch.arange(own + BLOCK_TOKENS, device=device)
+    return (distance_QK >= 0) & (distance_QK < window)
+
+
+def key_blocks(window: int) -> int:
+    """Blocks of keys that some query of one block sees, its own included."""
+    return -(-(window - 1) // BLOCK_TOKENS) + 1
+
+
 # --- attention ---
-
-WINDOW_BLOCK_TOKENS = 256
-
 
 def rotary_tables(length: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary angles (arXiv:2104.09864), each T, 1, E/2 in float32."""
@@ -1483,8 +1716,7 @@ def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int
     """Attend to oneself and what came before; under a window W, query q sees key k when 0 <= q - k < W.
 
     Where the window binds, queries are taken in blocks, each against the keys that some query of it sees, so that the
-    cost per token does not grow with the length. Keys and values are split once and joined per block: slicing them
-    per block would make the backward pass fill one full-length gradient for each.
+    cost per token does not grow with the length: several blocks in one call on a CPU, one after the other elsewhere.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
@@ -1499,24 +1731,28 @@ def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int
     grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
     if window == 0 or q_BHTE.shape[2] <= window:
         return F.scaled_dot_product_attention(q_BHTE, k_BGTE, v_BGTE, is_causal=True, enable_gqa=grouped)
-    mask_QK = window_mask(window, q_BHTE.device)
-    reach = mask_QK.shape[1] // WINDOW_BLOCK_TOKENS
-    k_blocks, v_blocks = torch.split(k_BGTE, WINDOW_BLOCK_TOKENS, 2), torch.split(v_BGTE, WINDOW_BLOCK_TOKENS, 2)
+    if q_BHTE.device.type == "cpu":
+        return window_attention(q_BHTE, k_BGTE, v_BGTE, window)
+    return blockwise_attention(q_BHTE, k_BGTE, v_BGTE, window)
+
+
+def blockwise_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+    """Window attention block by block with the library's operators, on any device; arguments as `causal_attention`.
+
+    Keys and values are split once and joined per block: slicing them per block would make the backward pass fill one
+    full-length gradient for each.
+    """
+    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+    reach = key_blocks(window)
+    mask_QK = window_mask(window, reach, q_BHTE.device)
+    k_blocks, v_blocks = torch.split(k_BGTE, BLOCK_TOKENS, 2), torch.split(v_BGTE, BLOCK_TOKENS, 2)
     mixed = []
-    for last, q_BHQE in enumerate(torch.split(q_BHTE, WINDOW_BLOCK_TOKENS, 2), 1):
+    for last, q_BHQE in enumerate(torch.split(q_BHTE, BLOCK_TOKENS, 2), 1):
         first = max(0, last - reach)
         k_BGKE, v_BGKE = (torch.cat(blocks[first:last], 2) for blocks in (k_blocks, v_blocks))
-        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * WINDOW_BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
+        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
         mixed.append(F.scaled_dot_product_attention(q_BHQE, k_BGKE, v_BGKE, attn_mask=visible, enable_gqa=grouped))
     return torch.cat(mixed, 2)
-
-
-def window_mask(window: int, device: torch.device) -> Tensor:
-    """Which keys a block of queries sees; the keys are whole blocks that end with the queries' own."""
-    earlier = -(-(window - 1) // WINDOW_BLOCK_TOKENS) * WINDOW_BLOCK_TOKENS
-    queries_Q1 = torch.arange(earlier, earlier + WINDOW_BLOCK_TOKENS, device=device)[:, None]
-    distance_QK = queries_Q1 - torch.arange(earlier + WINDOW_BLOCK_TOKENS, device=device)
-    return (distance_QK >= 0) & (distance_QK < window)
 
 
 # --- conv ---
@@ -2139,12 +2375,19 @@ def unpack_model(blob: bytes, config: ModelConfig) -> dict[str, Tensor]:
     Raises:
         ArtifactError: It is damaged, or was packed under other settings of the model.
     """
-    header, state = unpack(blob)
+    return unpack(blob, expect=partial(refuse_other_model, config))[1]
+
+
+def refuse_other_model(config: ModelConfig, header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse settings or tensors that are not those of the model; raises ArtifactError that names them."""
     expected = json.loads(json.dumps(asdict(config)))
     differing = sorted(key for key in expected | header["config"] if expected.get(key) != header["config"].get(key))
     if differing:
         raise ArtifactError(f"the artifact was packed under other settings of {', '.join(differing)}")
-    return state
+    with torch.device("meta"):  # shapes only
+        model = {name: tuple(tensor.shape) for name, tensor in HymbaLM(config).state_dict().items()}
+    if odd := sorted(name for name in {*model, *shapes} if model.get(name) != shapes.get(name)):
+        raise ArtifactError(f"the artifact's tensors are not those of the model: {', '.join(odd[:5])}")
 
 
 def cpu_state(model: HymbaLM) -> dict[str, Tensor]:
@@ -2173,10 +2416,12 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """Weights that `state_bytes` made; raises RunError when there are none."""
     content = io.BytesIO(read_whole(path))
     try:
-        state: dict[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError) as error:
+        state: Any = torch.load(content, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
         raise RunError(f"{path}: not saved weights ({error})") from error
-    return state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RunError(f"{path}: not saved weights (no tensors by name)")
+    return dict(state)
 
 
 def read_whole(path: Path) -> bytes:
@@ -2651,7 +2896,9 @@ class Trainer:
 
     def _report(self, step: int, loss: Tensor, watch: Stopwatch) -> None:
         settings = self.config.train
-        if settings.train_log_every and (step <= FIRST_STEPS_LOGGED or step % settings.train_log_every == 0):
+        shown = step <= FIRST_STEPS_LOGGED or step % max(settings.train_log_every, 1) == 0
+        # The last step always: readers take the number of steps and the training time from its line.
+        if step == settings.iterations or (settings.train_log_every and shown):
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(f"training loss {value} at step {step}")
@@ -2752,12 +2999,12 @@ class Run:
         shards = len(find_shards(f"{self.config.data.data_path}/{TRAIN_FILES}"))
         self.log.say(f"train_loader:dataset:{Path(self.config.data.data_path).name} train_shards:{shards}")
         self._describe(inputs, model)
-        validate = partial(self.score_plain, model, inputs) if self._validates else None
+        validate = partial(self.score_plain, model, inputs, stride=0) if self._validates else None
         result = Trainer(model, self.config, loader, self.worker, self.log, self.clock, validate).run()
         self._save(model, result)
         if self.config.evaluation.diagnostics:
             began_s = self.clock()
-            scores = self.score_plain(model, inputs)
+            scores = self.score_plain(model, inputs, stride=self.config.evaluation.eval_stride)
             self.log.say(diagnostic_line("post_ema", scores, self.clock() - began_s))
         self.repack()
         self._score_artifact(model, inputs)
@@ -2781,9 +3028,10 @@ class Run:
         self._report_size(len(read_whole(artifact_path(self.config))))
         self._score_artifact(model, inputs)
 
-    def score_plain(self, model: HymbaLM, inputs: Inputs) -> tuple[float, float]:
-        """Nats per token and bits per byte without test-time training."""
-        plain = replace(self.config, evaluation=replace(self.config.evaluation, ttt_enabled=False))
+    def score_plain(self, model: HymbaLM, inputs: Inputs, *, stride: int) -> tuple[float, float]:
+        """Nats per token and bits per byte without test-time training; stride 0 cuts windows side by side."""
+        evaluation = replace(self.config.evaluation, ttt_enabled=False, eval_stride=stride)
+        plain = replace(self.config, evaluation=evaluation)
         result = evaluate(evaluation_task(model, inputs, plain, self.worker))
         return result.val_loss, result.val_bpb
 
@@ -2806,7 +3054,9 @@ class Run:
 
     def _describe(self, inputs: Inputs, model: HymbaLM) -> None:
         train, data = self.config.train, self.config.data
-        accumulation = accumulation_steps(self.config, self.worker.world_size)
+        # Scoring alone has no steps to divide.
+        scoring = self.config.evaluation.eval_only
+        accumulation = 1 if scoring else accumulation_steps(self.config, self.worker.world_size)
         self.log.say(
             f"val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path={data.tokenizer_path}",
             f"val_loader:shards pattern={data.data_path}/{VALIDATION_FILES} tokens:{inputs.tokens.numel() - 1}",
