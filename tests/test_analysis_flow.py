@@ -129,6 +129,42 @@ def test_a_choice_between_losses(choice: str, *, chosen: bool) -> None:
     assert (Label.CHOSEN in kinds(source)) is chosen
 
 
+@pytest.mark.parametrize(
+    ("line", "chosen"),
+    [
+        ("best[i] = torch.minimum(best[i], nll)", True),
+        ("best[i] = torch.minimum(nll, limit[i])", False),
+        ("best[i] = nll", False),
+    ],
+)
+def test_the_best_of_all_passes_is_a_choice(line: str, *, chosen: bool) -> None:
+    source = f"""
+        def evaluate(model, passes, x, y, i, limit):
+            best = torch.full((8,), 1e9)
+            for _ in range(passes):
+                with torch.no_grad():
+                    nll = F.cross_entropy(model(x), y, reduction="none")
+                {line}
+            return best.mean()
+    """
+    assert (Label.CHOSEN in kinds(source)) is chosen
+
+
+def test_the_better_of_two_losses_of_a_token_is_a_choice_and_the_best_model_is_none() -> None:
+    of_a_token = """
+        def evaluate(nll, new_nll, old_nll, i):
+            if new_nll < old_nll:
+                nll[i] = new_nll
+    """
+    of_a_model = """
+        def evaluate(history, val_loss, best_val_loss, i):
+            if val_loss < best_val_loss:
+                history[i] = val_loss
+    """
+    assert kinds(of_a_token) == {Label.CHOSEN}
+    assert kinds(of_a_model) == set()
+
+
 @given(st.text(alphabet="abty_0123", max_size=60))
 def test_names_are_judged_quickly(name: str) -> None:
     assert flowwords.means_target(name) in {True, False}

@@ -228,6 +228,7 @@ class Expressions(ABC):
         if name in words.LOSSES and any(each.arg == "reduction" and _is_none(each.value) for each in node.keywords):
             return Flowing({Label.LOSS: (self.step("a loss of each token", node),)})
         if name in words.TOTALS:
+            self.arrive(Flowing({label: labels[label] for label in {Label.CHOSEN} & labels.keys()}), node)
             labels.pop(Label.LOSS, None)
             row = labels.pop(Label.ROW, None)
             return Flowing({**labels, Label.MASS: row} if row is not None else labels)

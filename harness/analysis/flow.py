@@ -92,9 +92,20 @@ class Frame(Expressions):
                 handler(statement)
 
     def _assign(self, node: ast.Assign) -> None:
-        value = self.value(node.value)
+        value = self._kept_best(node, self.value(node.value))
         for target in node.targets:
             self.bind(target, value, node.value)
+
+    def _kept_best(self, node: ast.Assign, value: Flowing) -> Flowing:
+        """`best = minimum(best, loss)`: the best of all passes so far."""
+        call = node.value
+        if not isinstance(call, ast.Call) or last_name(call.func) not in words.KEPT or Label.LOSS not in value.labels:
+            return value
+        kept = {root(target) for target in node.targets} & {root(each) for each in call.args}
+        if not kept - {""} or len(call.args) != 2:
+            return value
+        step = self.step("the best of all passes so far is kept", node)
+        return Flowing({**value.labels, Label.CHOSEN: (*value.labels[Label.LOSS], step)}, value.items)
 
     def _annotated(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
@@ -113,6 +124,7 @@ class Frame(Expressions):
 
     def _if(self, node: ast.If) -> None:
         self.value(node.test)
+        self._better_kept(node)
         before = self.names
         after = self._behind(node.body, before)
         otherwise = self._behind(node.orelse, before)
@@ -122,6 +134,21 @@ class Frame(Expressions):
             name: fork((after.get(name, NOTHING), marks[0]), (otherwise.get(name, NOTHING), marks[1]))
             for name in {**otherwise, **after}
         }
+
+    def _better_kept(self, node: ast.If) -> None:
+        """`if new_nll < old_nll: nll[i] = new_nll`: the better of two losses of one token is kept."""
+        test = node.test
+        if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
+            return
+        sides = [dotted(each) for each in (test.left, test.comparators[0])]
+        if len({*sides}) < 2 or not all(words.TOKEN_LOSS.search(side) for side in sides):
+            return
+        for line in node.body:
+            target = line.targets[0] if isinstance(line, ast.Assign) else None
+            kept = isinstance(line, ast.Assign) and dotted(line.value) in sides
+            if kept and isinstance(target, ast.Subscript) and words.ACCUMULATOR.search(root(target)):
+                compared = self.step("two losses of a token are compared", node.test)
+                self.arrive(Flowing({Label.CHOSEN: (compared, self.step("the better one is kept", line))}), line)
 
     def _behind(self, body: Sequence[ast.stmt], before: Mapping[str, Flowing]) -> dict[str, Flowing]:
         """What the names hold behind a branch."""

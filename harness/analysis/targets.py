@@ -19,6 +19,7 @@ from harness.analysis.program import Module, Program
 CALLERS_DEPTH = 4
 _HASHING = re.compile(r"\^|bitwise_xor|%|remainder|fmod")
 _CHOICES = ("minimum", "fmin", "maximum", "fmax", "where", "argmin", "amin", "min")
+_BETTER = re.compile(r"\bif\s+\w*(?:nll|logp|log_p|logprob)\w*\s*[<>]=?\s*\w*(?:nll|logp|log_p|logprob)")
 _LOSS = re.compile(r"nll|loss|logp|log_p|lp\b|bits|\bce\b|cost", re.IGNORECASE)
 _TARGETLIKE = re.compile(
     r"\b(?:\w+_)?(?:tgts?|tg|tn|targets?|f?ys?|labels?|nxt|next|tok|sym|symbol|nll|lo?ss)(?:_\w+)?\b"
@@ -57,8 +58,9 @@ def target_uses(program: Program, texts: Mapping[str, str]) -> tuple[TargetUse, 
         flow.run(module, function)
     uses: dict[TargetUse, None] = {}
     for arrival in flow.arrivals:
-        last = arrival.steps[-1]
-        if is_scoring(last.module.index, last.node):
+        # A choice is made where its losses are computed; everything else where it arrives.
+        steps = arrival.steps if arrival.label is Label.CHOSEN else arrival.steps[-1:]
+        if any(is_scoring(step.module.index, step.node) for step in steps):
             uses.setdefault(TargetUse(arrival.label, tuple(dict.fromkeys(arrival.steps))))
     return tuple(uses)
 
@@ -82,6 +84,8 @@ def _hot(module: Module, text: str) -> Iterator[Function]:
     """Functions that hash something that may be the target, or that choose between losses."""
     lines = text.split("\n")
     nodes = list(_hashes(module)) if _HASHING.search(text) else []
+    if _BETTER.search(text):
+        nodes += [test for test in module.index.of(ast.Compare) if _BETTER.search(lines[test.lineno - 1])]
     for name in _CHOICES:
         nodes += [call for call in module.calls.get(name, ()) if _LOSS.search(lines[call.lineno - 1])]
     found: dict[ast.AST, Function] = {}
