@@ -150,19 +150,19 @@ def test_the_best_of_all_passes_is_a_choice(line: str, *, chosen: bool) -> None:
     assert (Label.CHOSEN in kinds(source)) is chosen
 
 
-def test_the_better_of_two_losses_of_a_token_is_a_choice_and_the_best_model_is_none() -> None:
-    of_a_token = """
+def test_the_better_of_two_losses_within_is_a_choice_and_the_best_model_is_none() -> None:
+    within = """
         def evaluate(nll, new_nll, old_nll, i):
             if new_nll < old_nll:
                 nll[i] = new_nll
     """
-    of_a_model = """
+    between = """
         def evaluate(history, val_loss, best_val_loss, i):
             if val_loss < best_val_loss:
                 history[i] = val_loss
     """
-    assert kinds(of_a_token) == {Label.CHOSEN}
-    assert kinds(of_a_model) == set()
+    assert kinds(within) == {Label.CHOSEN}
+    assert kinds(between) == set()
 
 
 @given(st.text(alphabet="abty_0123", max_size=60))
