@@ -48,7 +48,7 @@ def test_training_before_the_score_fails_at_the_gradient_and_the_score() -> None
     [
         ({"runs": "unknown", "unclear": ("ADAPT",)}, "it depends on ADAPT"),
         ({"doubt": at("ADAPT=0", "README.md", 7)}, "the text at README.md:7 says ADAPT=0"),
-        ({"label": "post_adapt_exact val_bpb:"}, "the logs report a score of another name"),
+        ({"label": "post_adapt_exact val_bpb:"}, "another score may be the claimed one"),
         ({"order": "unclear", "why": "no score was found after it"}, "no score was found after it"),
     ],
 )
@@ -58,6 +58,13 @@ def test_what_is_not_certain_is_undecided_with_the_place(change: dict[str, Any],
     assert clause in outcome.message
     assert "harness probe" in outcome.message
     assert outcome.locations == (Location("train_gpt.py", 50),)
+
+
+def test_without_logs_a_final_score_before_the_training_may_be_the_claimed_one() -> None:
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), (training(rival="final_exact val_bpb:"),))
+    outcome = RULES["PG601"].check(factories.submission(legality=legality, runs=()))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
 
 
 def test_the_label_of_the_claimed_score_counts() -> None:

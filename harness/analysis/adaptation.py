@@ -39,6 +39,7 @@ class Adaptation:
         reached: whether the site runs, and what decides it.
         label: the text of the report that follows, where there is one.
         fresh: True when it is no weight that is trained, but a tensor made for it: SLOT.
+        rival: the text of a final score that is printed before the training, which may be the reported one.
     """
 
     order: Order
@@ -48,6 +49,7 @@ class Adaptation:
     reached: Reached
     label: str = ""
     fresh: bool = False
+    rival: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Judged:
     why: str
     steps: tuple[Step, ...]
     label: str = ""
+    rival: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Adaptations:
             yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return
         found = self._judge(site, labels, 0)
-        yield Adaptation(found.order, found.why, name, (start, *found.steps), reached, found.label, fresh)
+        yield Adaptation(found.order, found.why, name, (start, *found.steps), reached, found.label, fresh, found.rival)
 
     def _judge(self, site: Site, labels: Labels, depth: int) -> Judged:
         """Whether a report follows a site, in its function or in those that call it."""
@@ -131,7 +134,7 @@ class Adaptations:
         if found is not None:
             scored = found.scored or found.node
             steps = (*site.steps, Step("score with the trained weights", site.module.at(scored.lineno)))
-            return Judged(Order.TRAINED_FIRST, "a score is reported after it", steps, found.text)
+            return Judged(Order.TRAINED_FIRST, "a score is reported after it", steps, found.text, self._rival(site))
         if scope.function is None or depth > CHAIN_LIMIT:
             return Judged(Order.UNCLEAR, "no score was found after it", site.steps)
         return self._callers(site, scope.function, labels, depth)
@@ -283,6 +286,15 @@ class Adaptations:
             if self._reach.of(report.node, site.module).life is Life.LIVE and self._scores_with(scored, site):
                 found = report
         return found
+
+    def _rival(self, site: Site) -> str:
+        """A live print of a final score before the site, in its function and in no loop."""
+        for report in self.reports(site.scope):
+            early = (report.node.lineno, report.node.col_offset) < site.start and "final" in report.text.lower()
+            looped = any(isinstance(each, LOOPS) for each in site.module.index.ancestors(report.node))
+            if early and not looped and not self._reach.skipped(report.node, site.module):
+                return report.text
+        return ""
 
     def _scores_with(self, call: ast.Call, site: Site) -> bool:
         """Whether a call after the site gets what was trained: itself, a wrapper of it, or the artifact made of it."""

@@ -16,7 +16,9 @@ from harness.analysis.trace import Trace, Tracer
 from harness.model import Location
 
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_FRESH = frozenset({"zeros", "zeros_like", "randn", "randn_like", "empty", "full", "Parameter", "new_zeros", "ones"})
+_FRESH = frozenset(
+    {"requires_grad_", "zeros", "zeros_like", "randn", "randn_like", "empty", "full", "Parameter", "new_zeros", "ones"}
+)
 _HANDLING = frozenset({"parameters", "named_parameters"})
 Place = tuple[int, int]
 

@@ -144,7 +144,9 @@ def _certain(training: Training, submission: Submission) -> bool:
 
 
 def _afterthought(training: Training, submission: Submission) -> bool:
-    """Whether the logs' headline is printed under another label than the score that follows the training."""
+    """Whether the claimed score may be another than the one that follows the training."""
+    if training.rival and not _claimed_labels(submission):
+        return True
     return is_afterthought(training.label, submission)
 
 
@@ -177,7 +179,7 @@ def _label(text: str) -> str:
 
 def _fail(training: Training, notes: tuple[str, ...]) -> Outcome:
     where = training.places
-    switch = f" It runs because {training.settings[0].value}." if training.settings else ""
+    switch = f" It runs because {listed([each.value for each in training.settings], 3)}." if training.settings else ""
     name = f"`{training.function}`" if training.function else "The script"
     message = (
         f"{name} trains on validation tokens at {_gradient(training)}, and the score at {where[-1]} is made with what "
@@ -202,7 +204,7 @@ def _open(training: Training, submission: Submission) -> str:
     if training.doubt is not None:
         return f"the text at {training.doubt.location} says {training.doubt.value}"
     if training.order == "trained first" and _afterthought(training, submission):
-        return "the logs report a score of another name"
+        return "another score may be the claimed one"
     return training.why
 
 

@@ -97,6 +97,7 @@ def _training(found: Adaptation, stated: Stated) -> Training:
         doubt=_doubt(found.reached.reasons, stated),
         label=found.label[:200],
         fresh=found.fresh,
+        rival=found.rival[:200],
     )
 
 

@@ -24,6 +24,7 @@ class Training:
         doubt: a sentence of the README that says otherwise than the settings, or None.
         label: the printed text of the score that follows.
         fresh: True when what is trained is no weight but a tensor made for it (SLOT).
+        rival: the printed text of a final score before the training, which may be the claimed one.
     """
 
     order: str
@@ -36,6 +37,7 @@ class Training:
     doubt: Located[str] | None = None
     label: str = ""
     fresh: bool = False
+    rival: str = ""
 
     @property
     def places(self) -> tuple[Location, ...]:
