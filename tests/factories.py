@@ -7,11 +7,14 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from harness.facts.bytetable import ByteTableFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims, SeedClaim
+from harness.facts.legality import LegalityFacts
 from harness.facts.package import PackageFacts, Script, ShippedFile
 from harness.facts.runs import Coverage, Run, Score
 from harness.facts.size import SeedSize, SizeFacts
 from harness.facts.submission import Submission
+from harness.facts.targets import TargetFacts
 from harness.model import Fact, Located, Location, Missing, Rule
 
 T = TypeVar("T")
@@ -23,6 +26,7 @@ FAMILY_DIGITS = {
     "metric": "3",
     "significance": "4",
     "homogeneity": "5",
+    "legality": "6",
     "reproduction": "8",
 }
 MANIFEST_FIELDS = (
@@ -190,6 +194,9 @@ def submission(**changes: Any) -> Submission:
             code_files=("train_gpt.py",),
             per_seed=tuple(seed_size(seed) for seed in (1, 2, 3)),
         ),
+        targets=TargetFacts(at(value=True, path="train_gpt.py"), ()),
+        byte_tables=ByteTableFacts(at("correct", "train_gpt.py", 20), (), ()),
+        legality=LegalityFacts(at("train_gpt.py", "train_gpt.py")),
         reproduction=Missing("no evidence directory was given"),
     )
     return dataclasses.replace(made, **changes)
@@ -211,6 +218,9 @@ def blank() -> Submission:
         readme=ReadmeClaims(UNSTATED, UNSTATED, ()),
         runs=(),
         size=SizeFacts(UNSTATED, UNSTATED, (), ()),
+        targets=TargetFacts(Missing("no script"), ()),
+        byte_tables=ByteTableFacts(Missing("no script"), (), ()),
+        legality=LegalityFacts(Missing("no script")),
     )
 
 

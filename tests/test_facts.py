@@ -421,7 +421,17 @@ def test_facts_as_json() -> None:
 def test_the_json_of_a_folder_names_every_fact(tmp_path: Path) -> None:
     submission = record(tmp_path, train_gpt_DOT_py=SCRIPT, train_DOT_log=log(), submission_DOT_json=MANIFEST)
     document: Any = json.loads(json.dumps(as_json(submission), allow_nan=False))
-    assert list(document) == ["package", "claims", "readme", "runs", "size", "reproduction"]
+    assert list(document) == [
+        "package",
+        "claims",
+        "readme",
+        "runs",
+        "size",
+        "targets",
+        "byte_tables",
+        "legality",
+        "reproduction",
+    ]
     assert document["claims"]["val_bpb"] == {"value": 1.25, "path": "submission.json", "line": 1, "pointer": "/val_bpb"}
     assert document["runs"][0]["headline"]["value"]["val_bpb"] == {"value": 1.25, "path": "train.log", "line": 19}
     assert document["runs"][0]["config"]["lr"] == {"value": "0.1", "path": "train.log", "line": 5}

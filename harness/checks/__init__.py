@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from harness.checks import (
     budget,
+    bytetable,
     homogeneity,
     homogeneity_runs,
+    legality,
+    legality_data,
     metric,
     package,
     plausible,
@@ -14,6 +17,7 @@ from harness.checks import (
     significance,
     size,
     split,
+    targets,
 )
 from harness.facts.submission import Submission
 from harness.model import Rule
@@ -25,9 +29,13 @@ RULES: tuple[Rule[Submission], ...] = (
     *metric.RULES,
     *split.RULES,
     *plausible.RULES,
+    *bytetable.RULES,
     *significance.RULES,
     *record.RULES,
     *homogeneity.RULES,
     *homogeneity_runs.RULES,
+    *legality.RULES,
+    *legality_data.RULES,
+    *targets.RULES,
     *reproduction.RULES,
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.index import Index
+from harness.analysis.program import Module, Program
 from harness.model import Location
 from harness.sources.script import ParsedScript
 
@@ -22,6 +23,15 @@ class Code:
         """The index; empty where the script does not parse."""
         return Index(self.script.tree)
 
+    @functools.cached_property
+    def module(self) -> Module:
+        """The script as a module of a program."""
+        return Module(self.index, self.at)
+
+    def imported(self) -> Module | None:
+        """The script as a module that another one imports; None where it does not parse."""
+        return self.module if self.parses else None
+
     @property
     def parses(self) -> bool:
         """Whether there is a syntax tree to ask."""
@@ -32,12 +42,21 @@ class Code:
         return Location(self.script.path, line, layer=self.script.layer)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CodeBase:
     """All scripts of a folder by path; `entry` is the training script's path, or "" where it cannot be told."""
 
     scripts: dict[str, Code]
     entry: str
+
+    @functools.cached_property
+    def program(self) -> Program | None:
+        """The training script with the modules of the folder that it imports; None where it does not parse."""
+        main = self.main
+        if main is None:
+            return None
+        others = {path.rpartition("/")[2].removesuffix(".py"): code for path, code in self.scripts.items()}
+        return Program(main.module, {stem: code.imported for stem, code in others.items() if code is not main})
 
     @property
     def main(self) -> Code | None:

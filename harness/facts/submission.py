@@ -5,19 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.analysis.configuration import Configuration
+from harness.analysis.reach import Reach
+from harness.facts.build_bytetable import build_bytetable
 from harness.facts.build_claims import build_claims
+from harness.facts.build_legality import build_legality
 from harness.facts.build_package import Texts, build_package, find_manifest, find_readme, read_scripts
 from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
 from harness.facts.build_size import build_size
+from harness.facts.build_stated import Claimed, build_stated
+from harness.facts.build_targets import build_targets
+from harness.facts.bytetable import ByteTableFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims
+from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
+from harness.facts.legality import LegalityFacts
 from harness.facts.logfile import LogFile, read_log
 from harness.facts.package import PackageFacts
 from harness.facts.previous import NO_PREVIOUS, Previous
 from harness.facts.reproduction import ReproductionFacts
 from harness.facts.runs import Run
 from harness.facts.size import SizeFacts
+from harness.facts.targets import TargetFacts
 from harness.model import Fact, HarnessError, Located, Location, Missing, Value
 from harness.sources import manifest, readme
 from harness.sources.folder import LOG_LIMIT_BYTES, PATH_SHOWN_CHARACTERS, Folder, decode, shown, walk
@@ -41,6 +51,9 @@ class Submission:
     readme: ReadmeClaims
     runs: tuple[Run, ...]
     size: SizeFacts
+    targets: TargetFacts
+    byte_tables: ByteTableFacts
+    legality: LegalityFacts
     reproduction: ReproductionFacts | Missing
     previous: Previous | Missing = NO_PREVIOUS
 
@@ -65,14 +78,24 @@ def read(folder: Path) -> Submission:
     package = build_package(walked, scripts, texts)
     runs = build_runs(logs)
     claims = build_claims(document, found.reason if isinstance(found, Missing) else "submission.json cannot be read")
+    readme_claims = build_readme(
+        readme.read(text) if text is not None else None, readme_path, "the folder has no README"
+    )
+    code = code_base(scripts, package.entry.value.path if isinstance(package.entry, Located) else "")
+    written = Located(text, Location(readme_path)) if text is not None else None
+    stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
+    reached = Reach(code.program, Configuration(code.program, stated)) if code.program is not None else None
     return Submission(
         folder=shown(str(folder), PATH_SHOWN_CHARACTERS),
         name=walked.name,
         package=package,
         claims=claims,
-        readme=build_readme(readme.read(text) if text is not None else None, readme_path, "the folder has no README"),
+        readme=readme_claims,
         runs=runs,
         size=build_size(walked, package, scripts, runs),
+        targets=build_targets(walked, code, reached),
+        byte_tables=build_bytetable(code, reached),
+        legality=build_legality(code, package, stated),
         reproduction=Missing("no evidence of a reproduction was given"),
     )
 
@@ -85,6 +108,9 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "readme": as_value(submission.readme),
         "runs": as_value(submission.runs),
         "size": as_value(submission.size),
+        "targets": as_value(submission.targets),
+        "byte_tables": as_value(submission.byte_tables),
+        "legality": as_value(submission.legality),
         "reproduction": as_value(submission.reproduction),
     }
     if isinstance(submission.previous, Previous):

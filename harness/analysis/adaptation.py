@@ -1,0 +1,366 @@
+"""Training on validation tokens, and whether a score is reported with the weights it made.
+
+A training site is a gradient taken of a loss that comes from validation tokens. It is followed outwards, call by call,
+until a function that reports a score: is a score reported after the training returned, with the model it trained?
+Loops in which scoring and training alternate are another question (`interleaved`).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, optimized, sharing
+from harness.analysis.index import Function, dotted, last_name, own_nodes
+from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
+from harness.analysis.program import Module, Program, Scope, argument
+from harness.analysis.reach import Life, Reach, Reached
+from harness.analysis.trace import Tracer, returned
+
+CHAIN_LIMIT = 6
+LAST_LINE = 10**9
+_GRADIENTS = ("backward", "grad")
+_UNDOING = frozenset({"load_state_dict", "copy_", "set_", "_load_from_state_dict"})
+_REPORTERS = frozenset(
+    {"print", "log", "log0", "info", "write", "log_fn", "logger", "print0", "_log", "log_line", "emit"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """One training site on validation tokens.
+
+    Attributes:
+        order: what was found.
+        why: one clause for messages.
+        function: the function that trains, or "" at module level.
+        steps: the path: where the tokens are loaded, each call, the gradient, the score.
+        reached: whether the site runs, and what decides it.
+        label: the text of the report that follows, where there is one.
+        fresh: True when it is no weight that is trained, but a tensor made for it: SLOT.
+        rival: the text of a final score that is printed before the training, which may be the reported one.
+    """
+
+    order: Order
+    why: str
+    function: str
+    steps: tuple[Step, ...]
+    reached: Reached
+    label: str = ""
+    fresh: bool = False
+    rival: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The end of one site: see `Adaptation`."""
+
+    order: Order
+    why: str
+    steps: tuple[Step, ...]
+    label: str = ""
+    rival: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A place where a score of validation tokens is printed, and where it was computed."""
+
+    node: ast.Call
+    text: str
+    scored: ast.Call | None
+    names: tuple[ast.Name, ...]
+
+
+class Adaptations:
+    """Finds and judges the training sites of a program.
+
+    Attributes:
+        splits: for each live gradient that was seen, the splits that its loss comes from.
+    """
+
+    def __init__(self, program: Program, reach: Reach, origins: Origins) -> None:
+        self._program = program
+        self._reach = reach
+        self._origins = origins
+        self._tracer = Tracer(program, origins)
+        self._alternation = Alternation(self._tracer, reach, reach.configuration)
+        self.splits: dict[ast.Call, frozenset[str]] = {}
+        self._known_events: dict[Scope, list[Event]] = {}
+        self._known_reports: dict[Scope, list[Report]] = {}
+
+    def all(self) -> Iterator[Adaptation]:
+        """Every gradient of a loss on validation tokens."""
+        for module in self._program.modules.values():
+            for name in _GRADIENTS:
+                for call in module.calls.get(name, ()):
+                    yield from self._gradient(call, module)
+
+    def _gradient(self, call: ast.Call, module: Module) -> Iterator[Adaptation]:
+        loss = loss_of(call)
+        if loss is None:
+            return
+        scope = module.scope_of(call)
+        labels = self._origins.of(loss, scope)
+        closed = self._origins.closed(labels)
+        reached = self._reach.of(call, module)
+        if reached.life is Life.LIVE:
+            self.splits[call] = frozenset(each.kind for each in closed)
+        loaded = next((each for each in closed if each.kind == VALIDATION), None)
+        if loaded is None or loaded.place is None:
+            return
+        name = scope.function.name if scope.function is not None else ""
+        start = Step("validation files", loaded.place)
+        names, fresh = optimized(call, scope)
+        site = Site(call, module, (Step("gradient of a loss on them", module.at(call.lineno)),), names, (loss,))
+        if reached.life is Life.DEAD:
+            yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
+            return
+        found = self._judge(site, labels, 0)
+        yield Adaptation(found.order, found.why, name, (start, *found.steps), reached, found.label, fresh, found.rival)
+
+    def _judge(self, site: Site, labels: Labels, depth: int) -> Judged:
+        """Whether a report follows a site, in its function or in those that call it."""
+        scope = site.scope
+        alternating = self._alternating(site)
+        if alternating is not None:
+            return alternating
+        undone = self._undone(site)
+        if undone is not None:
+            step = Step("weights are set again", site.module.at(undone.lineno))
+            return Judged(Order.DISCARDED, "weights are set again after the training", (*site.steps, step))
+        found = self._following(site)
+        if found is not None:
+            scored = found.scored or found.node
+            steps = (*site.steps, Step("score with the trained weights", site.module.at(scored.lineno)))
+            return Judged(Order.TRAINED_FIRST, "a score is reported after it", steps, found.text, self._rival(site))
+        if scope.function is None or depth > CHAIN_LIMIT:
+            return Judged(Order.UNCLEAR, "no score was found after it", site.steps)
+        return self._callers(site, scope.function, labels, depth)
+
+    def _alternating(self, site: Site) -> Judged | None:
+        """The order of a site and the scores of its own function; None when it has none."""
+        scope = site.scope
+        events = self._events(scope)
+        shared = sharing(site, events)
+        if shared:
+            found = self._alternation.judge(site, shared)
+            steps = site.steps
+            if found.score is not None:
+                steps = (*steps, Step("score", site.module.at(found.score[0])))
+            return Judged(found.order, found.why, steps)
+        if not events or not self._scores(scope):
+            return None
+        if all(event.forward < site.start for event in events):
+            return Judged(Order.SCORED_FIRST, "the tokens are scored before", site.steps)
+        first = min(event.forward for event in events)
+        if first > site.end and self._connected(site, events):
+            steps = (*site.steps, Step("score", site.module.at(first[0])))
+            return Judged(Order.TRAINED_FIRST, "the same function scores them after it", steps)
+        return Judged(Order.UNCLEAR, "the function that trains on the tokens also scores them", site.steps)
+
+    def _events(self, scope: Scope) -> list[Event]:
+        """Additions to what a function returns, or else prints, of scores."""
+        if scope not in self._known_events:
+            roots: list[ast.expr] = returned(scope) if self._scores(scope) else []
+            roots = roots or [name for report in self.reports(scope) for name in report.names]
+            self._known_events[scope] = self._alternation.events(roots, scope)
+        return self._known_events[scope]
+
+    def _connected(self, site: Site, events: Sequence[Event]) -> bool:
+        """Whether what is trained takes part in every score."""
+        names = {name.partition(".")[0] for name in site.model}
+        return bool(names) and all(names & event.trace.names.keys() for event in events)
+
+    def _callers(self, site: Site, function: Function, labels: Labels, depth: int) -> Judged:
+        """The same for every live call of the function; the worst that is proved."""
+        best = Judged(Order.UNCLEAR, "no score was found after it", site.steps)
+        for module, call, filled in self._program.call_sites(function):
+            if self._reach.of(call, module).life is not Life.LIVE:
+                continue
+            passed = self._passed(call, function, labels, filled, module)
+            if not any(label.kind == VALIDATION for label in self._origins.closed(passed)):
+                continue
+            model = self._renamed(site.model, function, call, filled)
+            steps = (Step(f"call of {function.node.name}", module.at(call.lineno)), *site.steps)
+            handed = (*call.args, *(keyword.value for keyword in call.keywords))
+            data = tuple(each for each in handed if self._tracer.holds_validation(each, module.scope_of(call)))
+            found = self._judge(Site(call, module, steps, model, data), passed, depth + 1)
+            if found.order is Order.TRAINED_FIRST:
+                return found
+            best = found
+        return best
+
+    def _passed(self, call: ast.Call, function: Function, labels: Labels, filled: int, module: Module) -> Labels:
+        """The origins at a call of what is trained on inside."""
+        found = {label for label in labels if label.function is not function}
+        for label in labels - found:
+            value = argument(call, function, label.name, filled)
+            if value is not None:
+                found |= self._origins.of(value, module.scope_of(call))
+        return frozenset(found)
+
+    def _renamed(self, names: Sequence[str], function: Function, call: ast.Call, filled: int) -> tuple[str, ...]:
+        """The model's names at a call: what is passed for them."""
+        found: list[str] = []
+        for name in names:
+            value = argument(call, function, name, filled) if name in function.parameters else None
+            if value is not None and dotted(value):
+                found.append(dotted(value))
+            elif name not in function.parameters:
+                found.append(name)
+        return tuple(found)
+
+    def _scores(self, scope: Scope) -> bool:
+        """Whether a function returns what it computed from validation tokens, and that is reported."""
+        function = scope.function
+        return function is not None and bool(self._returned(function, scope.module)) and self._is_reported(function, 0)
+
+    def _is_reported(self, function: Function, depth: int) -> bool:
+        """Whether what a function returns is printed as a score, by a caller or by those that call that one."""
+        for module, call, filled in self._program.call_sites(function):
+            scope = module.scope_of(call)
+            if filled < 0 or self.labels(call, module):
+                return True
+            values = {binding.value for binding in self._tracer.trace(returned(scope), scope).bindings}
+            handed_on = call in values or call in returned(scope)
+            around = scope.function if handed_on and depth < CHAIN_LIMIT else None
+            if around is not None and self._is_reported(around, depth + 1):
+                return True
+        return False
+
+    def labels(self, call: ast.Call, module: Module) -> list[str]:
+        """The texts of the prints of what a call gives."""
+        return [report.text for report in self.reports(module.scope_of(call)) if report.scored is call]
+
+    def _returned(self, function: Function, module: Module) -> Labels:
+        labels = self._origins.returned(function, module)
+        return frozenset(
+            label for label in labels if VALIDATION in {each.kind for each in self._origins.closed(frozenset([label]))}
+        )
+
+    def _undone(self, site: Site) -> ast.Call | None:
+        """A call after the site, in its function, that gives the trained model weights from before the training.
+
+        Weights loaded from what was made of the model after the training, the artifact, are the trained ones.
+        """
+        for name in _UNDOING:
+            for call in site.module.calls.get(name, ()):
+                owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+                after = (call.lineno, call.col_offset) > site.end and site.module.scope_of(call) is site.scope
+                if after and (name == "copy_" or owner in site.model) and not self._made_after(call, site):
+                    return call
+        return None
+
+    def _made_after(self, call: ast.Call, site: Site) -> bool:
+        """Whether what a call loads was made after the site, from the model as trained."""
+        names = [node for each in call.args for node in ast.walk(each) if isinstance(node, ast.Name)]
+        for name in names:
+            holder = site.scope.holder(name.id)
+            bindings = list(reaching(name, site.scope, holder)) if holder is not None else []
+            if any(each.place > site.end for each in bindings):
+                return self._used_between(site, (call.lineno, call.col_offset))
+        return False
+
+    def _used_between(self, site: Site, until: tuple[int, int]) -> bool:
+        """Whether the model is handed on between the site and a later place."""
+        for name in site.model:
+            for mention in site.module.loads.get(name.rpartition(".")[2], ()):
+                if (
+                    site.end < (mention.lineno, mention.col_offset) < until
+                    and site.module.scope_of(mention) is site.scope
+                ):
+                    return True
+        return False
+
+    def _following(self, site: Site) -> Report | None:
+        """The last live report after a site, in its function, of a score that a later call computes with the model."""
+        loops = [each for each in site.module.index.ancestors(site.node) if isinstance(each, LOOPS)]
+        end = site.end if not loops else (loops[-1].end_lineno or 0, loops[-1].end_col_offset or 0)
+        found = None
+        for report in self.reports(site.scope):
+            scored = report.scored
+            if scored is None or (scored.lineno, scored.col_offset) <= end:
+                continue
+            if self._reach.of(report.node, site.module).life is Life.LIVE and self._scores_with(scored, site):
+                found = report
+        return found
+
+    def _rival(self, site: Site) -> str:
+        """A live print of a final score before the site, in its function and in no loop."""
+        for report in self.reports(site.scope):
+            early = (report.node.lineno, report.node.col_offset) < site.start and "final" in report.text.lower()
+            looped = any(isinstance(each, LOOPS) for each in site.module.index.ancestors(report.node))
+            if early and not looped and not self._reach.skipped(report.node, site.module):
+                return report.text
+        return ""
+
+    def _scores_with(self, call: ast.Call, site: Site) -> bool:
+        """Whether a call after the site gets what was trained: itself, a wrapper of it, or the artifact made of it."""
+        names = {name.partition(".")[0] for name in site.model}
+        trace = self._tracer.trace((*call.args, *(keyword.value for keyword in call.keywords)), site.scope)
+        if names & trace.names.keys():
+            return True
+        later = any(each.place > site.end for each in trace.bindings)
+        return later and self._used_between(site, (call.lineno, call.col_offset))
+
+    def reports(self, scope: Scope) -> list[Report]:
+        """The places of a function that print a score of validation tokens, in order."""
+        if scope not in self._known_reports:
+            body = scope.function.node.body if scope.function is not None else scope.module.index.tree.body
+            calls = [
+                node for node in own_nodes(body) if isinstance(node, ast.Call) and last_name(node.func) in _REPORTERS
+            ]
+            calls.sort(key=lambda call: (call.lineno, call.col_offset))
+            self._known_reports[scope] = [report for call in calls for report in self._report(call, scope)]
+        return self._known_reports[scope]
+
+    def _report(self, call: ast.Call, scope: Scope) -> Iterator[Report]:
+        text, names = printed(call)
+        if "bpb" in text.lower():
+            scored = tuple(name for name in names if self._tracer.holds_validation(name, scope))
+            if scored:
+                yield Report(call, text.strip(), self._computed(scored, scope), scored)
+
+    def _computed(self, names: Sequence[ast.Name], scope: Scope) -> ast.Call | None:
+        """The one call of a function of the program that gave every printed name its value."""
+        found: list[ast.Call] = []
+        for name in names:
+            holder = scope.holder(name.id)
+            for binding in reaching(name, scope, holder) if holder is scope else ():
+                value = binding.value
+                if self._reach.locally(value, scope.module).life is Life.DEAD:
+                    continue
+                if not isinstance(value, ast.Call) or not self._program.called(value, scope):
+                    return None
+                found.append(value)
+        return found[0] if found else None
+
+
+def loss_of(call: ast.Call) -> ast.expr | None:
+    """The loss of a gradient: `loss.backward()`, `scaler.scale(loss).backward()`, `torch.autograd.grad(loss, ...)`."""
+    if not isinstance(call.func, ast.Attribute):
+        return call.args[0] if call.args and isinstance(call.func, ast.Name) and call.func.id == "grad" else None
+    if call.func.attr == "grad":
+        return call.args[0] if call.args and dotted(call.func.value).endswith("autograd") else None
+    owner = dotted(call.func.value)
+    if call.args and owner.rpartition(".")[2] in {"autograd", "accelerator", "scaler"}:
+        return call.args[0]
+    return call.func.value
+
+
+def printed(call: ast.Call) -> tuple[str, list[ast.Name]]:
+    """The fixed text and the names that a call prints."""
+    text: list[str] = []
+    names: list[ast.Name] = []
+    stack: list[ast.AST] = list(reversed(call.args))
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text.append(node.value)
+        elif isinstance(node, ast.Name):
+            names.append(node)
+        else:
+            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+    return "".join(text), names

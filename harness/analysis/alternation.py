@@ -1,0 +1,305 @@
+"""Loops in which scoring and training alternate: which of the two comes first for the same tokens."""
+
+from __future__ import annotations
+
+import ast
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.branches import guards
+from harness.analysis.configuration import Configuration, Resolved
+from harness.analysis.index import dotted, last_name
+from harness.analysis.program import Binding, Module, Scope
+from harness.analysis.reach import Life, Reach
+from harness.analysis.trace import Trace, Tracer
+from harness.model import Location
+
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_FRESH = frozenset(
+    {"requires_grad_", "zeros", "zeros_like", "randn", "randn_like", "empty", "full", "Parameter", "new_zeros", "ones"}
+)
+_HANDLING = frozenset({"parameters", "named_parameters"})
+Place = tuple[int, int]
+
+
+class Order(enum.StrEnum):
+    """How training on validation tokens stands to their score."""
+
+    TRAINED_FIRST = "trained first"
+    SCORED_FIRST = "scored first"
+    LATER_EPOCH = "a later epoch is scored"
+    CONTEXT = "trained on a part"
+    DISCARDED = "weights discarded"
+    UNCLEAR = "unclear"
+    NEVER = "never runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An order, why, and the place of the score that decides it (None when none does)."""
+
+    order: Order
+    why: str
+    score: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An addition to a reported score.
+
+    Attributes:
+        binding: the addition.
+        trace: how its value came about.
+        forward: place of the model call that made it.
+    """
+
+    binding: Binding
+    trace: Trace
+    forward: Place
+
+    def made_with(self, names: Sequence[str]) -> Place:
+        """Where the value was made with what is trained: the last place on the way that reads it, or the model call."""
+        heads = {name.partition(".")[0] for name in names}
+        places = {place for name in heads for place in self.trace.names.get(name, ()) if place <= self.binding.place}
+        return max(places, default=self.forward)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One place on the path that proves something."""
+
+    what: str
+    place: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A gradient, or a call that leads to one, in a function.
+
+    Attributes:
+        node: the call.
+        module: its script.
+        steps: the path from it to the gradient.
+        model: names of what is trained.
+        data: what is trained on: the loss, or the arguments that hold validation tokens.
+    """
+
+    node: ast.Call
+    module: Module
+    steps: tuple[Step, ...]
+    model: tuple[str, ...]
+    data: tuple[ast.expr, ...]
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """Where it begins in the text."""
+        return self.node.lineno, self.node.col_offset
+
+    @property
+    def scope(self) -> Scope:
+        """Where it stands."""
+        return self.module.scope_of(self.node)
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """Where it ends in the text."""
+        return self.node.end_lineno or 0, self.node.end_col_offset or 0
+
+
+class Alternation:
+    """Judges a training site against the score additions of its function."""
+
+    def __init__(self, tracer: Tracer, reach: Reach, configuration: Configuration) -> None:
+        self._tracer = tracer
+        self._reach = reach
+        self._configuration = configuration
+
+    def events(self, roots: Sequence[ast.expr], scope: Scope) -> list[Event]:
+        """The live additions to what a function reports, each with the model call behind it."""
+        found: list[Event] = []
+        for binding in self._tracer.accumulated(roots, scope):
+            if self._reach.locally(_written(binding.value, scope), scope.module).life is Life.DEAD:
+                continue
+            trace = self._tracer.trace((binding.value,), scope)
+            calls = [_start(call) for call in trace.calls if _start(call) <= binding.place]
+            if calls:
+                found.append(Event(binding, trace, max(calls)))
+        return found
+
+    def judge(self, site: Site, events: Sequence[Event]) -> Ordered:
+        """The order of a site and the additions that share a loop with it."""
+        trace = self._tracer.trace(site.data, site.scope)
+        for event in events:
+            found = self._repeated(site, trace, event)
+            if found is not None:
+                return found
+        made = [event.made_with(site.model) for event in events]
+        if all(place < site.start for place in made):
+            return Ordered(Order.SCORED_FIRST, "each chunk is scored before it is trained on", made[0])
+        if not all(place > site.end for place in made):
+            return Ordered(Order.UNCLEAR, "some scores come before the training and some after it")
+        return self._behind(site, trace, events)
+
+    def _behind(self, site: Site, trace: Trace, events: Sequence[Event]) -> Ordered:
+        """Every score comes after the training: of the same tokens, and with what was trained?"""
+        for event in events:
+            common = _common_loop(site, event)
+            shared = [
+                name
+                for name, bindings in trace.data & event.trace.data
+                if common is not None and all(_inside(each.place, common) for each in bindings)
+            ]
+            if not shared or not any(name.partition(".")[0] in event.trace.names for name in site.model):
+                continue
+            if trace.parts <= event.trace.parts:
+                why = f"`{min(shared)}` is trained on and then scored"
+                return Ordered(Order.TRAINED_FIRST, why, event.made_with(site.model))
+            part = ", ".join(sorted(trace.parts - event.trace.parts)[:3])
+            return Ordered(
+                Order.CONTEXT,
+                f"only a part of the scored tokens ({part}) may be trained on",
+                event.made_with(site.model),
+            )
+        return Ordered(Order.UNCLEAR, "whether the scored tokens are those trained on cannot be read")
+
+    def _repeated(self, site: Site, trace: Trace, event: Event) -> Ordered | None:
+        """Whether a loop repeats both the training and the score over the same tokens."""
+        for loop in _loops(site):
+            if not isinstance(loop, ast.For) or not _inside(event.binding.place, loop):
+                continue
+            counter = last_name(loop.target)
+            count = _range(loop)
+            if count is None or _selects(counter, trace, site.scope) or _selects(counter, event.trace, site.scope):
+                continue
+            if self._first_only(event, counter, site.scope):
+                continue
+            answer = self._configuration.value(count, site.scope)
+            if not isinstance(answer, Resolved) or not isinstance(answer.value, (int, float)):
+                why = f"the loop over `{counter}` repeats score and training an unknown number of times"
+                return Ordered(Order.UNCLEAR, why)
+            if answer.value > 1:
+                why = f"the loop over `{counter}` trains and scores the same tokens {answer.value:g} times"
+                return Ordered(Order.LATER_EPOCH, why, event.binding.place)
+        return None
+
+    def _first_only(self, event: Event, counter: str, scope: Scope) -> bool:
+        """Whether the addition runs in the first round alone."""
+        for guard in guards(scope.module.index, _written(event.binding.value, scope)):
+            test = guard.test
+            if isinstance(test, ast.Compare) and last_name(test.left) == counter and len(test.ops) == 1:
+                bound = test.comparators[0]
+                if isinstance(test.ops[0], ast.Eq) and isinstance(bound, ast.Constant) and bound.value == 0:
+                    return guard.wanted
+        return False
+
+
+def optimized(site: ast.Call, scope: Scope) -> tuple[tuple[str, ...], bool]:
+    """The names of what is changed after a gradient, and whether all are tensors made for it in the function."""
+    arguments = _optimizer_arguments(site, scope)
+    if last_name(site.func) == "grad" and len(site.args) > 1:
+        arguments = [site.args[1]]
+    names = tuple(dict.fromkeys(name for each in arguments for name in _roots(each, scope, 0)))
+    return names, bool(names) and all(_is_fresh(name, scope) for name in names)
+
+
+def _optimizer_arguments(site: ast.Call, scope: Scope) -> list[ast.expr]:
+    """What the optimizer was made with whose `step` follows the gradient."""
+    for call in scope.module.calls.get("step", ()):
+        if _start(call) <= _end(site) or scope.module.scope_of(call) is not scope:
+            continue
+        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+        name = dotted(owner) if owner is not None else ""
+        holder = scope.holder(name)
+        made = [each.value for each in holder.bindings.get(name, ()) if each.place <= _start(call)] if holder else []
+        return [
+            argument for value in made if isinstance(value, ast.Call) for argument in (*value.args, *_values(value))
+        ]
+    return []
+
+
+def _values(call: ast.Call) -> list[ast.expr]:
+    return [keyword.value for keyword in call.keywords if keyword.arg == "params"]
+
+
+def _roots(node: ast.expr, scope: Scope, depth: int) -> Iterator[str]:
+    """Names whose tensors an expression lists: `x` of `[x]`, `model` of `model.parameters()`, through assignments."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Attribute) and each.attr in _HANDLING:
+            yield dotted(each.value)
+        elif isinstance(each, ast.Name):
+            holder = scope.holder(each.id)
+            bindings = holder.bindings.get(each.id, []) if holder is scope else []
+            listed = [value.value for value in bindings if isinstance(value.value, (ast.List, ast.ListComp))]
+            added = [value.value for value in bindings if not value.replaces]
+            if (listed or added) and depth < 3:
+                for value in (*listed, *added):
+                    yield from _roots(value, scope, depth + 1)
+            else:
+                yield each.id
+
+
+def _is_fresh(name: str, scope: Scope) -> bool:
+    """Whether a name is a tensor that the function makes by itself."""
+    values = [each.value for each in scope.bindings.get(name, ()) if each.whole]
+    return bool(values) and all(
+        any(isinstance(each, ast.Call) and last_name(each.func) in _FRESH for each in ast.walk(value))
+        for value in values
+    )
+
+
+def _selects(counter: str, trace: Trace, scope: Scope) -> bool:
+    """Whether a loop's counter has a say in which tokens are taken, directly or through other names."""
+    seen = set(trace.names)
+    values: list[ast.expr] = [binding.value for binding in trace.bindings]
+    for value in values:
+        for each in ast.walk(value):
+            if isinstance(each, ast.Name) and each.id not in seen:
+                seen.add(each.id)
+                values.extend(binding.value for binding in scope.bindings.get(each.id, ()))
+    return counter in seen
+
+
+def _range(loop: ast.For) -> ast.expr | None:
+    """How often `for x in range(n)` runs; None for other loops, and for ranges with a start."""
+    call = loop.iter
+    plain = isinstance(call, ast.Call) and last_name(call.func) == "range" and len(call.args) == 1
+    return call.args[0] if plain and isinstance(call, ast.Call) else None
+
+
+def _loops(site: Site) -> list[ast.AST]:
+    """The loops around a site in its function, innermost first."""
+    found: list[ast.AST] = []
+    for above in site.module.index.ancestors(site.node):
+        if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            break
+        if isinstance(above, LOOPS):
+            found.append(above)
+    return found
+
+
+def sharing(site: Site, events: Sequence[Event]) -> list[Event]:
+    """The additions that share a loop with a site, the model call behind them included."""
+    loops = [(_common_loop(site, event), event) for event in events]
+    return [event for loop, event in loops if loop is not None and _inside(event.forward, loop)]
+
+
+def _common_loop(site: Site, event: Event) -> ast.AST | None:
+    return next((loop for loop in _loops(site) if _inside(event.binding.place, loop)), None)
+
+
+def _written(value: ast.expr, scope: Scope) -> ast.AST:
+    """A node of a value that stands in the text; a tuple of arguments that was put together does not."""
+    return next((each for each in ast.walk(value) if scope.module.index.parent(each) is not None), value)
+
+
+def _inside(place: Place, node: ast.AST) -> bool:
+    return _start(node) <= place <= _end(node)
+
+
+def _start(node: ast.AST) -> Place:
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+
+
+def _end(node: ast.AST) -> Place:
+    return getattr(node, "end_lineno", 0) or 0, getattr(node, "end_col_offset", 0) or 0

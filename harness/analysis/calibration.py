@@ -1,0 +1,97 @@
+"""Calibration of the quantizer: which split its data comes from."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.analysis.alternation import Step
+from harness.analysis.index import Function, own_nodes
+from harness.analysis.origins import PARAMETER, VALIDATION, Origins, reaching
+from harness.analysis.program import Module, Program
+from harness.analysis.reach import Life, Reach, Reached
+
+_CALIBRATES = re.compile(r"hessian|calib|gptq|awq|act(?:ivation)?_stat", re.IGNORECASE)
+# A temperature is calibrated too.
+_QUANTIZES = re.compile(r"hessian|gptq|awq|quant", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A call of a calibrating function with validation data.
+
+    Attributes:
+        function: its name.
+        fed: True when the function hands that data to a model; otherwise it may serve another end.
+        steps: where the data is named, the call, and where the model gets it.
+        reached: whether the call runs.
+    """
+
+    function: str
+    fed: bool
+    steps: tuple[Step, ...]
+    reached: Reached
+
+
+class Calibrations:
+    """Finds the calls of functions that calibrate, by name, and the split they are given."""
+
+    def __init__(self, program: Program, reach: Reach, origins: Origins) -> None:
+        self._program = program
+        self._reach = reach
+        self._origins = origins
+
+    def all(self) -> Iterator[Calibration]:
+        """Every call of a calibrating function with validation data."""
+        for module in self._program.modules.values():
+            for function in module.index.functions.values():
+                if _CALIBRATES.search(function.node.name):
+                    yield from self._of(function, module)
+
+    def _of(self, function: Function, module: Module) -> Iterator[Calibration]:
+        for home, call, filled in self._program.call_sites(function):
+            reached = self._reach.of(call, home)
+            if reached.life is Life.DEAD:
+                continue
+            given = dict(zip(function.parameters[max(filled, 0) :], call.args[max(-filled, 0) :], strict=False))
+            given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+            for parameter, value in given.items():
+                labels = self._origins.closed(self._origins.of(value, home.scope_of(call)))
+                kinds = {label.kind for label in labels}
+                if kinds != {VALIDATION}:
+                    continue
+                named = next(label.place for label in labels if label.place is not None)
+                steps = [Step("validation files", named), Step("call", home.at(call.lineno))]
+                fed = self._fed(function, module, parameter)
+                if fed is not None:
+                    steps.append(Step("the model gets them", module.at(fed.lineno)))
+                proved = fed is not None and _QUANTIZES.search(function.name) is not None
+                yield Calibration(function.name, proved and self._always(value, home, call), tuple(steps), reached)
+
+    def _always(self, value: ast.expr, module: Module, call: ast.Call) -> bool:
+        """Whether a value is validation data whichever of its assignments holds."""
+        scope = module.scope_of(call)
+        holder = scope.holder(value.id) if isinstance(value, ast.Name) else None
+        if holder is None or not isinstance(value, ast.Name):
+            return True
+        bindings = [each for each in reaching(value, scope, holder) if not self._reach.skipped(each.value, module)]
+        found = [self._origins.closed(self._origins.of(each.value, holder)) for each in bindings if each.replaces]
+        return all(any(label.kind == VALIDATION for label in labels) for labels in found)
+
+    def _fed(self, function: Function, module: Module, parameter: str) -> ast.Call | None:
+        """A call in the function that hands a parameter's data to a name that was passed in, the model."""
+        scope = module.scope(function)
+        for node in own_nodes(function.node.body):
+            if not isinstance(node, ast.Call):
+                continue
+            owner = node.func
+            while isinstance(owner, ast.Attribute):
+                owner = owner.value
+            if not isinstance(owner, ast.Name) or owner.id not in function.parameters or owner.id == parameter:
+                continue
+            labels = [label for each in node.args for label in self._origins.of(each, scope)]
+            if any(label.kind == PARAMETER and label.name == parameter for label in labels):
+                return node
+        return None

@@ -1,0 +1,263 @@
+"""What an expression is made of: operators, look-ups, and calls that mean one of them."""
+
+from __future__ import annotations
+
+import ast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.analysis import flowwords as words
+from harness.analysis.index import dotted, last_name
+from harness.analysis.labels import NOTHING, Flowing, Label, Step, Trace, fork, join, one_after_the_other, union
+from harness.analysis.program import Module
+
+DEPTH_LIMIT = 80
+
+
+class Expressions(ABC):
+    """Reads the expressions of one function; what its names hold is in `names`."""
+
+    def __init__(self, module: Module, names: dict[str, Flowing]) -> None:
+        self.module = module
+        self.names = names
+        self._depth = 0
+        # By the type of node, so the argument's type follows from the key.
+        self._expressions: Mapping[type[ast.AST], Callable[[Any], Flowing]] = {
+            ast.Name: self._name,
+            ast.Attribute: self._name,
+            ast.Subscript: self._subscript,
+            ast.BinOp: self._binary,
+            ast.UnaryOp: self._unary,
+            ast.Compare: self._nothing,
+            ast.BoolOp: self._nothing,
+            ast.Tuple: self._tuple,
+            ast.List: self._tuple,
+            ast.IfExp: self._choice,
+            ast.ListComp: self._comprehension,
+            ast.GeneratorExp: self._comprehension,
+            ast.Starred: self._starred,
+            ast.NamedExpr: self._walrus,
+            ast.Call: self._call,
+        }
+
+    @abstractmethod
+    def bind(self, target: ast.expr, value: Flowing, source: ast.expr) -> None:
+        """Give a name, a tuple of names or an item its value."""
+
+    @abstractmethod
+    def iterated(self, node: ast.expr) -> Flowing:
+        """One item of what a loop runs over."""
+
+    @abstractmethod
+    def own(self, node: ast.Call, arguments: Sequence[Flowing], keywords: Mapping[str, Flowing]) -> Flowing | None:
+        """What a call of one of the script's own functions returns; None when it calls none that is followed."""
+
+    @abstractmethod
+    def arrive(self, value: Flowing, node: ast.AST) -> None:
+        """A value enters the score at a node."""
+
+    def value(self, node: ast.AST | None) -> Flowing:
+        """The labels of an expression."""
+        handler = self._expressions.get(type(node)) if node is not None else None
+        if handler is None or self._depth > DEPTH_LIMIT:
+            return NOTHING
+        self._depth += 1
+        try:
+            return handler(node)
+        finally:
+            self._depth -= 1
+
+    def _name(self, node: ast.Name | ast.Attribute) -> Flowing:
+        name = dotted(node)
+        if name in self.names:
+            return self.names[name]
+        if isinstance(node, ast.Attribute):
+            return NOTHING if node.attr in words.SHAPES else self.value(node.value)
+        return self.seed(node) if words.means_target(name) else NOTHING
+
+    def seed(self, node: ast.AST) -> Flowing:
+        """The target itself, first seen here."""
+        return Flowing({Label.TARGET: (self.step("the target", node),)})
+
+    def step(self, what: str, node: ast.AST) -> Step:
+        """What happens at a node."""
+        return Step(what, self.module.at(getattr(node, "lineno", None)), node, self.module)
+
+    def _subscript(self, node: ast.Subscript) -> Flowing:
+        base, index = self.value(node.value), self.value(node.slice)
+        if base.listed:
+            return replace(base, listed=False)
+        if base.items and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int):
+            place = node.slice.value
+            if -len(base.items) <= place < len(base.items):
+                return base.items[place]
+        return self._lookup(base, index, node)
+
+    def _lookup(self, base: Flowing, index: Flowing, node: ast.AST) -> Flowing:
+        """`table[key]`: what a table holds where the target leads."""
+        labels = dict(base.labels)
+        if Label.KEY in index.labels:
+            labels[Label.COUNT] = (*index.labels[Label.KEY], self.step("the table is read", node))
+        elif Label.BUCKETS in index.labels:
+            labels[Label.ROW] = (self.step("the table is read for every token", node),)
+        elif Label.HASHED in index.labels or Label.MIXED in index.labels:
+            trace = index.labels.get(Label.HASHED) or index.labels[Label.MIXED]
+            labels[Label.PAIR] = (*trace, self.step("the table is read", node))
+        return Flowing(labels, base.items)
+
+    def _binary(self, node: ast.BinOp) -> Flowing:
+        return self.operation(type(node.op), self.value(node.left), self.value(node.right), node)
+
+    def operation(self, kind: type[ast.operator], left: Flowing, right: Flowing, node: ast.AST) -> Flowing:
+        """Two values under an operator: the target enters a key, the key is cut to buckets."""
+        labels = {**right.labels, **left.labels}
+        if kind in words.MIXING and Label.TARGET in labels:
+            trace = (*labels.pop(Label.TARGET), self.step("the target enters the key", node))
+            labels.setdefault(Label.MIXED, trace[-1:])
+        if kind is ast.BitXor and Label.MIXED in labels:
+            labels.setdefault(Label.HASHED, labels[Label.MIXED])
+        if kind in words.REDUCING and Label.MIXED in left.labels:
+            labels.setdefault(Label.KEY, labels[Label.MIXED])
+        if kind in words.REDUCING and Label.ALL in left.labels:
+            labels[Label.BUCKETS] = left.labels[Label.ALL]
+        self._shares(kind, left, right, labels, node)
+        return Flowing(labels)
+
+    def _shares(
+        self, kind: type[ast.operator], left: Flowing, right: Flowing, labels: dict[Label, Trace], node: ast.AST
+    ) -> None:
+        """Numbers of a table that become probabilities: with or without a prior, by the sum of a row or not."""
+        raw = Label.COUNT in labels and Label.DIVIDED not in labels and isinstance(node, ast.BinOp)
+        if kind is ast.Add and raw and (Label.COUNT in left.labels) is not (Label.COUNT in right.labels):
+            labels[Label.PRIOR] = (self.step("a prior is added", node),)
+        if kind is not ast.Div:
+            return
+        if Label.COUNT in left.labels:
+            labels[Label.DIVIDED] = (self.step("it is divided", node),)
+        if Label.PICKED in left.labels and not right.labels.keys() & {Label.MASS, Label.ROW}:
+            step = self.step("it is divided by something else than the sum of its row", node)
+            labels[Label.FOREIGN] = (*left.labels[Label.PICKED], step)
+
+    def _nothing(self, node: ast.AST) -> Flowing:
+        """Comparisons and the like: evaluated for the calls inside, without labels of their own."""
+        for child in ast.iter_child_nodes(node):
+            self.value(child)
+        return NOTHING
+
+    def _unary(self, node: ast.UnaryOp) -> Flowing:
+        return self.value(node.operand)
+
+    def _tuple(self, node: ast.Tuple | ast.List) -> Flowing:
+        items = tuple(self.value(each) for each in node.elts)
+        return Flowing(union(items), items)
+
+    def _choice(self, node: ast.IfExp) -> Flowing:
+        return fork(
+            (self.value(node.body), self.step("", node.body)), (self.value(node.orelse), self.step("", node.orelse))
+        )
+
+    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> Flowing:
+        for each in node.generators:
+            self.bind(each.target, self.iterated(each.iter), each.iter)
+        return self.value(node.elt)
+
+    def _starred(self, node: ast.Starred) -> Flowing:
+        return self.value(node.value)
+
+    def _walrus(self, node: ast.NamedExpr) -> Flowing:
+        value = self.value(node.value)
+        self.bind(node.target, value, node.value)
+        return value
+
+    def _call(self, node: ast.Call) -> Flowing:
+        name = last_name(node.func)
+        base = self.value(node.func.value) if isinstance(node.func, ast.Attribute) else NOTHING
+        arguments = [self.value(each) for each in node.args]
+        keywords = {each.arg or "": self.value(each.value) for each in node.keywords}
+        if name in words.SIZES:
+            return NOTHING
+        if name == "arange":
+            over = any("vocab" in last_name(each).lower() for each in node.args)
+            return Flowing({Label.ALL: (self.step("every token", node),)}) if over else NOTHING
+        found = self._special(node, name, base, arguments)
+        if found is None:
+            found = self.own(node, arguments, keywords)
+        if found is None:
+            found = Flowing(union((base, *arguments, *keywords.values())))
+        return found
+
+    def _special(self, node: ast.Call, name: str, base: Flowing, arguments: Sequence[Flowing]) -> Flowing | None:
+        """Calls of libraries that mean an operator, a look-up, a logarithm, a loss or a choice."""
+        every = [base, *arguments]
+        if name in words.OPERATORS and len(arguments) in {1, 2}:
+            left, right = (arguments[0], arguments[1]) if len(arguments) == 2 else (base, arguments[0])
+            return self.operation(words.OPERATORS[name], left, right, node)
+        if name in words.LOOKUPS and arguments:
+            return self._looked_up(base, arguments, node)
+        if name in words.CONTAINERS and isinstance(node.func, ast.Attribute):
+            self._append(node.func.value, arguments)
+            return NOTHING
+        if name in words.LOGARITHMS:
+            self.arrive(Flowing(union(every)), node)
+            return Flowing(union(every))
+        return self._losses(node, name, every)
+
+    def _looked_up(self, base: Flowing, arguments: Sequence[Flowing], node: ast.Call) -> Flowing:
+        """`T.gather(1, i)`, `np.take(T, i)`, `d.get(k, 0)`; the value at the target is a loss of each token."""
+        from_module = isinstance(node.func, ast.Attribute) and dotted(node.func.value) in {"np", "torch", "numpy"}
+        table, indices = (arguments[0], arguments[1:]) if from_module else (base, arguments)
+        found = self._lookup(table, Flowing(union(indices)), node)
+        if Label.ROW in table.labels and last_name(node.func) in words.ALONG:
+            picked = (*table.labels[Label.ROW], self.step("one token's number is taken", node))
+            return Flowing({Label.PICKED: picked})
+        if Label.TARGET in union(indices) and last_name(node.func) in words.ALONG:
+            return Flowing({**found.labels, Label.LOSS: (self.step("a loss of each token", node),)})
+        return found
+
+    def _append(self, container: ast.expr, arguments: Sequence[Flowing]) -> None:
+        name = dotted(container)
+        if name and arguments:
+            item = replace(arguments[-1], listed=True)
+            self.names[name] = join(self.names.get(name, NOTHING), item)
+
+    def _losses(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> Flowing | None:
+        """Losses of each token, and choices between them."""
+        labels = union(every)
+        if name in words.LOSSES and any(each.arg == "reduction" and _is_none(each.value) for each in node.keywords):
+            return Flowing({Label.LOSS: (self.step("a loss of each token", node),)})
+        if name in words.TOTALS:
+            self.arrive(Flowing({label: labels[label] for label in {Label.CHOSEN} & labels.keys()}), node)
+            labels.pop(Label.LOSS, None)
+            row = labels.pop(Label.ROW, None)
+            return Flowing({**labels, Label.MASS: row} if row is not None else labels)
+        if name in words.STACKS and every[1:]:
+            rows = _distinct_losses(every[1].items)
+            return Flowing({**labels, Label.LOSSES: one_after_the_other(rows)}) if len(rows) > 1 else None
+        losses = self._choice_between(node, name, every)
+        if not losses:
+            return None
+        return Flowing({**labels, Label.CHOSEN: (*losses, self.step("the better one is chosen", node))})
+
+    def _choice_between(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> Trace:
+        """The losses that a call chooses between, or nothing."""
+        losses = _distinct_losses(every)
+        if len(losses) > 1 and len(node.args) > 1 and (name in words.CHOICES or self._picks(node, name, every)):
+            return one_after_the_other(losses)
+        return union(every).get(Label.LOSSES, ()) if name in words.CHOICES_OVER else ()
+
+    def _picks(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> bool:
+        """`where(a < b, a, b)` with two losses: the test compares the losses themselves."""
+        if name != "where" or len(node.args) != 3 or not isinstance(node.args[0], ast.Compare):
+            return False
+        compared = [self.value(each) for each in (node.args[0].left, *node.args[0].comparators)]
+        return len(_distinct_losses(compared)) > 1 and len(_distinct_losses(every[2:])) > 1
+
+
+def _distinct_losses(values: Iterable[Flowing]) -> set[Trace]:
+    return {value.labels[Label.LOSS] for value in values if Label.LOSS in value.labels}
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value == "none"

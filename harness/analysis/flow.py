@@ -1,0 +1,252 @@
+"""Where the realized target flows inside scoring code: labels that one statement after the other hands on.
+
+A small abstract interpreter. Each value carries *labels*, each label the trace of lines that gave it: the target
+itself, a key that the target was mixed into, a number that a table holds at that key, a loss of each token. Loops
+are read once, from top to bottom, so that what a score-first loop stores *after* scoring is not seen by the
+scoring above it. Calls of the script's own functions are followed, by position and name of the parameters.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis import flowwords as words
+from harness.analysis.expressions import Expressions
+from harness.analysis.index import Function, dotted, last_name
+from harness.analysis.labels import NOTHING, Flowing, Label, Trace, fork, join, union
+from harness.analysis.program import Module, Program
+
+CALL_DEPTH = 6
+CANDIDATES_LIMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A label that reached the score, and the lines that prove it, the last one there.
+
+    PRIOR stands for a COUNT that the model's own probability was added to.
+    """
+
+    label: Label
+    steps: Trace
+
+
+class Flow:
+    """Interprets functions of a program and collects what arrives in the score.
+
+    Calls of functions that are not among the `followed` are entered only with something more than the target.
+    """
+
+    def __init__(self, program: Program, followed: Collection[ast.AST]) -> None:
+        self.program = program
+        self.followed = followed
+        self.arrivals: list[Arrival] = []
+        self._known: dict[tuple[ast.AST, tuple[tuple[str, frozenset[Label]], ...]], Flowing] = {}
+        self._active: set[ast.AST] = set()
+
+    def run(self, module: Module, function: Function, given: Mapping[str, Flowing] | None = None) -> Flowing:
+        """What the function returns when its parameters hold the given values."""
+        given = {name: value for name, value in (given or {}).items() if value.labels or value.items}
+        key = (function.node, tuple(sorted((name, frozenset(value.labels)) for name, value in given.items())))
+        if key in self._known:
+            return self._known[key]
+        if function.node in self._active or len(self._active) >= CALL_DEPTH:
+            return NOTHING
+        self._active.add(function.node)
+        frame = Frame(self, module, function, dict(given))
+        frame.block(function.node.body)
+        self._active.discard(function.node)
+        self._known[key] = frame.returned
+        return frame.returned
+
+
+class Frame(Expressions):
+    """One function being read: its statements in order, and what it returns."""
+
+    def __init__(self, flow: Flow, module: Module, function: Function, names: dict[str, Flowing]) -> None:
+        super().__init__(module, names)
+        self.flow = flow
+        self.function = function
+        self.returned = NOTHING
+        self._statements: Mapping[type[ast.AST], Callable[[Any], None]] = {
+            ast.Assign: self._assign,
+            ast.AnnAssign: self._annotated,
+            ast.AugAssign: self._augmented,
+            ast.If: self._if,
+            ast.For: self._for,
+            ast.While: self._while,
+            ast.With: self._with,
+            ast.Try: self._try,
+            ast.Return: self._return,
+            ast.Expr: self._expression,
+        }
+
+    def block(self, statements: Iterable[ast.stmt]) -> None:
+        """Read statements in order."""
+        for statement in statements:
+            handler = self._statements.get(statement.__class__)
+            if handler is not None:
+                handler(statement)
+
+    def _assign(self, node: ast.Assign) -> None:
+        value = self._kept_best(node, self.value(node.value))
+        for target in node.targets:
+            self.bind(target, value, node.value)
+
+    def _kept_best(self, node: ast.Assign, value: Flowing) -> Flowing:
+        """`best = minimum(best, loss)`: the best of all passes so far."""
+        call = node.value
+        if not isinstance(call, ast.Call) or last_name(call.func) not in words.KEPT or Label.LOSS not in value.labels:
+            return value
+        kept = {root(target) for target in node.targets} & {root(each) for each in call.args}
+        if not kept - {""} or len(call.args) != 2:
+            return value
+        step = self.step("the best of all passes so far is kept", node)
+        return Flowing({**value.labels, Label.CHOSEN: (*value.labels[Label.LOSS], step)}, value.items)
+
+    def _annotated(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.bind(node.target, self.value(node.value), node.value)
+
+    def _augmented(self, node: ast.AugAssign) -> None:
+        added = self.value(node.value)
+        name = root(node.target)
+        if words.ACCUMULATOR.search(name):
+            self.arrive(added, node)
+        if isinstance(node.target, ast.Subscript):
+            self._store(node.target, added)
+            return
+        before = self.names.get(dotted(node.target), NOTHING)
+        self.names[dotted(node.target)] = self.operation(type(node.op), before, added, node)
+
+    def _if(self, node: ast.If) -> None:
+        self.value(node.test)
+        self._better_kept(node)
+        before = self.names
+        after = self._behind(node.body, before)
+        otherwise = self._behind(node.orelse, before)
+        # An `if` without `else` stands for itself: what it leaves alone holds in any case.
+        marks = self.step("", node.body[0]), self.step("", node.orelse[0] if node.orelse else node)
+        self.names = {
+            name: fork((after.get(name, NOTHING), marks[0]), (otherwise.get(name, NOTHING), marks[1]))
+            for name in {**otherwise, **after}
+        }
+
+    def _better_kept(self, node: ast.If) -> None:
+        """`if new_nll < old_nll: nll[i] = new_nll`: the better of two losses of one token is kept."""
+        test = node.test
+        if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
+            return
+        sides = [dotted(each) for each in (test.left, test.comparators[0])]
+        if len({*sides}) < 2 or not all(words.TOKEN_LOSS.search(side) for side in sides):
+            return
+        for line in node.body:
+            target = line.targets[0] if isinstance(line, ast.Assign) else None
+            kept = isinstance(line, ast.Assign) and dotted(line.value) in sides
+            if kept and isinstance(target, ast.Subscript) and words.ACCUMULATOR.search(root(target)):
+                compared = self.step("two losses of a token are compared", node.test)
+                self.arrive(Flowing({Label.CHOSEN: (compared, self.step("the better one is kept", line))}), line)
+
+    def _behind(self, body: Sequence[ast.stmt], before: Mapping[str, Flowing]) -> dict[str, Flowing]:
+        """What the names hold behind a branch."""
+        self.names = dict(before)
+        self.block(body)
+        return self.names
+
+    def _for(self, node: ast.For) -> None:
+        self.bind(node.target, self.iterated(node.iter), node.iter)
+        self.block(node.body)
+        self.block(node.orelse)
+
+    def _while(self, node: ast.While) -> None:
+        self.block(node.body)
+        self.block(node.orelse)
+
+    def _with(self, node: ast.With) -> None:
+        self.block(node.body)
+
+    def _try(self, node: ast.Try) -> None:
+        for part in (node.body, *(handler.body for handler in node.handlers), node.orelse, node.finalbody):
+            self.block(part)
+
+    def _return(self, node: ast.Return) -> None:
+        if node.value is not None:
+            self.returned = join(self.returned, self.value(node.value))
+
+    def _expression(self, node: ast.Expr) -> None:
+        self.value(node.value)
+
+    def bind(self, target: ast.expr, value: Flowing, source: ast.expr) -> None:
+        """Give a name, each of several, or an item its value; `source` is the expression that it comes from."""
+        if isinstance(target, (ast.Tuple, ast.List)):
+            parts = value.items if len(value.items) == len(target.elts) else (Flowing(value.labels),) * len(target.elts)
+            for each, part in zip(target.elts, parts, strict=True):
+                self.bind(each, part, source)
+        elif isinstance(target, ast.Subscript):
+            self._store(target, value)
+        elif isinstance(target, ast.Starred):
+            self.bind(target.value, value, source)
+        else:
+            self.names[dotted(target)] = self._named(dotted(target), value, source)
+
+    def _named(self, name: str, value: Flowing, source: ast.expr) -> Flowing:
+        """A name that says *target* is one, when it was cut out of something or computed by a call."""
+        said = not value.labels and words.means_target(name.rpartition(".")[2])
+        cut = any(isinstance(part, ast.Subscript) for part in (source, *callees(source)))
+        return self.seed(source) if said and cut else value
+
+    def _store(self, target: ast.Subscript, value: Flowing) -> None:
+        """`table[key] = value`: results keep their labels; a table that the target indexes is being updated."""
+        index = self.value(target.slice).labels
+        name = root(target)
+        if index.keys() & {Label.TARGET, Label.MIXED, Label.HASHED, Label.KEY} or name.startswith("self."):
+            return
+        if words.ACCUMULATOR.search(name):
+            self.arrive(value, target)
+        self.names[name] = join(self.names.get(name, NOTHING), value)
+
+    def iterated(self, node: ast.expr) -> Flowing:
+        """One item of what a loop runs over; `enumerate` and `zip` give several side by side."""
+        if isinstance(node, ast.Call) and last_name(node.func) in {"enumerate", "zip"}:
+            parts = tuple(self.value(each) for each in node.args if not isinstance(each, ast.Starred))
+            return Flowing(items=(NOTHING, *parts[:1]) if last_name(node.func) == "enumerate" else parts)
+        return self.value(node)
+
+    def own(self, node: ast.Call, arguments: Sequence[Flowing], keywords: Mapping[str, Flowing]) -> Flowing | None:
+        """A call of a function of the scripts: what it returns for these arguments."""
+        found: Flowing | None = None
+        carried = union((*arguments, *keywords.values())).keys() - {Label.TARGET}
+        targets = self.flow.program.called(node, self.module.scope(self.function))
+        for module, function in targets if len(targets) <= CANDIDATES_LIMIT else ():
+            if not carried and function.node not in self.flow.followed:
+                continue
+            names = [name for name in function.parameters if not (function.owner and name in {"self", "cls"})]
+            given = {**dict(zip(names, arguments, strict=False)), **keywords}
+            result = self.flow.run(module, function, given)
+            found = result if found is None else join(found, result)
+        return found
+
+    def arrive(self, value: Flowing, node: ast.AST) -> None:
+        """Remember what enters the score here."""
+        for label in (Label.COUNT, Label.PAIR, Label.CHOSEN, Label.FOREIGN):
+            if label in value.labels:
+                steps = (*value.labels[label], self.step("it enters the score", node))
+                smoothed = label is Label.COUNT and Label.PRIOR in value.labels
+                self.flow.arrivals.append(Arrival(Label.PRIOR if smoothed else label, steps))
+
+
+def root(node: ast.expr) -> str:
+    """The name that a chain of subscripts begins with: `self.table` of `self.table[order][key]`."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return dotted(node)
+
+
+def callees(node: ast.expr) -> Iterator[ast.expr]:
+    """What methods are called on, from the outside in: of `a[1:].to(x).long()` the two calls' objects."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        node = node.func.value
+        yield node

@@ -1,0 +1,77 @@
+"""What a program reaches outside itself: the network, other programs, code made at run time."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.analysis.index import dotted, last_name
+from harness.analysis.program import Module, Program
+from harness.analysis.reach import Life, Reach
+from harness.model import Location
+
+_NETWORK = re.compile(
+    r"(?:urllib\.request|requests|httpx|aiohttp|http\.client|socket|ftplib|boto3|wandb)\."
+    r"(?:urlopen|urlretrieve|get|post|put|request|Session|ClientSession|HTTPS?Connection|socket|create_connection|init"
+    r"|client|FTP)|huggingface_hub\.|(?:^|\.)(?:hf_hub_download|snapshot_download|urlretrieve|load_dataset)$"
+)
+_PROGRAMS = re.compile(r"^(?:subprocess\.\w+|os\.(?:system|popen|exec\w*|spawn\w*)|pty\.spawn)$")
+_DYNAMIC = frozenset({"exec", "eval", "compile", "__import__"})
+# Asked by scripts for their own log.
+_HARMLESS = re.compile(r"nvidia-smi|git\b|uname|lscpu|hostname|rocm-smi|nvcc|\bfree\b|\bdf\b|\bnumactl\b")
+_LIMIT = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One call that leaves the program.
+
+    Attributes:
+        kind: `network`, `program` or `dynamic code`.
+        name: what is called.
+        place: where.
+    """
+
+    kind: str
+    name: str
+    place: Location
+
+
+def contacts(program: Program, reach: Reach) -> Iterator[Contact]:
+    """The calls that leave the program and are not known never to run, in order, at most some."""
+    found = 0
+    for module in program.modules.values():
+        for call in module.index.of(ast.Call):
+            kind, name = _kind(call, module)
+            if kind and found < _LIMIT and reach.of(call, module).life is not Life.DEAD:
+                found += 1
+                yield Contact(kind, name, module.at(call.lineno))
+
+
+def _kind(call: ast.Call, module: Module) -> tuple[str, str]:
+    func = call.func
+    if isinstance(func, ast.Name) and func.id in _DYNAMIC and func.id not in module.imports:
+        return ("dynamic code", func.id) if not _is_constant(call) else ("", "")
+    head = dotted(func)
+    root = head.partition(".")[0]
+    if root not in module.imports:
+        return "", ""
+    name = module.imports[root] + head[len(root) :]
+    if _NETWORK.search(name):
+        return "network", name
+    if _PROGRAMS.match(name) and last_name(func) not in {"list2cmdline", "TimeoutExpired", "CalledProcessError"}:
+        return ("", "") if _HARMLESS.search(_words(call)) else ("program", name)
+    return "", ""
+
+
+def _is_constant(call: ast.Call) -> bool:
+    """Whether the code is written out, as in `__import__("os")`."""
+    return bool(call.args) and isinstance(call.args[0], ast.Constant)
+
+
+def _words(call: ast.Call) -> str:
+    """The literal words of a command."""
+    nodes = ast.walk(call.args[0]) if call.args else ()
+    return " ".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))

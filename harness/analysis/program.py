@@ -1,0 +1,309 @@
+"""The modules of a submission as one program: scopes, what each name is bound to, and who calls whom, by name."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from harness.analysis.index import Function, Index, imported_names, last_name, own_nodes
+from harness.model import Location
+
+At: TypeAlias = Callable[[int | None], Location]
+_T = TypeVar("_T")
+_FILLING = frozenset(
+    {"append", "extend", "insert", "add", "add_", "copy_", "update", "appendleft", "index_add_", "scatter_add_"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One place that gives a name a value.
+
+    Attributes:
+        place: line and column from which it holds: the end of the value.
+        value: the expression that the value comes from.
+        whole: True when the name is that value; False when it is an item, an element or a part of it, or is
+            changed with it (`for x in value`, `x, y = value`, `x[i] = value`, `x += value`, `with value as x`).
+        replaces: False when the old value remains in part (`x[i] = value`, `x += value`).
+        block: the node whose block holds it; the loop or `with` itself for its own targets.
+    """
+
+    place: tuple[int, int]
+    value: ast.expr
+    whole: bool
+    replaces: bool
+    block: ast.AST | None
+
+    @property
+    def line(self) -> int:
+        """The line."""
+        return self.place[0]
+
+
+class Module:
+    """One script of the program.
+
+    Attributes:
+        index: its syntax tree.
+        at: a line of it as a place in the folder.
+    """
+
+    def __init__(self, index: Index, at: At) -> None:
+        self.index = index
+        self.at = at
+        self._scopes: dict[Function | None, Scope] = {}
+
+    @functools.cached_property
+    def imports(self) -> Mapping[str, str]:
+        """What imported names stand for."""
+        return imported_names(self.index)
+
+    @functools.cached_property
+    def calls(self) -> Mapping[str, list[ast.Call]]:
+        """Calls by the last name of what is called, in order."""
+        return _by_name([(last_name(call.func), call) for call in self.index.of(ast.Call)])
+
+    @functools.cached_property
+    def loads(self) -> Mapping[str, list[ast.Name | ast.Attribute]]:
+        """Every mention of a name or attribute that reads it, by its last name."""
+        nodes: list[ast.Name | ast.Attribute] = [*self.index.of(ast.Name), *self.index.of(ast.Attribute)]
+        return _by_name([(last_name(node), node) for node in nodes if isinstance(node.ctx, ast.Load)])
+
+    @functools.cached_property
+    def stores(self) -> Mapping[str, list[tuple[ast.Attribute, Binding]]]:
+        """Every `x.name = value`, by `name`, in order."""
+        found: list[tuple[str, tuple[ast.Attribute, Binding]]] = []
+        for node in self.index.of(ast.Attribute):
+            statement = self.index.statement_of(node) if isinstance(node.ctx, ast.Store) else None
+            if statement is not None:
+                found += [(node.attr, (node, each)) for target, each in _bound(statement, self.index) if target is node]
+        return _by_name(found)
+
+    @functools.cached_property
+    def fields(self) -> Mapping[str, list[ast.expr]]:
+        """Values of `name = ...` in the bodies of classes, by name."""
+        found: list[tuple[str, ast.expr]] = []
+        for node in self.index.classes.values():
+            for line in node.body:
+                if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value is not None:
+                    targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+                    found += [(last_name(target), line.value) for target in targets]
+        return _by_name(found)
+
+    @functools.cached_property
+    def functions_named(self) -> Mapping[str, list[Function]]:
+        """Functions and methods by their own name, without what is around them."""
+        return _by_name([(function.node.name, function) for function in self.index.functions.values()])
+
+    def names_of(self, name: str) -> list[str]:
+        """The names that a function has in this module: its own, and those that imports give it."""
+        aliases = [alias for alias, target in self.imports.items() if target.endswith(f".{name}") and alias != name]
+        return [name, *aliases]
+
+    def scope(self, function: Function | None) -> Scope:
+        """The names of a function, or of the module."""
+        if function not in self._scopes:
+            around = self.index.function_of(function.node) if function is not None else None
+            parent = self.scope(around) if function is not None else None
+            self._scopes[function] = Scope(self, function, parent)
+        return self._scopes[function]
+
+    def scope_of(self, node: ast.AST) -> Scope:
+        """The scope that a node is evaluated in."""
+        return self.scope(self.index.function_of(node))
+
+
+class Scope:
+    """The local names of one function, or the global names of a module."""
+
+    def __init__(self, module: Module, function: Function | None, parent: Scope | None) -> None:
+        self.module = module
+        self.function = function
+        self.parent = parent
+
+    @functools.cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The function's parameters."""
+        return self.function.parameters if self.function is not None else ()
+
+    @functools.cached_property
+    def bindings(self) -> Mapping[str, list[Binding]]:
+        """What each name is bound to, in the order of the text."""
+        body = self.module.index.tree.body if self.function is None else self.function.node.body
+        found: list[tuple[str, Binding]] = []
+        for node in own_nodes(body):
+            for target, binding in _bound(node, self.module.index):
+                if isinstance(target, ast.Name):
+                    found.append((target.id, binding))
+        return _by_name(sorted(found, key=lambda pair: pair[1].place))
+
+    def holder(self, name: str) -> Scope | None:
+        """The innermost scope, this one or one around it, that binds a name or has it as a parameter."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.bindings and name not in scope.parameters:
+            scope = scope.parent
+        return scope
+
+
+class Program:
+    """The entry script and the modules of the folder that it imports, by name.
+
+    Attributes:
+        entry: the script that is run.
+        modules: every module that the entry can reach by imports, by stem; the entry first.
+    """
+
+    def __init__(self, entry: Module, others: Mapping[str, Callable[[], Module | None]]) -> None:
+        self.entry = entry
+        self.modules: dict[str, Module] = {"": entry}
+        waiting = [entry]
+        while waiting:
+            for target in waiting.pop().imports.values():
+                for stem in target.split("."):
+                    module = others[stem]() if stem in others and stem not in self.modules else None
+                    if module is not None:
+                        self.modules[stem] = module
+                        waiting.append(module)
+
+    def functions(self, name: str) -> Iterator[tuple[Module, Function]]:
+        """Every function or method of that name in any module."""
+        for module in self.modules.values():
+            for function in module.functions_named.get(name, ()):
+                yield module, function
+
+    def called(self, call: ast.Call, scope: Scope) -> list[tuple[Module, Function]]:
+        """The functions that a call may run: the nearest of that name; methods of every class with one."""
+        name = last_name(call.func)
+        if isinstance(call.func, ast.Name):
+            return self.named(name, scope)
+        if isinstance(call.func, ast.Attribute):
+            owner = last_name(call.func.value)
+            if owner in self.modules:
+                return [(self.modules[owner], each) for each in self.modules[owner].functions_named.get(name, ())]
+            return [(module, each) for module, each in self.functions(name) if each.owner]
+        return []
+
+    def named(self, name: str, scope: Scope) -> list[tuple[Module, Function]]:
+        """The plain functions that a name in a scope can stand for."""
+        module = scope.module
+        local = [each for each in module.functions_named.get(name, ()) if not each.owner]
+        if local:
+            around = scope.function.name if scope.function is not None else ""
+            nested = [each for each in local if "." in each.name and around.startswith(each.name.rpartition(".")[0])]
+            return [(module, each) for each in nested or local]
+        target = module.imports.get(name, name).rpartition(".")[2]
+        return [(home, each) for home, each in self.functions(target) if home is not module and not each.owner]
+
+    def class_named(self, name: str) -> tuple[Module, ast.ClassDef] | None:
+        """A class of the program by its name."""
+        for module in self.modules.values():
+            if name in module.index.classes:
+                return module, module.index.classes[name]
+        return None
+
+    def call_sites(self, function: Function) -> Iterator[tuple[Module, ast.Call, int]]:
+        """Calls that can run a function, and how many leading parameters the call fills by itself.
+
+        Passing the function to another call (`timed("label", function, x, y)`, `partial(function, x)`) counts as a
+        call whose arguments begin after it.
+        """
+        for module in self.modules.values():
+            for name in module.names_of(function.node.name):
+                for call in module.calls.get(name, ()):
+                    yield module, call, int(bool(function.owner))
+                for mention in module.loads.get(name, ()):
+                    holder = module.index.parent(mention)
+                    if isinstance(holder, ast.Call) and mention in holder.args:
+                        yield module, holder, int(bool(function.owner)) - holder.args.index(mention) - 1
+
+
+def argument(call: ast.Call, function: Function, parameter: str, filled: int) -> ast.expr | None:
+    """What a call passes for a parameter; None when it passes nothing by that name or place."""
+    for keyword in call.keywords:
+        if keyword.arg == parameter:
+            return keyword.value
+    names = function.parameters
+    place = names.index(parameter) - filled if parameter in names else -1
+    if 0 <= place < len(call.args) and not any(isinstance(each, ast.Starred) for each in call.args[: place + 1]):
+        return call.args[place]
+    return None
+
+
+def default_of(function: Function, parameter: str) -> ast.expr | None:
+    """A parameter's default value, or None."""
+    arguments = function.node.args
+    positional = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+    defaults = dict(zip(reversed(positional), reversed(arguments.defaults), strict=False))
+    named = {each.arg: value for each, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value}
+    return {**defaults, **named}.get(parameter)
+
+
+def _bound(node: ast.AST, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
+    """The targets that a node gives a value, each with what it is bound to."""
+    if isinstance(node, ast.Call):
+        yield from _filled(node, index)
+    elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension, ast.withitem)):
+        yield from _taken(node, index)
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign)) and node.value is not None:
+        for each in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            added = isinstance(node, ast.AugAssign)
+            for target, binding in _targets(each, node.value, index.parent(node), whole=not added):
+                yield target, replace(binding, replaces=False) if added else binding
+
+
+def _taken(
+    node: ast.For | ast.AsyncFor | ast.comprehension | ast.withitem, index: Index
+) -> Iterator[tuple[ast.expr, Binding]]:
+    """The targets of loops and `with`, which hold an item of the value or what it opens."""
+    if isinstance(node, ast.withitem):
+        if node.optional_vars is not None:
+            yield from _targets(node.optional_vars, node.context_expr, index.parent(node), whole=False)
+    elif isinstance(node, ast.comprehension):
+        # Its names hold in the text before it, too.
+        for target, binding in _targets(node.target, node.iter, None, whole=False):
+            yield target, replace(binding, place=(0, 0))
+    else:
+        yield from _targets(node.target, node.iter, node, whole=False)
+
+
+def _filled(node: ast.Call, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
+    """What a method call puts into the object that it is called on: `items.append(value)`."""
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLING and node.args:
+        for target, binding in _targets(node.func.value, node.args[-1], index.parent(node), whole=False):
+            yield target, replace(binding, replaces=False)
+
+
+def _targets(
+    target: ast.expr, value: ast.expr, block: ast.AST | None, *, whole: bool
+) -> Iterator[tuple[ast.expr, Binding]]:
+    place = (value.end_lineno or value.lineno, value.end_col_offset or value.col_offset)
+    if isinstance(target, (ast.Tuple, ast.List)):
+        pairs = value.elts if whole and isinstance(value, (ast.Tuple, ast.List)) else []
+        matched = len(pairs) == len(target.elts)
+        for position, each in enumerate(target.elts):
+            for inner, binding in _targets(each, pairs[position] if matched else value, block, whole=matched):
+                yield inner, replace(binding, place=place)
+    elif isinstance(target, ast.Starred):
+        yield from _targets(target.value, value, block, whole=False)
+    elif isinstance(target, ast.Subscript):
+        item: ast.expr = target
+        while isinstance(item, ast.Subscript):
+            item = item.value
+        yield item, Binding(place, value, whole=False, replaces=False, block=block)
+    else:
+        yield target, Binding(place, value, whole, replaces=True, block=block)
+
+
+def place_of(node: ast.expr | ast.stmt) -> tuple[int, int]:
+    """Line and column, to put nodes in the order of the text; packed scripts hold many statements in a line."""
+    return node.lineno, node.col_offset
+
+
+def _by_name(pairs: list[tuple[str, _T]]) -> dict[str, list[_T]]:
+    table: dict[str, list[_T]] = {}
+    for name, item in pairs:
+        table.setdefault(name, []).append(item)
+    return table

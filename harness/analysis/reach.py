@@ -1,0 +1,175 @@
+"""What of a program runs: a call graph by name, with the branches that the configuration decides.
+
+A node is *live*, *dead* (a condition on every way to it is known to be false) or *unknown*. Calls are found by name,
+so a function counts as reached wherever its name is mentioned: dead code is proved, live code is not overstated.
+"""
+
+from __future__ import annotations
+
+import ast
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.analysis.branches import Guard, guards
+from harness.analysis.configuration import Configuration, Reason, Resolved
+from harness.analysis.index import Function, last_name
+from harness.analysis.program import Module, Program
+from harness.model import Location
+
+DEPTH_LIMIT = 30
+MENTIONS_LIMIT = 60
+
+
+class Life(enum.StrEnum):
+    """Whether a node runs."""
+
+    LIVE = "live"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Whether something runs, and why.
+
+    Attributes:
+        life: live, dead or unknown.
+        reasons: the settings that decide it.
+        condition: where the deciding condition stands, if one does.
+        unclear: settings, of unknown value, that would decide it.
+    """
+
+    life: Life
+    reasons: tuple[Reason, ...] = ()
+    condition: Location | None = None
+    unclear: tuple[str, ...] = ()
+
+
+LIVE = Reached(Life.LIVE)
+
+
+class Reach:
+    """Answers for the nodes and functions of a program under a configuration; remembered."""
+
+    def __init__(self, program: Program, configuration: Configuration) -> None:
+        self.program = program
+        self.configuration = configuration
+        self._functions: dict[Function, Reached] = {}
+        self._statements: dict[ast.AST, Reached] = {}
+
+    def of(self, node: ast.AST, module: Module, depth: int = 0) -> Reached:
+        """Whether a node runs: the conditions around it, then the function that holds it."""
+        here = self.locally(node, module)
+        if here.life is Life.DEAD:
+            return here
+        function = module.index.function_of(node)
+        around = LIVE if function is None else self.function(function, module, depth + 1)
+        if around.life is Life.DEAD:
+            return around
+        return _both(here, around)
+
+    def locally(self, node: ast.AST, module: Module) -> Reached:
+        """Whether a node runs when the function around it does; remembered."""
+        if node not in self._statements:
+            self._statements[node] = self._guarded(node, module)
+        return self._statements[node]
+
+    def _guarded(self, node: ast.AST, module: Module) -> Reached:
+        result = LIVE
+        for guard in guards(module.index, node):
+            found = self._guard(guard, module)
+            if found.life is Life.DEAD:
+                return found
+            result = _both(result, found)
+        return result
+
+    def skipped(self, node: ast.AST, module: Module) -> bool:
+        """Whether a condition in the function around a node is known to keep it from running."""
+        return self.locally(node, module).life is Life.DEAD
+
+    def function(self, function: Function, module: Module, depth: int = 0) -> Reached:
+        """Whether a function runs: some mention of its name does."""
+        if function in self._functions:
+            return self._functions[function]
+        if depth > DEPTH_LIMIT:
+            return Reached(Life.UNKNOWN)
+        # Until it is known, for functions that call themselves: their own mention alone does not reach them.
+        self._functions[function] = Reached(Life.DEAD)
+        self._functions[function] = found = self._mentioned(function, module, depth)
+        return found
+
+    def dead_because(self, function: Function, module: Module) -> Reason | None:
+        """The setting that keeps a function from running, when the configuration proves that one does."""
+        found = self.function(function, module)
+        return found.reasons[0] if found.life is Life.DEAD and found.reasons else None
+
+    def _mentioned(self, function: Function, module: Module, depth: int) -> Reached:
+        name = function.node.name
+        if _called_by_machinery(name):
+            return LIVE
+        best = Reached(Life.DEAD)
+        for count, (home, mention) in enumerate(self._mentions(name)):
+            if count > MENTIONS_LIMIT:
+                return _better(best, Reached(Life.UNKNOWN))
+            if home is module and function in _functions_around(home, mention):
+                continue
+            best = _better(best, self.of(mention, home, depth))
+            if best.life is Life.LIVE:
+                break
+        return best
+
+    def _mentions(self, name: str) -> Iterator[tuple[Module, ast.AST]]:
+        for module in self.program.modules.values():
+            for known in module.names_of(name):
+                for mention in module.loads.get(known, ()):
+                    yield module, mention
+
+    def _guard(self, guard: Guard, module: Module) -> Reached:
+        test = _rounds(guard.test) if guard.repeats else guard.test
+        answer = self.configuration.value(test, module.scope_of(guard.test))
+        place = module.at(guard.test.lineno)
+        if isinstance(answer, Resolved):
+            life = Life.LIVE if answer.true is guard.wanted else Life.DEAD
+            return Reached(life, answer.reasons, place)
+        # Data, not configuration, decides whether a loop is empty or a batch too short: a run gets past that.
+        unclear = answer.names and not guard.repeats
+        return Reached(Life.UNKNOWN, (), place, answer.names) if unclear else LIVE
+
+
+def _rounds(iterated: ast.expr) -> ast.expr:
+    """What has to be true for a loop to run at all: `n` of `range(n)`."""
+    plain = isinstance(iterated, ast.Call) and last_name(iterated.func) == "range" and len(iterated.args) == 1
+    return iterated.args[0] if plain and isinstance(iterated, ast.Call) else iterated
+
+
+def _called_by_machinery(name: str) -> bool:
+    """Functions that run without their name in the text: `main` by hand, `forward`, `__init__`."""
+    return name in {"forward", "backward", "main"} or (name.startswith("__") and name.endswith("__"))
+
+
+def _functions_around(module: Module, node: ast.AST) -> Iterator[Function]:
+    function = module.index.function_of(node)
+    while function is not None:
+        yield function
+        function = module.index.function_of(function.node)
+
+
+def _both(first: Reached, second: Reached) -> Reached:
+    """Two conditions that must both hold, neither of them dead."""
+    if first.life is Life.LIVE and second.life is Life.LIVE:
+        return Reached(
+            Life.LIVE, tuple(dict.fromkeys((*first.reasons, *second.reasons))), first.condition or second.condition
+        )
+    unknown = first if first.life is Life.UNKNOWN else second
+    return Reached(
+        Life.UNKNOWN, unknown.reasons, unknown.condition, tuple(dict.fromkeys((*first.unclear, *second.unclear)))
+    )
+
+
+def _better(first: Reached, second: Reached) -> Reached:
+    """The more alive of two ways to the same place; of two dead ones the one with a reason."""
+    order = [Life.DEAD, Life.UNKNOWN, Life.LIVE]
+    if order.index(second.life) > order.index(first.life) or (second.life is first.life and not first.reasons):
+        return second
+    return first

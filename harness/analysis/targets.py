@@ -1,0 +1,135 @@
+"""What the score owes to the token being scored: hash keys made of it, and losses picked by it.
+
+Finds the functions in which a hash, or a choice between losses, is written, and everything that calls them; lets
+`flow` read those; and keeps what reaches a score outside of training.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.flow import Flow
+from harness.analysis.index import Function, Index, last_name
+from harness.analysis.labels import Label, Step
+from harness.analysis.program import Module, Program
+
+CALLERS_DEPTH = 4
+_HASHING = re.compile(r"\^|bitwise_xor|%|remainder|fmod")
+_CHOICES = ("minimum", "fmin", "maximum", "fmax", "where", "argmin", "amin", "min")
+_BETTER = re.compile(r"\bif\s+\w*(?:nll|logp|log_p|logprob)\w*\s*[<>]=?\s*\w*(?:nll|logp|log_p|logprob)")
+_LOSS = re.compile(r"nll|loss|logp|log_p|lp\b|bits|\bce\b|cost", re.IGNORECASE)
+_TARGETLIKE = re.compile(
+    r"\b(?:\w+_)?(?:tgts?|tg|tn|targets?|f?ys?|labels?|nxt|next|tok|sym|symbol|nll|lo?ss)(?:_\w+)?\b"
+)
+_SCORING = re.compile(r"eval|scor|valid|infer|bpb|nll|test|predict|mix|lookup|prob|blend|slid", re.IGNORECASE)
+_WITHOUT_GRADIENT = frozenset({"no_grad", "inference_mode"})
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUse:
+    """One way in which the score uses the realized target.
+
+    Attributes:
+        kind: COUNT (a hashed bucket), PRIOR (the same, with a prior), PAIR (the very pair), FOREIGN (a row divided by
+            something else than its sum) or CHOSEN (a choice between losses).
+        steps: the lines that prove it, in order.
+    """
+
+    kind: Label
+    steps: tuple[Step, ...]
+
+
+def target_uses(program: Program, texts: Mapping[str, str]) -> tuple[TargetUse, ...]:
+    """Uses of the target in the scoring code of a program.
+
+    Args:
+        program: the scripts.
+        texts: the text of each script by path.
+    """
+    hot = [(module, f) for module in program.modules.values() for f in _hot(module, texts[module.at(None).path])]
+    if not hot:
+        return ()
+    followed = _with_callers(program, hot)
+    flow = Flow(program, followed)
+    for module, function in followed.values():
+        flow.run(module, function)
+    uses: dict[TargetUse, None] = {}
+    for arrival in flow.arrivals:
+        # A choice is made where its losses are computed; everything else where it arrives.
+        steps = arrival.steps if arrival.label is Label.CHOSEN else arrival.steps[-1:]
+        if any(is_scoring(step.module.index, step.node) for step in steps):
+            uses.setdefault(TargetUse(arrival.label, tuple(dict.fromkeys(arrival.steps))))
+    return tuple(uses)
+
+
+def is_scoring(index: Index, node: ast.AST) -> bool:
+    """Whether a place belongs to evaluation: by its function's name, or because it computes no gradients."""
+    for above in index.ancestors(node):
+        if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if _SCORING.search(above.name) or any(_gradientless(each) for each in above.decorator_list):
+                return True
+        elif isinstance(above, ast.With) and any(_gradientless(item.context_expr) for item in above.items):
+            return True
+    return False
+
+
+def _gradientless(node: ast.expr) -> bool:
+    return last_name(node.func if isinstance(node, ast.Call) else node) in _WITHOUT_GRADIENT
+
+
+def _hot(module: Module, text: str) -> Iterator[Function]:
+    """Functions that hash something that may be the target, or that choose between losses."""
+    lines = text.split("\n")
+    nodes = list(_hashes(module)) if _HASHING.search(text) else []
+    if _BETTER.search(text):
+        nodes += [test for test in module.index.of(ast.Compare) if _BETTER.search(lines[test.lineno - 1])]
+    for name in _CHOICES:
+        nodes += [call for call in module.calls.get(name, ()) if _LOSS.search(lines[call.lineno - 1])]
+    found: dict[ast.AST, Function] = {}
+    for node in nodes:
+        function = module.index.function_of(node)
+        if function is not None and function.node not in found and _names_a_target(function, lines):
+            found[function.node] = function
+    yield from found.values()
+
+
+def _names_a_target(function: Function, lines: Sequence[str]) -> bool:
+    return any(_TARGETLIKE.search(line) for line in lines[function.node.lineno - 1 : function.node.end_lineno])
+
+
+def _hashes(module: Module) -> Iterator[ast.expr | ast.stmt]:
+    """Exclusive ors, and remainders of products and sums."""
+    for node in module.index.of(ast.BinOp):
+        if isinstance(node.op, ast.BitXor) or (isinstance(node.op, ast.Mod) and isinstance(node.left, ast.BinOp)):
+            yield node
+    for change in module.index.of(ast.AugAssign):
+        if isinstance(change.op, ast.BitXor):
+            yield change
+    for name in ("bitwise_xor", "remainder", "fmod"):
+        yield from module.calls.get(name, ())
+
+
+def _with_callers(program: Program, hot: Iterable[tuple[Module, Function]]) -> dict[ast.AST, tuple[Module, Function]]:
+    """The functions and what calls them, outermost last."""
+    found: dict[ast.AST, tuple[Module, Function]] = {function.node: (module, function) for module, function in hot}
+    names = {function.node.name for _, function in found.values()}
+    for _ in range(CALLERS_DEPTH):
+        new: dict[ast.AST, tuple[Module, Function]] = {}
+        for module, call in _calls(program, names):
+            function = module.index.function_of(call)
+            if function is not None and function.node not in found:
+                new[function.node] = (module, function)
+        if not new:
+            break
+        found |= new
+        names = {function.node.name for _, function in new.values()}
+    return found
+
+
+def _calls(program: Program, names: Iterable[str]) -> Iterator[tuple[Module, ast.Call]]:
+    for module in program.modules.values():
+        for name in sorted(names):
+            yield from ((module, call) for call in module.calls.get(name, ()))

@@ -1,0 +1,168 @@
+"""PG602, PG604, PG605: uses of validation tokens beside training on them; PG610: what the program reaches outside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from harness.checks.common import listed, many, places, undecided
+from harness.checks.legality import FAMILY, PROBE, is_afterthought
+from harness.facts.legality import Passage
+from harness.facts.submission import Submission
+from harness.model import Location, Missing, Outcome, Status, Verdict, rule
+
+_Clause: TypeAlias = Callable[[Passage], str]
+
+
+@rule("PG602", "scored-twice", family=FAMILY, status=Status.SETTLED, authority="#846; #868-#870; #881; #888; #1017 C4")
+def scored_twice(submission: Submission) -> Outcome | None:
+    """The score comes from a cache that the whole validation split has filled.
+
+    What it checks:
+        Objects that count tokens (n-gram tables): whether one call fills such an object from all validation tokens
+        and a later call, not in the same loop, scores them with it and gives the returned value.
+
+    Why it matters:
+        A single pass from left to right counts. In a second pass the cache holds every token's own future.
+
+    Evidence:
+        The filling call, the scoring call, and the settings that switch the second on.
+
+    How to fix:
+        Report the first pass, in which the cache holds scored tokens alone.
+    """
+    legality = submission.legality
+    if isinstance(legality.script, Missing):
+        subject = "Whether tokens are scored twice cannot be told"
+        return undecided(subject, legality.script.reason, legality.script)
+    counting = [each for each in legality.rescorings if not is_afterthought(each.label, submission)]
+    aside = [each for each in legality.rescorings if each not in counting]
+    notes = tuple(f"{_rescored(each)}; the logs report a score of another name." for each in aside)
+    found = _passages(counting, "No cache of all validation tokens is scored with.", _rescored)
+    return dataclasses.replace(found, notes=notes)
+
+
+@rule(
+    "PG604", "trained-on-validation-split", family=FAMILY, status=Status.SETTLED, authority="README FAQ; #44; #64; #262"
+)
+def trained_on_validation_split(submission: Submission) -> Outcome | None:
+    """The training loop reads the validation split.
+
+    What it checks:
+        The files that the losses of all gradients come from. It fails when every gradient that runs takes its data
+        from files of the validation split and none from the training split.
+
+    Why it matters:
+        "You CANNOT access validation data during training" (README).
+
+    Evidence:
+        The place where the validation files are named.
+
+    How to fix:
+        Train on the training shards.
+    """
+    split = submission.legality.training_split
+    script = submission.legality.script
+    if isinstance(script, Missing):
+        return undecided("What is trained on cannot be told", script.reason, script)
+    if isinstance(split, Missing):
+        # Nothing speaks of validation files: the data was merely not followed.
+        return Outcome(Verdict.PASS, "No training loop reads the validation split.", locations=places(script))
+    if split.value != "validation":
+        return Outcome(Verdict.PASS, "The training loss comes from the training split.", locations=places(script))
+    message = f"Every gradient that runs is of a loss on the validation split, named at {split.location}."
+    return Outcome(Verdict.FAIL, message, locations=places(split, *_gradients(submission)))
+
+
+def _gradients(submission: Submission) -> list[Location]:
+    return [training.places[-1] for training in submission.legality.trainings]
+
+
+@rule("PG605", "calibrated-on-validation-tokens", family=FAMILY, status=Status.SETTLED, authority="#728; #1019")
+def calibrated_on_validation_tokens(submission: Submission) -> Outcome | None:
+    """The quantizer is calibrated on validation tokens.
+
+    What it checks:
+        Calls of functions that calibrate by their name (GPTQ, Hessians, AWQ), and the split of the data that they
+        get. It fails when that is the validation split alone and the function hands it to the model.
+
+    Why it matters:
+        Calibration shapes the weights before the tokens are scored (#728). Data of the training split, read within
+        the training time, and text that the model writes itself (#1019) are allowed.
+
+    Evidence:
+        Where the files are named, the call, and where the model gets them.
+
+    How to fix:
+        Calibrate on training tokens within the training time, or on the model's own samples.
+    """
+    legality = submission.legality
+    if isinstance(legality.script, Missing):
+        return undecided("What the quantizer sees cannot be told", legality.script.reason, legality.script)
+    return _passages(legality.calibrations, "No calibration gets validation tokens.", _calibrated)
+
+
+def _rescored(each: Passage) -> str:
+    first, second = each.steps
+    return (
+        f"`{each.what}` is filled from the validation tokens at {first.location} and scores them at {second.location}"
+    )
+
+
+def _calibrated(each: Passage) -> str:
+    return f"`{each.what}` gets validation tokens at {each.steps[1].location}"
+
+
+def _passages(found: Sequence[Passage], well: str, clause: _Clause) -> Outcome:
+    """Fail what is proved and runs; undecided what is found beyond that."""
+    proved = [each for each in found if each.proved and each.runs == "live"]
+    if proved:
+        first = proved[0]
+        switch = f" It runs because {first.settings[0].value}." if first.settings else ""
+        where = tuple(step.location for step in reversed(first.steps))
+        return Outcome(Verdict.FAIL, f"{clause(first)}.{switch}", {"passage_count": len(proved)}, where)
+    if found:
+        open_ones = [f"{clause(each)} ({_why(each)})" for each in found]
+        where = tuple(dict.fromkeys(each.steps[-1].location for each in found))
+        return Outcome(Verdict.UNDECIDED, f"{listed(open_ones)}; {PROBE}.", {"passage_count": len(found)}, where)
+    return Outcome(Verdict.PASS, well)
+
+
+def _why(each: Passage) -> str:
+    if each.runs != "live":
+        return f"it depends on {listed(each.unclear)}" if each.unclear else "whether it runs is unclear"
+    return "what it does with them cannot be read"
+
+
+@rule("PG610", "reaches-outside", family=FAMILY, status=Status.SETTLED, authority="README, Submission Process; #1017")
+def reaches_outside(submission: Submission) -> Outcome | None:
+    """The program reaches the network, other programs, or runs code that it makes.
+
+    What it checks:
+        Calls of network libraries, of other programs and of code made at run time (`exec`, `eval`), in the training
+        script and in the helpers that it imports, unless the configuration shows that they never run. Questions
+        about the machine for the log (`nvidia-smi`, `git`) are left out. It lists; it does not judge.
+
+    Why it matters:
+        "No external downloads, training dataset access, or network calls are allowed during evaluation." A call
+        before evaluation may be in order, and compiling a helper is common, so this warns.
+
+    Evidence:
+        The line of each call.
+
+    How to fix:
+        Ship what is needed, within the cap, and leave the call out.
+    """
+    legality = submission.legality
+    if isinstance(legality.script, Missing):
+        return undecided("What the program reaches cannot be told", legality.script.reason, legality.script)
+    if not legality.contacts:
+        message = "The program reaches neither the network nor other programs, and runs no code that it makes."
+        return Outcome(Verdict.PASS, message, locations=places(legality.script))
+    clauses = [f"{contact.value} at {contact.location}" for contact in legality.contacts]
+    message = f"The program reaches outside itself in {many(len(clauses), 'place')}: {listed(clauses)}."
+    return Outcome(Verdict.WARN, message, {"contact_count": len(clauses)}, places(*legality.contacts))
+
+
+RULES = (scored_twice, trained_on_validation_split, calibrated_on_validation_tokens, reaches_outside)

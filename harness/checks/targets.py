@@ -1,0 +1,192 @@
+"""PG62x, legality: what the score owes to the token being scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.checks.common import listed, many, undecided
+from harness.facts.submission import Submission
+from harness.facts.targets import Life, TargetUse, UseKind
+from harness.model import Location, Missing, Outcome, Status, Verdict, rule
+
+FAMILY = "legality"
+SHOWN = 3
+PROBE = "run `harness probe`"
+
+
+@rule(
+    "PG620",
+    "target-in-lookup-key",
+    family=FAMILY,
+    status=Status.SETTLED,
+    authority="#779, #982, #886, #978; #1017, condition 2",
+)
+def target_in_lookup_key(submission: Submission) -> Outcome:
+    """The score reads a table at a hash of the token being scored.
+
+    What it checks:
+        The flow of the realized target through the scoring code and the script's own functions: it is mixed into a
+        hash, the hash is cut to a number of buckets, a table is read there, and what was read goes into the
+        logarithm or the sum of the score. Where the model's own probability is added to the count before it is
+        divided (a Dirichlet prior), which was never ruled, it only warns. Updating a table with the token after it
+        was scored is none of this, nor is an embedding of hashed input tokens, nor a cache that reads a whole row of
+        candidates. Code that the run's configuration switches off is only noted.
+
+    Why it matters:
+        "Before x_t is scored there is one full distribution over the official token alphabet ... it may not be
+        built by evaluating the realized token only" (#1017). Two keys of one context collide with other counts, so
+        the numbers that such a table gives do not sum to one over the vocabulary: sums of about 277 were measured
+        (#886). The maintainers closed about 30 submissions for it (#779, #982).
+
+    Evidence:
+        The line where the target enters the key, the line of the look-up, the line where it enters the score.
+
+    How to fix:
+        Look up every token of the vocabulary for the context, and divide by the sum of what was found.
+    """
+    clean = "No table is read at a hash of the token being scored, as far as the code can be followed"
+    said = "The score reads a table at a hash of the token being scored"
+    outcome = _judge(submission, UseKind.HASHED_LOOKUP, said, clean)
+    smoothed = [use for use in submission.targets.uses if use.kind is UseKind.SMOOTHED_LOOKUP]
+    if outcome.verdict is not Verdict.PASS or not smoothed:
+        return outcome
+    outcome = _judge(submission, UseKind.SMOOTHED_LOOKUP, f"{said}, with the model's own probability as prior", clean)
+    if outcome.verdict is not Verdict.FAIL:
+        return outcome
+    message = f"{outcome.message.rstrip('.')}. One reading: #779 holds for every such key; the other: not ruled."
+    return replace(outcome, verdict=Verdict.WARN, message=message)
+
+
+@rule(
+    "PG621",
+    "share-not-normalized",
+    family=FAMILY,
+    status=Status.SETTLED,
+    authority="#886, #978, #982; #1017, condition 2",
+)
+def share_not_normalized(submission: Submission) -> Outcome:
+    """A table's number for one token is no share of its row.
+
+    What it checks:
+        Numbers of a table that enter the score for the token being scored. It fails where a row is read at hashed
+        buckets of every candidate and one of its numbers is divided by something that the row has no part in: the
+        shares of a row sum to one when they are divided by the row's own sum. A number read at the exact pair of
+        context and token is left to the probe, which sums over the vocabulary.
+
+    Why it matters:
+        "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).
+        One cache divided the count of a hashed pair by the count of its context: its gains were an artifact of that
+        denominator, and the normalized one scored worse (#978).
+
+    Evidence:
+        The lines of the look-up, of the division, and where the share enters the score.
+
+    How to fix:
+        Divide by the sum of what the table holds for all candidates.
+    """
+    clean = "No share of a table's numbers that may not sum to one, as far as the code can be followed"
+    outcome = _judge(submission, UseKind.FOREIGN_SHARE, "A row of hashed counts is not divided by its own sum", clean)
+    pairs = [use for use in submission.targets.uses if use.kind is UseKind.PAIR_LOOKUP and use.life is not Life.DEAD]
+    if outcome.verdict is not Verdict.PASS or not pairs:
+        return outcome
+    reason = f"{UseKind.PAIR_LOOKUP}: {_path(pairs[0])}; {PROBE}"
+    return undecided("Whether the shares sum to one cannot be told", reason, *_places(pairs))
+
+
+@rule(
+    "PG622",
+    "loss-chosen-by-outcome",
+    family=FAMILY,
+    status=Status.SETTLED,
+    authority="#573, #596, #614, #659; #1017, condition 4",
+)
+def loss_chosen_by_outcome(submission: Submission) -> Outcome:
+    """The score takes the better of several losses, token by token.
+
+    What it checks:
+        Minimum, argmin or `where(a < b, a, b)` over losses of each token that come from different passes or experts,
+        with the result in the score. The lowest validation loss over training steps, bounds and clamps are none of
+        this.
+
+    Why it matters:
+        To choose by the realized loss is to know the token before coding it: no decoder can follow. "Selection among
+        runs by observed validation outcomes" is excluded by condition 4, and such submissions were closed (#573).
+
+    Evidence:
+        The lines of the losses, of the choice, and where it enters the score.
+
+    How to fix:
+        Mix the experts' distributions with weights that depend on the prefix only.
+    """
+    clean = "No loss is chosen by its value at the token being scored, as far as the code can be followed"
+    return _judge(submission, UseKind.CHOSEN_LOSS, "The score takes the better of several losses of each token", clean)
+
+
+@rule(
+    "PG623",
+    "hint-gated-by-target",
+    family=FAMILY,
+    status=Status.SETTLED,
+    authority="#1514, #1420, #2018, #2041, #2118; #1017, condition 1",
+)
+def hint_gated_by_target(submission: Submission) -> Outcome:
+    """A hint is switched by the class of the token that it is for.
+
+    What it checks:
+        Loops over positions, in Python and in C or C++ helpers that Python calls, in which a class of the token at
+        the position (does it start a word, is it a boundary) decides whether a hint for that position is given. A
+        class of the token before it is none of this, nor is an update with the token after the hint. Helpers that
+        the run's configuration does not call, and hints whose strength it sets to zero, are only noted.
+
+    Why it matters:
+        A tilt p*exp(beta*1[hint])/Z is legal "with prefix-only hints" (#1514, merged with such experts switched off).
+        A hint that is present only when the token continues a word tells that it does, one or two bits for each
+        token: condition 1 asks that p_t be "not a function of x_t".
+
+    Evidence:
+        The lines of the token, of its class, of the condition, and of the hint.
+
+    How to fix:
+        Ask the class of the token before, or switch these hints off and keep those of the context alone.
+    """
+    clean = "No hint is switched by the class of its own token, as far as the code can be followed"
+    return _judge(submission, UseKind.GATE, "A hint is switched by the class of the token that it is for", clean)
+
+
+def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -> Outcome:
+    """Fail on what runs, leave open what may, note what does not."""
+    facts = submission.targets
+    if isinstance(facts.read, Missing):
+        return undecided("The scoring code cannot be followed", f"{facts.read.reason}; {PROBE}", facts.read)
+    uses = [use for use in facts.uses if use.kind is kind]
+    live = [use for use in uses if use.life is Life.LIVE]
+    unknown = [use for use in uses if use.life is Life.UNKNOWN]
+    notes = tuple(f"Does not run in this configuration ({use.because}): {_path(use)}." for use in _dead(uses)[:1])
+    if live:
+        message = f"{accusation}: {_path(live[0])}{_others(live)}."
+        return Outcome(Verdict.FAIL, message, {"places": len(live)}, _places(live), notes)
+    if unknown:
+        reason = f"{_path(unknown[0])}; whether it runs is not known: {unknown[0].because}; {PROBE}"
+        return undecided(accusation, reason, *_places(unknown))
+    return Outcome(Verdict.PASS, f"{clean}.", locations=_places(_dead(uses)), notes=notes)
+
+
+def _dead(uses: Sequence[TargetUse]) -> list[TargetUse]:
+    return [use for use in uses if use.life is Life.DEAD]
+
+
+def _path(use: TargetUse) -> str:
+    """The lines that prove it, in words."""
+    return listed([f"{step.value} ({step.location})" for step in use.steps])
+
+
+def _others(uses: Sequence[TargetUse]) -> str:
+    return f"; {many(len(uses) - 1, 'more place')}" if len(uses) > 1 else ""
+
+
+def _places(uses: Sequence[TargetUse]) -> tuple[Location, ...]:
+    return tuple(dict.fromkeys(step.location for use in uses[:SHOWN] for step in use.steps))
+
+
+RULES = (target_in_lookup_key, share_not_normalized, loss_chosen_by_outcome, hint_gated_by_target)

@@ -1,0 +1,110 @@
+"""The parsed scripts and the stated configuration -> what the code shows of the four conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis.adaptation import Adaptation, Adaptations
+from harness.analysis.alternation import Order, Step
+from harness.analysis.calibration import Calibrations
+from harness.analysis.configuration import Configuration, Reason, Stated
+from harness.analysis.origins import TRAINING, VALIDATION, Origins
+from harness.analysis.outside import contacts
+from harness.analysis.reach import Life, Reach, Reached
+from harness.analysis.rescoring import Rescorings
+from harness.facts.code import CodeBase
+from harness.facts.legality import LegalityFacts, Passage, Training
+from harness.facts.package import PackageFacts
+from harness.model import Fact, Located, Location, Missing
+
+_ADAPTING = frozenset({Order.SCORED_FIRST, Order.LATER_EPOCH, Order.CONTEXT, Order.DISCARDED})
+
+
+def build_legality(code: CodeBase, package: PackageFacts, stated: Stated) -> LegalityFacts:
+    """Follow the training script under its configuration.
+
+    Args:
+        code: the folder's scripts.
+        package: for the reason when there is no script to follow.
+        stated: what is known of the runs' settings.
+    """
+    program = code.program
+    if program is None:
+        return LegalityFacts(_unread(package))
+    reach = Reach(program, Configuration(program, stated))
+    origins = Origins(program, reach.skipped)
+    adaptations = Adaptations(program, reach, origins)
+    trainings = tuple(_training(each, stated) for each in adaptations.all())
+    return LegalityFacts(
+        Located(code.entry, Location(code.entry)),
+        trainings,
+        _split(adaptations, trainings),
+        tuple(
+            _passage(each.cache, each.steps, each.reached, label=each.label)
+            for each in Rescorings(program, reach, origins, adaptations).all()
+        ),
+        tuple(
+            _passage(each.function, each.steps, each.reached, proved=each.fed)
+            for each in Calibrations(program, reach, origins).all()
+        ),
+        tuple(Located(f"{each.kind}: {each.name}", each.place) for each in contacts(program, reach)),
+    )
+
+
+def _split(adaptations: Adaptations, trainings: tuple[Training, ...]) -> Fact[str]:
+    """The split of the training loss: `validation` only when every live gradient's loss comes from there alone."""
+    kinds = [kinds for kinds in adaptations.splits.values() if kinds]
+    if not kinds or len(kinds) < len(adaptations.splits):
+        return Missing("the data of a gradient's loss was not followed to a split")
+    if any(TRAINING in each for each in kinds):
+        return Located(TRAINING, Location(trainings[0].steps[0].location.path) if trainings else Location("."))
+    first = next(each for each in trainings if each.runs == str(Life.LIVE))
+    if any(each.order in _ADAPTING for each in trainings) or any(each.fresh for each in trainings):
+        return Missing("the script adapts a model that another one trained")
+    return Located(VALIDATION, first.steps[0].location)
+
+
+def _passage(what: str, steps: Sequence[Step], reached: Reached, *, proved: bool = True, label: str = "") -> Passage:
+    return Passage(
+        what=what,
+        proved=proved,
+        steps=tuple(Located(step.what, step.place) for step in steps),
+        runs=str(reached.life),
+        settings=tuple(Located(str(reason), reason.location) for reason in reached.reasons),
+        unclear=reached.unclear,
+        label=label[:500],
+    )
+
+
+def _unread(package: PackageFacts) -> Missing:
+    if isinstance(package.entry, Missing):
+        return package.entry
+    script = package.entry.value
+    if isinstance(script.parsed, Missing):
+        return script.parsed
+    return Missing(script.problem or "the script holds no statement", Location(script.path))
+
+
+def _training(found: Adaptation, stated: Stated) -> Training:
+    return Training(
+        order=str(found.order),
+        why=found.why,
+        function=found.function,
+        steps=tuple(Located(step.what, step.place) for step in found.steps),
+        runs=str(found.reached.life),
+        settings=tuple(Located(str(reason), reason.location) for reason in found.reached.reasons),
+        unclear=found.reached.unclear,
+        doubt=_doubt(found.reached.reasons, stated),
+        label=found.label[:200],
+        fresh=found.fresh,
+        rival=found.rival[:200],
+    )
+
+
+def _doubt(reasons: tuple[Reason, ...], stated: Stated) -> Located[str] | None:
+    """A sentence that gives a variable another value than the default that was taken for it."""
+    for reason in reasons:
+        for setting in stated.mentioned.get(reason.name, ()):
+            if reason.source == "default" and setting.value != reason.value:
+                return Located(f"{reason.name}={setting.value}", setting.location)
+    return None

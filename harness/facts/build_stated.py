@@ -1,0 +1,130 @@
+"""What a folder states about the configuration of its runs: logged hyperparameters, and the command's environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.configuration import Setting, Stated
+from harness.facts.claims import ManifestClaims, ReadmeClaims
+from harness.facts.runs import RUN_SPECIFIC_KEYS, Run
+from harness.model import HarnessError, Located, Location
+from harness.sources import commands
+from harness.sources.folder import Folder
+
+# The score of a claimed run and the claim may be rounded differently.
+SAME_SCORE = 6e-4
+SHELL_SCRIPTS_LIMIT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The assignments of one text: a README or a shell script."""
+
+    assignments: tuple[commands.Assignment, ...]
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the folder claims, as far as it tells whose configuration matters."""
+
+    manifest: ManifestClaims
+    readme: ReadmeClaims
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether there is a submission.json, and it claims no score."""
+        return isinstance(self.manifest.name, Located) and not isinstance(self.manifest.val_bpb, Located)
+
+    def scores(self) -> list[float]:
+        """Every claimed score: the headline's and the seeds'."""
+        facts = [self.manifest.val_bpb, self.readme.val_bpb]
+        facts += [seed.val_bpb for seed in (*self.manifest.seeds, *self.readme.seeds)]
+        return [fact.value for fact in facts if isinstance(fact, Located)]
+
+
+def build_stated(folder: Folder, readme: Located[str] | None, runs: Sequence[Run], claimed: Claimed) -> Stated:
+    """Settings of the claimed runs.
+
+    Args:
+        folder: the walked folder, for its shell scripts.
+        readme: the README's text at its path.
+        runs: every run.
+        claimed: what is claimed. Where submission.json claims no score and no log is there, a command is one for a
+            run that nobody reports, so it states nothing.
+    """
+    logged, unclear = _agreed(_logged(_counted(runs, claimed)))
+    if not runs and claimed.withdrawn:
+        return Stated(logged, {}, unclear)
+    written: list[Written] = []
+    if readme is not None:
+        written.append(Written(commands.read(readme.value), "README", readme.location.path))
+    shells = [path for path in folder.files if path.endswith(".sh")]
+    written += [Written(_shell(folder, path), "command", path) for path in shells[:SHELL_SCRIPTS_LIMIT]]
+    commanded, confused = _commanded(written)
+    unclear |= frozenset(name.lower() for name in confused) - frozenset(logged)
+    return Stated(logged, commanded, unclear, _mentioned(written))
+
+
+def _counted(runs: Sequence[Run], claimed: Claimed) -> Sequence[Run]:
+    """The runs that print a claimed score; all of them when none does."""
+    scores = claimed.scores()
+    chosen = [run for run in runs if any(_prints(run, score) for score in scores)]
+    return chosen or runs
+
+
+def _prints(run: Run, claim: float) -> bool:
+    printed = [score.val_bpb for score in run.scores if not score.diagnostic]
+    return any(isinstance(value, Located) and abs(value.value - claim) <= SAME_SCORE for value in printed)
+
+
+def _logged(runs: Iterable[Run]) -> Mapping[str, list[Setting]]:
+    found: dict[str, list[Setting]] = {}
+    for run in runs:
+        for key, value in run.config.items():
+            if key not in RUN_SPECIFIC_KEYS:
+                found.setdefault(key, []).append(Setting(value.value, "log", value.location))
+    return found
+
+
+def _agreed(values: Mapping[str, Sequence[Setting]]) -> tuple[dict[str, Setting], frozenset[str]]:
+    """Settings of one value, and the names of those with several."""
+    one = {name: settings[0] for name, settings in values.items() if len({each.value for each in settings}) == 1}
+    return one, frozenset(values) - frozenset(one)
+
+
+def _shell(folder: Folder, path: str) -> tuple[commands.Assignment, ...]:
+    try:
+        return commands.read(folder.text(path), script=True)
+    except HarnessError:
+        return ()
+
+
+def _commanded(written: Sequence[Written]) -> tuple[dict[str, Setting], frozenset[str]]:
+    """What commands set; what the README sets stands before what a shell script does."""
+    found: dict[str, Setting] = {}
+    confused: frozenset[str] = frozenset()
+    for source in ("README", "command"):
+        table: dict[str, list[Setting]] = {}
+        for text in written:
+            for each in text.assignments if text.source == source else ():
+                if each.commanded:
+                    table.setdefault(each.name, []).append(Setting(each.value, source, Location(text.path, each.line)))
+        settings, unclear = _agreed(table)
+        known = frozenset(found) | confused
+        found |= {name: setting for name, setting in settings.items() if name not in known}
+        confused |= unclear - frozenset(found)
+    return found, confused
+
+
+def _mentioned(written: Sequence[Written]) -> dict[str, tuple[Setting, ...]]:
+    """What sentences say of a variable."""
+    found: dict[str, tuple[Setting, ...]] = {}
+    for text in written:
+        for each in text.assignments:
+            if not each.commanded:
+                setting = Setting(each.value, text.source, Location(text.path, each.line))
+                found[each.name] = (*found.get(each.name, ()), setting)
+    return found

@@ -1,0 +1,112 @@
+"""Uses of the realized target, found in the code and asked whether they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.analysis import gates, reach, targets
+from harness.analysis.configuration import Unknown
+from harness.analysis.labels import Label, Step
+from harness.analysis.reach import Reach, Reached
+from harness.facts.code import CodeBase
+from harness.facts.targets import Life, TargetFacts, TargetUse, UseKind
+from harness.model import HarnessError, Located, Location, Missing
+from harness.sources.folder import Folder
+
+C_ENDINGS = (".c", ".cc", ".cpp", ".cxx", ".cu", ".h", ".hpp", ".cuh")
+HELPERS_LIMIT = 20
+HELPER_LIMIT_BYTES = 400_000
+
+_KINDS: Mapping[Label, UseKind] = {
+    Label.COUNT: UseKind.HASHED_LOOKUP,
+    Label.PRIOR: UseKind.SMOOTHED_LOOKUP,
+    Label.PAIR: UseKind.PAIR_LOOKUP,
+    Label.FOREIGN: UseKind.FOREIGN_SHARE,
+    Label.CHOSEN: UseKind.CHOSEN_LOSS,
+}
+_LIVES: Mapping[reach.Life, Life] = {
+    reach.Life.LIVE: Life.LIVE,
+    reach.Life.DEAD: Life.DEAD,
+    reach.Life.UNKNOWN: Life.UNKNOWN,
+}
+
+
+def build_targets(folder: Folder, code: CodeBase, reached: Reach | None) -> TargetFacts:
+    """The uses of the target in a folder's code.
+
+    Args:
+        folder: the walked folder, for its C helpers.
+        code: the scripts.
+        reached: what of the program runs; None where there is no program.
+    """
+    program = code.program
+    if program is None or reached is None:
+        if not code.entry:
+            return TargetFacts(Missing("which script is the training script cannot be told", Location(".")), ())
+        return TargetFacts(Missing("the training script cannot be parsed", Location(code.entry)), ())
+    texts = {path: each.script.text for path, each in code.scripts.items()}
+    uses = [_use(use, reached) for use in targets.target_uses(program, texts)]
+    uses += [_gate(gate, reached) for gate in gates.gates(program, texts, _helpers(folder))]
+    return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses))
+
+
+def _use(use: targets.TargetUse, reached: Reach) -> TargetUse:
+    found = _life(use.steps, reached)
+    steps = tuple(Located(step.what, step.location) for step in use.steps if step.what)
+    return TargetUse(_KINDS[use.kind], steps, _LIVES[found.life], _because(found))
+
+
+def _life(steps: Sequence[Step], reached: Reach) -> Reached:
+    """Whether all the steps run: dead when one is, live when all are."""
+    found = [reached.of(step.node, step.module) for step in steps]
+    for life in (reach.Life.DEAD, reach.Life.UNKNOWN):
+        for each in found:
+            if each.life is life:
+                return each
+    return next((each for each in found if each.reasons), found[-1])
+
+
+def _because(found: Reached) -> str:
+    if found.unclear:
+        return f"it depends on {', '.join(found.unclear[:3])}, of which no log, command or default tells the value"
+    return "; ".join(str(reason) for reason in found.reasons[:3]) or "nothing that runs calls it"
+
+
+def _helpers(folder: Folder) -> dict[str, str]:
+    """The text of the folder's C and C++ files."""
+    found: dict[str, str] = {}
+    for path in [path for path in folder.files if path.lower().endswith(C_ENDINGS)][:HELPERS_LIMIT]:
+        try:
+            found[path] = folder.text(path, HELPER_LIMIT_BYTES)
+        except HarnessError:  # the package family names what cannot be read
+            continue
+    return found
+
+
+def _gate(gate: gates.Gate, reached: Reach) -> TargetUse:
+    """A gate as a use of the target: it runs when some way to it does, and its hint has a strength."""
+    ways = [reached.of(call.node, call.module) for call in gate.calls]
+    order = [reach.Life.LIVE, reach.Life.UNKNOWN, reach.Life.DEAD]
+    found = min(ways, key=lambda way: order.index(way.life))
+    steps = tuple(Located(what, place) for what, place in gate.places)
+    life, because = _strength(reached)
+    if found.life is reach.Life.DEAD or life is Life.LIVE:
+        return TargetUse(UseKind.GATE, steps, _LIVES[found.life], _because(found))
+    return TargetUse(UseKind.GATE, steps, life, because)
+
+
+def _strength(reached: Reach) -> tuple[Life, str]:
+    """Whether hints inside words and at their start have a strength in this configuration, and why."""
+    reasons: list[str] = []
+    zeros = 0
+    answers = [
+        reached.configuration.value(node, module.scope_of(node)) for module, node in gates.strengths(reached.program)
+    ]
+    for answer in answers:
+        if isinstance(answer, Unknown):
+            names = ", ".join(answer.names[:3]) or "the strength of these hints"
+            return Life.UNKNOWN, f"{names} has no one value in logs, command and defaults"
+        zeros += answer.value == 0
+        reasons += [str(reason) for reason in answer.reasons]
+    off = bool(answers) and zeros == len(answers)
+    return (Life.DEAD, "; ".join(dict.fromkeys(reasons))) if off else (Life.LIVE, "")

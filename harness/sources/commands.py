@@ -1,0 +1,85 @@
+"""Environment variables that a README or a shell script sets for a run, each at its line.
+
+Three ways of saying it are read: a command (`NAME=VALUE ... torchrun ...`, `export NAME=VALUE`, over as many lines as
+it takes), a list or table of settings and nothing else, and a mention in a sentence. Only the first two say what a
+run had; a mention may speak of any run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LINE_LIMIT_CHARACTERS = 4_000
+TEXT_LIMIT_CHARACTERS = 1_000_000
+ASSIGNMENTS_LIMIT = 2_000
+
+_ASSIGNMENT = re.compile(
+    r"""(?<![\w$./{-])([A-Z][A-Z0-9_]{1,60})=(?:"([^"]{0,300})"|'([^']{0,300})'|([^\s"'`\\|;&,)]{0,300}))"""
+)
+_FALLBACK = re.compile(r"\$\{\w+:?[-=]([^}]*)\}")
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+_FENCE = re.compile(r"\s*(?:>\s*)?(```|~~~)")
+_SETTINGS_ONLY = re.compile(r"\s*(?:[-*+]|\d+[.)])?\s*`?\s*(?:export\s+)?[A-Z][A-Z0-9_]+=[^`\s]*`?\s*(?:$|[-—–(#:])")  # noqa: RUF001 - people type all three dashes
+_COMMAND = re.compile(r"\b(?:torchrun|python3?|bash|sh|accelerate|export|env|modal|uv)\b")
+_ROW = re.compile(r"\s*\|\s*`?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`?\s*\|\s*`?\*{0,2}([^|`*]{1,80}?)\*{0,2}`?\s*\|")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One environment variable with a value.
+
+    Attributes:
+        name: as written.
+        value: without quotes; of `${NAME:-value}` the value.
+        line: 1-based line.
+        commanded: True when it is part of a command, or of a list or table of settings; False for a mention.
+    """
+
+    name: str
+    value: str
+    line: int
+    commanded: bool
+
+
+def read(text: str, *, script: bool = False) -> tuple[Assignment, ...]:
+    """The assignments of a README, or of a shell script, where every one is a command."""
+    found: list[Assignment] = []
+    fenced = continued = False
+    for number, line in enumerate(text[:TEXT_LIMIT_CHARACTERS].split("\n"), start=1):
+        content = line[:LINE_LIMIT_CHARACTERS].rstrip()
+        if not script and _FENCE.match(content):
+            fenced = not fenced
+            continue
+        commanded = script or fenced or continued or _is_command(content)
+        code = content.partition(" #")[0] if commanded else content
+        found += _assignments(code, number, commanded=commanded and not content.lstrip().startswith("#"))
+        continued = content.endswith("\\") and commanded
+        if len(found) > ASSIGNMENTS_LIMIT:
+            break
+    return tuple(found[:ASSIGNMENTS_LIMIT])
+
+
+def _is_command(line: str) -> bool:
+    """Whether a line outside a code block still is a command, or settings and nothing else."""
+    if _SETTINGS_ONLY.match(line):
+        return True
+    start = _ASSIGNMENT.match(line.lstrip(" \t$>`"))
+    return start is not None and (line.endswith("\\") or _COMMAND.search(line) is not None)
+
+
+def _assignments(line: str, number: int, *, commanded: bool) -> Iterator[Assignment]:
+    row = _ROW.match(line)
+    if row is not None:
+        value = row[2].partition(" (")[0].strip()
+        value = value.replace(",", "") if _THOUSANDS.fullmatch(value) else value
+        yield Assignment(row[1], value, number, commanded=True)
+    if "=" not in line:
+        return
+    for match in _ASSIGNMENT.finditer(line):
+        value = next((each for each in match.groups()[1:] if each is not None), "")
+        fallback = _FALLBACK.fullmatch(value)
+        value = fallback[1] if fallback is not None else value
+        if "$" not in value:
+            yield Assignment(match[1], value if commanded else value.rstrip(".:*"), number, commanded)

@@ -1,0 +1,159 @@
+"""Training on validation tokens and its order to their score, in shapes with names of our own choice."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from harness.analysis.adaptation import Adaptation, Adaptations
+from harness.analysis.configuration import Configuration
+from harness.analysis.index import Index
+from harness.analysis.origins import Origins
+from harness.analysis.program import Module, Program
+from harness.analysis.reach import Reach
+from harness.model import Location
+
+SCORE = """
+def rate(net, held):
+    total = 0.0
+    with torch.no_grad():
+        for i in range(0, 100, 10):
+            part = held[i : i + 11]
+            total += net(part[:-1], part[1:]).item()
+    return total / 100
+"""
+LEARN = """
+def learn(net, held):
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    for i in range(0, 100, 10):
+        part = held[i : i + 11]
+        loss = net(part[:-1], part[1:])
+        loss.backward()
+        opt.step()
+"""
+ONLINE = """
+def rate(net, held):
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    total = 0.0
+    for i in range(0, 100, 10):
+        part = held[i : i + 11]
+        {}
+    return total / 100
+"""
+MAIN = """
+def main():
+    net, held = Net(), read("data/fineweb_val_*.bin")
+    {}
+    bits = rate(net, held)
+    print(f"val_bpb:{{bits:.4f}}")
+main()
+"""
+
+
+def module(text: str, name: str) -> Module:
+    source = "import torch, copy\nclass Net(torch.nn.Module): pass\ndef read(p):\n    return torch.load(p)\n" + text
+    return Module(Index(ast.parse(source)), lambda line: Location(f"{name}.py", line))
+
+
+def found(text: str, **others: str) -> list[Adaptation]:
+    helpers = {name: (lambda name=name, text=text: module(text, name)) for name, text in others.items()}
+    program = Program(module(text, "train_gpt"), helpers)
+    reach = Reach(program, Configuration(program))
+    return list(Adaptations(program, reach, Origins(program, reach.skipped)).all())
+
+
+def order(text: str, **others: str) -> list[str]:
+    return [str(each.order) for each in found(text, **others)]
+
+
+def online(*lines: str) -> str:
+    return ONLINE.format("\n        ".join(lines)) + MAIN.format("pass")
+
+
+FORWARD = "loss = net(part[:-1], part[1:])"
+STEP = ("loss.backward()", "opt.step()")
+COUNT = "total += loss.item()"
+
+
+def test_training_before_the_score_is_found_with_its_path() -> None:
+    [each] = found(SCORE + LEARN + MAIN.format("learn(net, held)"))
+    assert str(each.order) == "trained first"
+    assert [step.what for step in each.steps] == [
+        "validation files",
+        "call of learn",
+        "gradient of a loss on them",
+        "score with the trained weights",
+    ]
+
+
+def test_the_same_in_another_file_and_behind_a_wrapper() -> None:
+    text = "from inner import learn as warm\n" + SCORE + MAIN.format("warm(net, held)")
+    assert order(text, inner=LEARN) == ["trained first"]
+    wrapped = SCORE + LEARN + "def prepare(model, tokens):\n    learn(model, tokens)\n"
+    assert order(wrapped + MAIN.format("prepare(net, held)")) == ["trained first"]
+
+
+def test_a_wrapper_of_the_model_and_the_artifact_carry_the_weights() -> None:
+    alias = SCORE + LEARN + MAIN.format("fast = torch.compile(net); learn(net, held); net = fast")
+    assert order(alias) == ["trained first"]
+    stored = "learn(net, held); torch.save(net.state_dict(), 'a'); state = torch.load('a'); net.load_state_dict(state)"
+    assert order(SCORE + LEARN + MAIN.format(stored)) == ["trained first"]
+
+
+def test_weights_from_before_the_training_are_no_violation() -> None:
+    restored = "old = copy.deepcopy(net.state_dict()); learn(net, held); net.load_state_dict(old)"
+    assert order(SCORE + LEARN + MAIN.format(restored)) == ["weights discarded"]
+    assert order(SCORE + LEARN + MAIN.format("probe = Net(); learn(probe, held)")) == ["unclear"]
+
+
+def test_training_after_the_score_and_dead_training() -> None:
+    text = SCORE + LEARN + "def main():\n    net, held = Net(), read('fineweb_val_*.bin')\n    bits = rate(net, held)\n"
+    text += "    print(f'val_bpb:{bits}')\n    learn(net, held)\nmain()\n"
+    assert order(text) == ["unclear"]
+    assert order(SCORE + LEARN + MAIN.format("if 0: learn(net, held)")) == ["never runs"]
+
+
+EPOCHS = ("for e in range(4):", f"    {FORWARD}", f"    {COUNT}", *(f"    {line}" for line in STEP))
+AGAIN = ("for _ in range(3):", f"    {FORWARD}", *(f"    {line}" for line in STEP))
+FIRST = (
+    "for e in range(4):",
+    f"    {FORWARD}",
+    "    if e == 0:",
+    f"        {COUNT}",
+    *(f"    {line}" for line in STEP),
+)
+ORDERS = {
+    "score, train": ((FORWARD, COUNT, *STEP), "scored first"),
+    "one forward for both": ((FORWARD, *STEP, COUNT), "scored first"),
+    "epochs on a scored chunk": ((FORWARD, COUNT, *AGAIN), "scored first"),
+    "train, score": ((FORWARD, *STEP, FORWARD, COUNT), "trained first"),
+    "epochs": (EPOCHS, "a later epoch is scored"),
+    "first epoch": (FIRST, "scored first"),
+    "one epoch": (tuple(line.replace("4", "1") for line in EPOCHS), "scored first"),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), ORDERS.values(), ids=ORDERS)
+def test_the_order_inside_a_loop(lines: tuple[str, ...], expected: str) -> None:
+    assert order(online(*lines)) == [expected]
+
+
+def test_a_tensor_made_for_the_window_is_slot() -> None:
+    lines = (
+        "h = net.hidden(part[:-1])",
+        "shift = torch.zeros(1, requires_grad=True)",
+        "tune = torch.optim.AdamW([shift], lr=0.1)",
+        "{}",
+        "loss.backward()",
+        "tune.step()",
+        "total += net.cost(h + shift, part[1:])[5:].sum().item()",
+    )
+    whole = found(online(*lines).replace("{}", "loss = net.cost(h + shift, part[1:])"))
+    assert [(str(each.order), each.fresh) for each in whole] == [("trained first", True)]
+    part = found(online(*lines).replace("{}", "loss = net.cost(h + shift, part[1:])[:5]"))
+    assert [str(each.order) for each in part] == ["trained on a part"]
+
+
+def test_training_data_is_nobody_s_business() -> None:
+    assert found(SCORE + LEARN + MAIN.format("learn(net, read('fineweb_train_*.bin'))")) == []

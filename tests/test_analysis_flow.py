@@ -1,0 +1,175 @@
+"""The flow of the realized target: what is a key, a look-up, a choice, and what only looks like one."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.analysis import flowwords, targets
+from harness.analysis.index import Index
+from harness.analysis.labels import Label
+from harness.analysis.program import Module, Program
+from harness.model import Location
+
+PATH = "train_gpt.py"
+
+
+def uses(source: str) -> list[tuple[Label, list[int | None]]]:
+    text = textwrap.dedent(source)
+    module = Module(Index(ast.parse(text)), lambda line: Location(PATH, line))
+    found = targets.target_uses(Program(module, {}), {PATH: text})
+    return [(use.kind, [step.location.line for step in use.steps if step.what]) for use in found]
+
+
+def kinds(source: str) -> set[Label]:
+    return {kind for kind, _ in uses(source)}
+
+
+def test_a_hashed_look_up_is_followed_through_helpers_tuples_and_lists() -> None:
+    source = """
+        def keys(context, nxt, mask):
+            full = context ^ (nxt * 31)
+            return context & mask, full & mask
+
+        class Cache:
+            def probability(self, x, y):
+                both = []
+                for order in range(3):
+                    both.append(keys(x, y, self.mask))
+                ctx, full = both[0]
+                return np.minimum(self.full[full], self.ctx[ctx]) / self.ctx[ctx]
+
+        def eval_loop(model, cache, x, targets):
+            p = np.zeros(8)
+            p[:] = cache.probability(x, targets)
+            return -np.log(0.5 * model(x) + 0.5 * p)
+    """
+    assert uses(source) == [(Label.COUNT, [3, 12, 17])]
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("an update after the score", "table[key] += 1\n    loss = -np.log(p)"),
+        ("the context alone", "p = table[(x * 31) % 64] / 2\n    loss = -np.log(p)"),
+        ("bytes of the target", "n = base_bytes[targets]\n    loss = -np.log(p) / n"),
+        ("an embedding", "h = self.embed(key)\n    loss = -np.log(p)"),
+    ],
+)
+def test_what_is_no_look_up_of_the_target(what: str, line: str) -> None:
+    source = (
+        f"def evaluate(self, table, x, targets, p):\n    key = (x ^ (targets * 7)) & 63\n    {line}\n    return loss\n"
+    )
+    assert kinds(source) == set(), what
+
+
+def test_training_is_not_scoring() -> None:
+    source = """
+        def train(table, x, y, p):
+            q = table[(x ^ (y * 7)) & 63] / 2
+            (-torch.log(q)).mean().backward()
+    """
+    assert kinds(source) == set()
+
+
+def test_a_model_prior_and_an_exact_pair_have_kinds_of_their_own() -> None:
+    prior = """
+        def evaluate(table, totals, x, y, p):
+            count = table[(x ^ (y * 7)) & 63]
+            q = (count + 5.0 * p) / (totals[x & 63] + 5.0)
+            return -np.log(q)
+    """
+    pair = """
+        def evaluate(table, totals, x, y, p):
+            q = table.get(x ^ (y * 7), 0) / totals[x]
+            return -np.log(q)
+    """
+    assert kinds(prior) == {Label.PRIOR}
+    assert kinds(pair) == {Label.PAIR}
+
+
+@pytest.mark.parametrize(("divisor", "found"), [("row.sum(1)", set()), ("totals[c]", {Label.FOREIGN})])
+def test_a_hashed_row_is_divided_by_its_own_sum_or_not(divisor: str, found: set[Label]) -> None:
+    source = f"""
+        def evaluate(table, totals, x, targets):
+            row = table[(x * 7 + torch.arange(vocab_size)) % 64]
+            c = x % 64
+            q = row.gather(1, targets) / {divisor}
+            return -torch.log(q)
+    """
+    assert kinds(source) == found
+
+
+@pytest.mark.parametrize(
+    ("choice", "chosen"),
+    [
+        ("torch.minimum(a, b)", True),
+        ("torch.where(a < b, a, b)", True),
+        ("torch.stack([a, b]).amin(0)", True),
+        ("torch.minimum(a, limit)", False),
+        ("torch.where(mask, a, b)", False),
+        ("0.5 * (a + b)", False),
+    ],
+)
+def test_a_choice_between_losses(choice: str, *, chosen: bool) -> None:
+    source = f"""
+        def evaluate(first, second, x, y, mask, limit):
+            a = F.cross_entropy(first(x), y, reduction="none")
+            b = F.cross_entropy(second(x), y, reduction="none")
+            nll = {choice}
+            loss_sum = 0.0
+            loss_sum += nll.sum()
+            best_loss = min(best_loss, loss_sum)
+            return loss_sum
+    """
+    assert (Label.CHOSEN in kinds(source)) is chosen
+
+
+@pytest.mark.parametrize(
+    ("line", "chosen"),
+    [
+        ("best[i] = torch.minimum(best[i], nll)", True),
+        ("best[i] = torch.minimum(nll, limit[i])", False),
+        ("best[i] = nll", False),
+    ],
+)
+def test_the_best_of_all_passes_is_a_choice(line: str, *, chosen: bool) -> None:
+    source = f"""
+        def evaluate(model, passes, x, y, i, limit):
+            best = torch.full((8,), 1e9)
+            for _ in range(passes):
+                with torch.no_grad():
+                    nll = F.cross_entropy(model(x), y, reduction="none")
+                {line}
+            return best.mean()
+    """
+    assert (Label.CHOSEN in kinds(source)) is chosen
+
+
+def test_the_better_of_two_losses_within_is_a_choice_and_the_best_model_is_none() -> None:
+    within = """
+        def evaluate(nll, new_nll, old_nll, i):
+            if new_nll < old_nll:
+                nll[i] = new_nll
+    """
+    between = """
+        def evaluate(history, val_loss, best_val_loss, i):
+            if val_loss < best_val_loss:
+                history[i] = val_loss
+    """
+    assert kinds(within) == {Label.CHOSEN}
+    assert kinds(between) == set()
+
+
+@given(st.text(alphabet="abty_0123", max_size=60))
+def test_names_are_judged_quickly(name: str) -> None:
+    assert flowwords.means_target(name) in {True, False}
+
+
+def test_names_of_long_digits_do_not_explode() -> None:
+    assert flowwords.means_target("y_" + "1" * 100_000)
+    assert not flowwords.means_target("target_" + "ab" * 50_000)

@@ -1,0 +1,140 @@
+"""The legality rules on facts made by hand: what proves, what leaves open, what is only noted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from harness.checks.legality import RULES as TRAINING_RULES
+from harness.checks.legality_data import RULES as DATA_RULES
+from harness.facts.legality import LegalityFacts, Passage, Training
+from harness.model import Location, Missing, Outcome, Verdict
+from tests import factories
+from tests.factories import AnyRule, at
+
+RULES = {rule.code: rule for rule in (*TRAINING_RULES, *DATA_RULES)}
+STEPS = (
+    at("validation files", "train_gpt.py", 10),
+    at("call of adapt", "train_gpt.py", 90),
+    at("gradient of a loss on them", "train_gpt.py", 50),
+    at("score with the trained weights", "train_gpt.py", 95),
+)
+
+
+def training(order: str = "trained first", **changes: Any) -> Training:
+    made = Training(order, "a score is reported after it", "adapt", STEPS, "live")
+    return dataclasses.replace(made, **changes)
+
+
+def decide(code: str, *trainings: Training, **facts: Any) -> Outcome:
+    rule: AnyRule = RULES[code]
+    script = at("train_gpt.py", "train_gpt.py")
+    outcome = rule.check(factories.submission(legality=LegalityFacts(script, trainings, **facts)))
+    assert outcome is not None
+    return outcome
+
+
+def test_training_before_the_score_fails_at_the_gradient_and_the_score() -> None:
+    outcome = decide("PG601", training(settings=(at("ADAPT is 1 (default at train_gpt.py:5)", "train_gpt.py", 5),)))
+    assert outcome.verdict is Verdict.FAIL
+    assert outcome.locations[:2] == (Location("train_gpt.py", 50), Location("train_gpt.py", 95))
+    assert "It runs because ADAPT is 1 (default at train_gpt.py:5)." in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("change", "clause"),
+    [
+        ({"runs": "unknown", "unclear": ("ADAPT",)}, "it depends on ADAPT"),
+        ({"doubt": at("ADAPT=0", "README.md", 7)}, "the text at README.md:7 says ADAPT=0"),
+        ({"label": "post_adapt_exact val_bpb:"}, "another score may be the claimed one"),
+        ({"order": "unclear", "why": "no score was found after it"}, "no score was found after it"),
+    ],
+)
+def test_what_is_not_certain_is_undecided_with_the_place(change: dict[str, Any], clause: str) -> None:
+    outcome = decide("PG601", training(**change))
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert clause in outcome.message
+    assert "harness probe" in outcome.message
+    assert outcome.locations == (Location("train_gpt.py", 50),)
+
+
+def test_without_logs_a_final_score_before_the_training_may_be_the_claimed_one() -> None:
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), (training(rival="final_exact val_bpb:"),))
+    outcome = RULES["PG601"].check(factories.submission(legality=legality, runs=()))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
+
+
+def test_the_label_of_the_claimed_score_counts() -> None:
+    assert decide("PG601", training(label="final_exact val_loss: val_bpb:")).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("order", ["scored first", "weights discarded"])
+def test_what_is_allowed_passes_with_its_reason(order: str) -> None:
+    outcome = decide("PG601", training(order, why="each chunk is scored before it is trained on"))
+    assert outcome.verdict is Verdict.PASS
+    assert "each chunk is scored" in outcome.message
+
+
+def test_dead_code_is_noted_once() -> None:
+    dead = training(
+        "never runs", runs="dead", settings=(at("ADAPT is 0 (default at train_gpt.py:5)", "train_gpt.py", 5),)
+    )
+    outcome = decide("PG601", dead)
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.notes == ("`adapt` at train_gpt.py:50 never runs: ADAPT is 0 (default at train_gpt.py:5).",)
+    assert decide("PG606", dead).notes == ()
+
+
+def test_a_fresh_tensor_is_slot_and_not_training() -> None:
+    slot = training(fresh=True)
+    assert decide("PG601", slot).verdict is Verdict.PASS
+    assert decide("PG603", slot).verdict is Verdict.FAIL
+    partial = decide("PG603", training("trained on a part", fresh=True))
+    assert partial.verdict is Verdict.WARN
+    assert "#1336" in partial.notes[0]
+
+
+def test_a_later_epoch_fails_in_its_own_rule() -> None:
+    later = training("a later epoch is scored")
+    assert decide("PG606", later).verdict is Verdict.FAIL
+    assert decide("PG601", later).verdict is Verdict.PASS
+
+
+def passage(**changes: Any) -> Passage:
+    made = Passage("cache", proved=True, steps=(at("fill", "a.py", 1), at("score", "a.py", 2)), runs="live")
+    return dataclasses.replace(made, **changes)
+
+
+def test_a_second_pass_fails_unless_another_score_is_claimed() -> None:
+    assert decide("PG602", rescorings=(passage(),)).verdict is Verdict.FAIL
+    assert decide("PG602", rescorings=(passage(runs="unknown", unclear=("X",)),)).verdict is Verdict.UNDECIDED
+    aside = decide("PG602", rescorings=(passage(label="two_pass_exact val_bpb:"),))
+    assert aside.verdict is Verdict.PASS
+    assert "another name" in aside.notes[0]
+
+
+def test_calibration_fails_only_where_the_model_gets_the_tokens() -> None:
+    assert decide("PG605", calibrations=(passage(),)).verdict is Verdict.FAIL
+    assert decide("PG605", calibrations=(passage(proved=False),)).verdict is Verdict.UNDECIDED
+
+
+def test_the_split_of_the_training_loss() -> None:
+    assert decide("PG604", training_split=at("validation", "train_gpt.py", 10)).verdict is Verdict.FAIL
+    assert decide("PG604", training_split=at("training", "train_gpt.py", 10)).verdict is Verdict.PASS
+    assert decide("PG604").verdict is Verdict.PASS
+
+
+def test_contacts_are_listed_and_never_fail() -> None:
+    outcome = decide("PG610", contacts=(at("network: requests.get", "train_gpt.py", 4),))
+    assert outcome.verdict is Verdict.WARN
+    assert "requests.get at train_gpt.py:4" in outcome.message
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_without_a_script_nothing_is_decided(code: str) -> None:
+    outcome = RULES[code].check(factories.submission(legality=LegalityFacts(Missing("it does not parse"))))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED

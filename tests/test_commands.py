@@ -1,0 +1,69 @@
+"""What a README or a shell script sets for a run."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.sources.commands import Assignment, read
+
+README = textwrap.dedent(
+    """\
+    # A run with `TTT_ENABLED=1`, once.
+
+    ```bash
+    export SEED=42  # the first
+    A_B=1 CC="two words" \\
+      DD='x' torchrun --nproc_per_node=8 train_gpt.py
+    # OLD=1 python train_gpt.py
+    ```
+
+    - `E_F=0.5`
+    - No `G_H=1` here.
+
+    | Setting | Value |
+    |---|---|
+    | `CHUNK_TOKENS` | 262,144 |
+    | TTT_ENABLED | 0 (off) |
+
+    II=3 python train_gpt.py
+    """
+)
+
+
+def test_commands_lists_and_tables_are_told_from_sentences() -> None:
+    found = read(README)
+    commanded = {each.name: (each.value, each.line) for each in found if each.commanded}
+    assert commanded == {
+        "SEED": ("42", 4),
+        "A_B": ("1", 5),
+        "CC": ("two words", 5),
+        "DD": ("x", 6),
+        "E_F": ("0.5", 10),
+        "CHUNK_TOKENS": ("262144", 15),
+        "TTT_ENABLED": ("0", 16),
+        "II": ("3", 18),
+    }
+    assert [(each.name, each.value) for each in found if not each.commanded] == [
+        ("TTT_ENABLED", "1"),
+        ("OLD", "1"),
+        ("G_H", "1"),
+    ]
+
+
+def test_every_line_of_a_script_is_a_command_and_fallbacks_are_values() -> None:
+    found = read('X_Y="${X_Y:-5}"\nZ=$HOME/data\n', script=True)
+    assert found == (Assignment("X_Y", "5", 1, commanded=True),)
+
+
+@pytest.mark.parametrize("text", ["", "```\n", "| A_B |", "=" * 10_000, "A=" * 5_000])
+def test_odd_texts_are_read(text: str) -> None:
+    assert isinstance(read(text), tuple)
+
+
+@given(st.text(alphabet="AB_=`|\\\n \"'${}:-1#", max_size=200))
+def test_any_text_is_read(text: str) -> None:
+    assert all(each.name.isupper() or each.name for each in read(text))
