@@ -7,7 +7,7 @@ import functools
 import os
 import shlex
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,11 +194,19 @@ class Audited:
     crashes: tuple[str, ...] = field(default=())
 
 
-def audit_folder(folder: Path, options: Options) -> Audited:
-    """Read one folder and audit it; never raises, so that one folder cannot end the audit of others."""
+def audit_folder(
+    folder: Path, options: Options, placed: Callable[[Submission], Submission] = lambda facts: facts
+) -> Audited:
+    """Read one folder and audit it; never raises, so that one folder cannot end the audit of others.
+
+    Args:
+        folder: the record folder.
+        options: how it is audited.
+        placed: adds to the facts what the caller knows of the folder, such as where it really comes from.
+    """
     edition = None
     try:
-        facts = read(folder, options.evidence)
+        facts = placed(read(folder, options.evidence))
         edition = edition_for(facts, options.edition)
         if options.previous:
             previous = Previous(options.previous, edition, options.previous_chosen)
