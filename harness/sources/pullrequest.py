@@ -87,6 +87,15 @@ def commit_id(repository: Repository, name: str) -> str:
     return data.decode("ascii", "replace").split()[-1]
 
 
+def holds(repository: Repository, commit: str, path: str) -> bool:
+    """Whether a commit has an entry at a path."""
+    try:
+        repository.output("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}:{path}")
+    except HarnessError:
+        return False
+    return True
+
+
 def read(repository: Repository, base: str, head: str) -> PullRequest:
     """What a head changes against the base that it left.
 
