@@ -9,6 +9,7 @@ from harness.checks import (
     metric,
     package,
     plausible,
+    pullrequest,
     record,
     reproduction,
     significance,
@@ -20,6 +21,7 @@ from harness.model import Rule
 
 RULES: tuple[Rule[Submission], ...] = (
     *package.RULES,
+    *pullrequest.RULES,
     *size.RULES,
     *budget.RULES,
     *metric.RULES,

@@ -10,6 +10,7 @@ from harness.facts.build_package import Texts, build_package, find_manifest, fin
 from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
 from harness.facts.build_size import build_size
+from harness.facts.change import NO_CHANGE, ChangeFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.jsonready import as_value
 from harness.facts.logfile import LogFile, read_log
@@ -31,7 +32,8 @@ NEVER_LOGS = ("requirements", "readme", "license", "notes", "constraints")
 class Submission:
     """One record folder as facts.
 
-    `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was.
+    `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was, `change`
+    when no pull request was.
     """
 
     folder: str
@@ -43,6 +45,7 @@ class Submission:
     size: SizeFacts
     reproduction: ReproductionFacts | Missing
     previous: Previous | Missing = NO_PREVIOUS
+    change: ChangeFacts | Missing = NO_CHANGE
 
 
 def read(folder: Path) -> Submission:
@@ -89,6 +92,8 @@ def as_json(submission: Submission) -> dict[str, Value]:
     }
     if isinstance(submission.previous, Previous):
         facts["previous"] = as_value(submission.previous)
+    if isinstance(submission.change, ChangeFacts):
+        facts["change"] = as_value(submission.change)
     return facts
 
 
