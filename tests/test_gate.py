@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,41 @@ def test_an_audit_of_a_folder_says_how_to_run_the_rules_on_changes(capsys: pytes
     cli.main(["audit", str(ORDINARY), "--format", "json"])
     [report] = json.loads(capsys.readouterr().out)["submissions"]
     assert {"rule": "PG020", "command": "harness gate --base REF"} in report["not_exercised"]
+
+
+def test_a_github_job_gets_the_report_in_its_summary(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n", encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    assert gate(made, BASE | RUN | {"other": b"x"}, "--output", f"sarif={tmp_path / 'out.sarif'}") == output.EXIT_FAIL
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert "PG020" in text
+    assert f"{TRACK}/run" in (tmp_path / "out.sarif").read_text(encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "absent" / "summary.md"))
+    assert gate(made, BASE | RUN) == output.EXIT_USAGE
+    capsys.readouterr()
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_workflow_and_the_action_are_safe_for_strangers_pull_requests() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "gate.yml").read_text(encoding="utf-8")
+    action = (ROOT / "action.yml").read_text(encoding="utf-8")
+    lines = [line.strip() for line in workflow.splitlines() if not line.strip().startswith("#")]
+    assert "pull_request:" in lines
+    assert "permissions: {}" in lines
+    assert [line for line in lines if line.endswith(": read") or ": write" in line] == ["contents: read"]
+    for forbidden in ("pull_request_target", "secrets.", "head.sha", "head.ref", "GITHUB_TOKEN", "github.token"):
+        assert forbidden not in "\n".join(lines)
+    assert lines.count("persist-credentials: false") == sum("actions/checkout@" in line for line in lines)
+    used = [line.split("uses: ")[1] for line in lines if "uses: " in line]
+    assert all(one == "./harness" or len(one.split("@")[1].split(" ")[0]) == 40 for one in used)
+    # What comes from the event reaches a shell through the environment only.
+    for text in (workflow, action):
+        commands = re.findall(r"^ *run: (?:\|\n((?: {8,}.*\n)+)|(.*))", text, re.MULTILINE)
+        assert commands
+        assert not any("${{" in part for command in commands for part in command)

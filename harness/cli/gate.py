@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # A change of more record folders than this is no submission; the first ones show what is wrong.
 FOLDERS_LIMIT: Final = 20
-SUMMARY_LIMIT_BYTES: Final = 1_000_000
+STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,14 +56,15 @@ def run(parsed: argparse.Namespace) -> int:
     report = report_of(audited)
     refused = [one.refused for one in audited if one.refused]
     crashes = [crash for one in audited for crash in one.crashes]
+    status = output.exit_status(report, strict=parsed.strict, refused=bool(refused), crashed=bool(crashes))
     if report.submissions:
-        output.emit(report, parsed)
+        output.emit(report, parsed, status)
         _step_summary(report)
     for problem in refused:
         print(f"harness gate: {plain(problem)}", file=sys.stderr)
     for crash in crashes:
         print(f"harness gate: the harness itself failed: {plain(crash)}", file=sys.stderr)
-    return output.exit_status(report, strict=parsed.strict, refused=bool(refused), crashed=bool(crashes))
+    return status
 
 
 def _audited(parsed: argparse.Namespace, codes: frozenset[str]) -> list[Audited]:
@@ -83,7 +84,8 @@ def _audited(parsed: argparse.Namespace, codes: frozenset[str]) -> list[Audited]
     left = [folder for folder in record_folders(pull) if pullrequest.holds(repository, pull.head, folder)]
     if len(left) > FOLDERS_LIMIT:
         print(f"harness gate: {len(left)} record folders change; {FOLDERS_LIMIT} are audited", file=sys.stderr)
-    options = Options(codes, parsed.edition)
+    quotes = output.quoting(parsed) or bool(os.environ.get(STEP_SUMMARY))
+    options = Options(codes, parsed.edition, excerpts=quotes)
     found = [audit_commit(repository, pull.head, folder, options, change) for folder in left[:FOLDERS_LIMIT]]
     return found or [audit_nothing(_for_changes(options), change)]
 
@@ -101,10 +103,14 @@ def _for_changes(options: Options) -> Options:
 
 def _step_summary(report: Report) -> None:
     """Append the report to the summary of a GitHub job, where there is one."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    render = output.FORMATS.get("markdown")
-    if not path or render is None:
+    from harness.model import HarnessError
+    from harness.report import markdown
+
+    path = os.environ.get(STEP_SUMMARY)
+    if not path:
         return
-    text = render(report).encode()[:SUMMARY_LIMIT_BYTES].decode("utf-8", "ignore")
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(f"{text}\n")
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{markdown.render(report)}\n")
+    except OSError as error:
+        raise HarnessError(f"{path}: the job's summary cannot be written ({error.strerror})") from error
