@@ -210,8 +210,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#1902, #2146",
         _SETTLED,
         ("PG022",),
-        "Folder and commits hold dates that their author's clock wrote; when the pull request was opened only the forge "
-        "knows.",
+        "Folder and commits hold dates of their author's clock; when the pull request was opened only the forge knows.",
     ),
     Requirement(
         "R27",
