@@ -204,12 +204,28 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def corpus(session: nox.Session) -> None:
-    """Audit every record of a checkout of the competition: `nox -s corpus -- PATH [options]`."""
+    """Audit every record of a checkout of the competition: `nox -s corpus -- PATH [options]`.
+
+    `nox -s corpus -- --pull-requests N CLONE [options]` audits what N random pull requests of a clone add.
+    """
     _prepare(session)
     if not session.posargs:
         session.error("give the path of a checkout of the competition: nox -s corpus -- PATH [options]")
+    if session.posargs[0] == "--pull-requests":
+        _run(session, "harness", "corpus", "--sample", *session.posargs[1:])
+        return
     checkout, *options = session.posargs
     folders = sorted(path for path in Path(checkout).glob("records/*/*") if path.is_dir())
     if not folders:
         session.error(f"{checkout} holds no records/*/*/ folders")
     _run(session, "harness", "audit", *map(str, folders), "--format", "summary", *options, success_codes=[0, 1])
+
+
+@nox.session(venv_backend="none")
+def calibrate(session: nox.Session) -> None:
+    """Count verdicts against known ones: `nox -s calibrate -- LABELS CLONE [options]`."""
+    _prepare(session)
+    if len(session.posargs) < 2:
+        session.error("give a labels file and a clone of the competition: nox -s calibrate -- LABELS CLONE [options]")
+    labels, clone, *options = session.posargs
+    _run(session, "harness", "calibrate", labels, "--repo", clone, *options)

@@ -7,7 +7,7 @@ import functools
 import os
 import shlex
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,12 +116,15 @@ def _exercised(rule: Rule[Submission], facts: Submission, *, has_reproduction: b
         Evidence.FOLDER: True,
         Evidence.REPRODUCTION: has_reproduction,
         Evidence.PREVIOUS: not isinstance(facts.previous, Missing),
+        Evidence.PULL_REQUEST: not isinstance(facts.change, Missing),
     }
     return given.get(rule.needs, False)
 
 
 def _command(rule: Rule[Submission], facts: Submission) -> str:
     """The command that would run the rule."""
+    if rule.needs is Evidence.PULL_REQUEST:
+        return f"harness {rule.needs} REF"
     value = " PREVIOUS" if rule.needs is Evidence.PREVIOUS else ""
     return f"harness {rule.needs}{value} {shlex.quote(facts.folder)}"
 
@@ -194,11 +197,17 @@ class Audited:
     crashes: tuple[str, ...] = field(default=())
 
 
-def audit_folder(folder: Path, options: Options) -> Audited:
-    """Read one folder and audit it; never raises, so that one folder cannot end the audit of others."""
+def audit_folder(folder: Path, options: Options, reader: Callable[[Path], Submission] | None = None) -> Audited:
+    """Read one folder and audit it; never raises, so that one folder cannot end the audit of others.
+
+    Args:
+        folder: the record folder.
+        options: how it is audited.
+        reader: reads the facts instead of `read`, for callers that know more of the folder than it holds.
+    """
     edition = None
     try:
-        facts = read(folder, options.evidence)
+        facts = read(folder, options.evidence) if reader is None else reader(folder)
         edition = edition_for(facts, options.edition)
         if options.previous:
             previous = Previous(options.previous, edition, options.previous_chosen)

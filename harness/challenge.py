@@ -14,6 +14,8 @@ ARTIFACT_CAP_BYTES = 16_000_000  # README FAQ: decimal megabytes, code plus comp
 TRAIN_CAP_SECONDS = 600.0  # README: ten minutes on 8xH100
 EVAL_CAP_SECONDS = 600.0  # README FAQ: evaluation may take another ten minutes
 VAL_DOCUMENTS = 50_000  # README: the first 50,000 documents of the frozen shuffle
+# #1902, #2146: what is judged had to be there by then.
+SUBMISSIONS_CLOSE = dt.datetime(2026, 5, 2, tzinfo=dt.UTC)
 BOS_TOKEN = 1
 SHARD_MAGIC = 20240520
 SHARD_VERSION = 1

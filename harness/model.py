@@ -99,6 +99,7 @@ class Evidence(enum.StrEnum):
     REPRODUCTION = "reproduce"
     PROBE = "probe"
     PREVIOUS = "audit --previous"
+    PULL_REQUEST = "gate --base"
 
 
 @dataclass(frozen=True, slots=True)

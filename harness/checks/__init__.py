@@ -12,6 +12,7 @@ from harness.checks import (
     metric,
     package,
     plausible,
+    pullrequest,
     record,
     reproduction,
     significance,
@@ -24,6 +25,7 @@ from harness.model import Rule
 
 RULES: tuple[Rule[Submission], ...] = (
     *package.RULES,
+    *pullrequest.RULES,
     *size.RULES,
     *budget.RULES,
     *metric.RULES,

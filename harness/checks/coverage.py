@@ -198,16 +198,19 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "README, submission.json, logs and a script that runs where it lies, and nothing else in the pull request",
         "README; #8, #496, #545, #2013",
         _SETTLED,
-        ("PG001", "PG002", "PG003", "PG004", "PG005", "PG006", "PG007", "PG008", "PG009", "PG010", "PG801"),
-        "Which other files a pull request touches is not in the folder.",
+        (
+            *("PG001", "PG002", "PG003", "PG004", "PG005", "PG006", "PG007", "PG008", "PG009", "PG010"),
+            *("PG020", "PG021", "PG023", "PG801"),
+        ),
+        "Which other files a pull request touches is not in the folder: `harness gate` reads it from git.",
     ),
     Requirement(
         "R26",
         "code and evidence precede the cut-off, and pull requests are judged in the order of their creation",
         "#1902, #2146",
         _SETTLED,
-        (),
-        "A folder holds one date, written by its author; when the pull request was opened only the forge knows.",
+        ("PG022",),
+        "Folder and commits hold dates of their author's clock; when the pull request was opened only the forge knows.",
     ),
     Requirement(
         "R27",

@@ -17,6 +17,7 @@ from harness.facts.build_size import build_size
 from harness.facts.build_stated import Claimed, build_stated
 from harness.facts.build_targets import build_targets
 from harness.facts.bytetable import ByteTableFacts
+from harness.facts.change import NO_CHANGE, ChangeFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
@@ -41,7 +42,8 @@ NEVER_LOGS = ("requirements", "readme", "license", "notes", "constraints")
 class Submission:
     """One record folder as facts.
 
-    `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was.
+    `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was, `change`
+    when no pull request was.
     """
 
     folder: str
@@ -56,6 +58,7 @@ class Submission:
     legality: LegalityFacts
     reproduction: ReproductionFacts | Missing
     previous: Previous | Missing = NO_PREVIOUS
+    change: ChangeFacts | Missing = NO_CHANGE
 
 
 def read(folder: Path) -> Submission:
@@ -115,6 +118,8 @@ def as_json(submission: Submission) -> dict[str, Value]:
     }
     if isinstance(submission.previous, Previous):
         facts["previous"] = as_value(submission.previous)
+    if isinstance(submission.change, ChangeFacts):
+        facts["change"] = as_value(submission.change)
     return facts
 
 

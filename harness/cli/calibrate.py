@@ -1,0 +1,81 @@
+"""The `calibrate` command: how often the rules are right about submissions with known verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+from harness.cli import output
+from harness.cli.audit import selected
+
+SECONDS_FOR_AN_AUDIT = 60.0
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="count how often the rules are right about submissions with known verdicts",
+        description="Audit the labelled submissions of a clone and count verdicts against labels.",
+        epilog="Exit status: 0 it was measured, 1 a --require is not met, 2 usage, 3 the harness itself failed.",
+    )
+    parser.add_argument("labels", type=Path, metavar="LABELS", help="JSON lines, by schemas/labels.schema.json")
+    parser.add_argument("--repo", type=Path, required=True, metavar="CLONE", help="a clone that holds their commits")
+    parser.add_argument("--seconds", type=float, default=SECONDS_FOR_AN_AUDIT, help="kill an audit after so long")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes at a time (default: all cores)")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="what to print (default: text)")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="write the JSON document to a file too")
+    parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these rules: PG101,PG3")
+    parser.add_argument("--ignore", action="append", default=[], metavar="CODES", help="all but these rules")
+    parser.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        type=_requirement,
+        metavar="NAME=NUMBER",
+        help="exit with 1 below a share (caught, caught_clusters, broken, pairs) or above a count (accusations, "
+        "unavailable, crashed); repeatable",
+    )
+    parser.set_defaults(run=run)
+
+
+def _requirement(value: str) -> tuple[str, float]:
+    from harness.calibrate.tally import MAXIMA, MINIMA
+
+    name, _, number = value.partition("=")
+    names = ", ".join(sorted(MINIMA | MAXIMA))
+    problem = argparse.ArgumentTypeError(f"{value!r}: expected NAME=NUMBER with NAME one of {names}")
+    try:
+        limit = float(number)
+    except ValueError:
+        raise problem from None
+    if name not in MINIMA | MAXIMA or not math.isfinite(limit):
+        raise problem
+    return name, limit
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Measure, print, and return the exit status."""
+    from harness.audit import Options
+    from harness.calibrate import labels, measure, tally
+    from harness.report import calibration
+    from harness.sources.gitprogram import open_repository
+
+    known = labels.read(parsed.labels)
+    repository = open_repository(parsed.repo)
+    options = Options(selected(parsed.select, parsed.ignore))
+    started = time.monotonic()
+    judged = list(measure.measure(known, repository, options, parsed.seconds, parsed.workers))
+    found = tally.document(judged, time.monotonic() - started)
+    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+    if parsed.output is not None:
+        output.write(parsed.output, text)
+    output.say(calibration.render(found) if parsed.format == "text" else text)
+    unmet = tally.unmet(found, dict(parsed.require))
+    for sentence in unmet:
+        print(f"harness calibrate: not met: {sentence}", file=sys.stderr)
+    return output.EXIT_FAIL if unmet else output.EXIT_PASS
