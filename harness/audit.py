@@ -23,6 +23,7 @@ from harness.challenge import (
 )
 from harness.checks import RULES
 from harness.facts import reproduction, submission
+from harness.facts.size import NOT_RECOUNTED
 from harness.facts.submission import Submission
 from harness.model import (
     Evidence,
@@ -82,7 +83,7 @@ def audit(
     skipped: list[NotExercised] = []
     crashes: list[str] = []
     for rule in rules:
-        if rule.needs is not Evidence.FOLDER and not (rule.needs is Evidence.REPRODUCTION and has_reproduction):
+        if not _exercised(rule, facts, has_reproduction=has_reproduction):
             skipped.append(NotExercised(rule.code, f"harness {rule.needs} {shlex.quote(facts.folder)}"))
             continue
         try:
@@ -105,6 +106,13 @@ def audit(
     if crashes:
         raise RuleCrashed(report, crashes)
     return report
+
+
+def _exercised(rule: Rule[Submission], facts: Submission, *, has_reproduction: bool) -> bool:
+    """Whether the facts hold the evidence that a rule needs."""
+    if rule.needs is Evidence.RECOUNT:
+        return facts.size.recount != NOT_RECOUNTED
+    return rule.needs is Evidence.FOLDER or (rule.needs is Evidence.REPRODUCTION and has_reproduction)
 
 
 def _decide(rule: Rule[Submission], facts: Submission) -> Outcome | None:
@@ -146,12 +154,14 @@ class Options:
         edition: name of the edition, or empty for the one in force on each submission's date.
         evidence: directory that `harness reproduce` wrote, or None.
         excerpts: whether the report quotes the lines that its findings name.
+        recount: whether the compressed size of the code is worked out anew for every folder.
     """
 
     codes: frozenset[str]
     edition: str = ""
     evidence: Path | None = None
     excerpts: bool = False
+    recount: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +185,7 @@ def audit_folder(folder: Path, options: Options) -> Audited:
     """Read one folder and audit it; never raises, so that one folder cannot end the audit of others."""
     edition = None
     try:
-        facts = read(folder, options.evidence)
+        facts = read(folder, options.evidence, recount=options.recount)
         edition = edition_for(facts, options.edition)
         rules = [rule for rule in RULES if rule.code in options.codes]
         report = audit(facts, rules, edition, has_reproduction=not isinstance(facts.reproduction, Missing))
@@ -196,13 +206,13 @@ def quoting(report: SubmissionReport, folder: Path) -> SubmissionReport:
     return dataclasses.replace(report, excerpts=excerpts.read(walk(folder), around, alone))
 
 
-def read(folder: Path, evidence: Path | None) -> Submission:
+def read(folder: Path, evidence: Path | None, *, recount: bool = False) -> Submission:
     """The folder's facts, with those of a reproduction when there is one.
 
     Raises:
         HarnessError: this is no record folder, or the evidence cannot be read.
     """
-    facts = submission.read(folder)
+    facts = submission.read(folder, recount=recount)
     package = facts.package
     named = isinstance(package.readme, Located) or isinstance(package.manifest, Located)
     held = [place.path for place in package.logs] + [script.path for script in package.scripts]

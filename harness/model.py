@@ -99,6 +99,7 @@ class Evidence(enum.StrEnum):
     REPRODUCTION = "reproduce"
     PROBE = "probe"
     PREVIOUS = "audit --previous"
+    RECOUNT = "audit --recount"
 
 
 @dataclass(frozen=True, slots=True)

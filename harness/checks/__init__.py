@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, homogeneity, metric, package, reproduction, significance, size
+from harness.checks import budget, homogeneity, metric, package, reproduction, significance, size, size_code
 from harness.facts.submission import Submission
 from harness.model import Rule
 
 RULES: tuple[Rule[Submission], ...] = (
     *package.RULES,
     *size.RULES,
+    *size_code.RULES,
     *budget.RULES,
     *metric.RULES,
     *significance.RULES,

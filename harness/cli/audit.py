@@ -28,6 +28,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these rules: PG101,PG3")
     parser.add_argument("--ignore", action="append", default=[], metavar="CODES", help="all but these rules")
+    parser.add_argument(
+        "--recount", action="store_true", help="minify and compress each script to check its compressed size (seconds)"
+    )
     output.declare(parser)
     parser.set_defaults(run=run)
 
@@ -42,7 +45,7 @@ def run(parsed: argparse.Namespace) -> int:
     codes = selected(parsed.select, parsed.ignore)
     if not codes:
         raise HarnessError("--select and --ignore leave no rule to run")
-    options = Options(codes, parsed.edition, parsed.evidence, excerpts=output.quoting(parsed))
+    options = Options(codes, parsed.edition, parsed.evidence, excerpts=output.quoting(parsed), recount=parsed.recount)
     audited = list(audit_folders(parsed.folders, options))
     report = report_of(audited)
     refused = [one.refused for one in audited if one.refused]

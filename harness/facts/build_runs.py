@@ -67,7 +67,7 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         source_bytes=_source_bytes(log),
         complete=_complete(log, headline),
         curve=_curve(log),
-        compressed_code_bytes=_size(log, "compressed_code", "the log prints no compressed code size"),
+        compressed_code_bytes=_compressed_code(log),
         named_seed=_named_seed(log),
         evaluation_only=not log.of(StepEvent),
         concatenated=log.concatenated,
@@ -237,6 +237,13 @@ def _last_size(log: LogFile, kind: str) -> SizeEvent | None:
 def _size(log: LogFile, kind: str, reason: str) -> Fact[int]:
     event = _last_size(log, kind)
     return Located(event.size_bytes, log.at(event.line)) if event else Missing(reason, log.at(None))
+
+
+def _compressed_code(log: LogFile) -> Fact[int]:
+    found = _size(log, "compressed_code", "the log prints no compressed code size")
+    if isinstance(found, Located) and found.value == 0:
+        return Missing("the log prints 0 bytes of compressed code", found.location)
+    return found
 
 
 def _model_bytes(log: LogFile) -> Fact[int]:

@@ -40,11 +40,12 @@ class Submission:
     reproduction: ReproductionFacts | Missing
 
 
-def read(folder: Path) -> Submission:
+def read(folder: Path, *, recount: bool = False) -> Submission:
     """Read a record folder, whatever it holds.
 
     Args:
         folder: the record folder; nothing in it is executed.
+        recount: work the compressed size of the code out anew, which takes a second or two.
 
     Raises:
         HarnessError: it is no folder, or cannot be listed.
@@ -67,7 +68,7 @@ def read(folder: Path) -> Submission:
         claims=claims,
         readme=build_readme(readme.read(text) if text is not None else None, readme_path, "the folder has no README"),
         runs=runs,
-        size=build_size(walked, package, scripts, runs),
+        size=build_size(walked, package, scripts, runs, always=recount),
         reproduction=Missing("no evidence of a reproduction was given"),
     )
 
