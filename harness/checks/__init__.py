@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from harness.checks import budget, homogeneity, metric, package, reproduction, significance, size, size_code
+from harness.checks import (
+    budget,
+    budget_readings,
+    homogeneity,
+    metric,
+    package,
+    reproduction,
+    significance,
+    size,
+    size_code,
+)
 from harness.facts.submission import Submission
 from harness.model import Rule
 
@@ -11,6 +21,7 @@ RULES: tuple[Rule[Submission], ...] = (
     *size.RULES,
     *size_code.RULES,
     *budget.RULES,
+    *budget_readings.RULES,
     *metric.RULES,
     *significance.RULES,
     *homogeneity.RULES,

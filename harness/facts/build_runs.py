@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from harness.facts.logfile import LogFile
+from harness.facts.phasekinds import DIAGNOSTIC, EVALUATION, phase_kind
 from harness.facts.runs import Phase, Run, Score
 from harness.model import Fact, Located, Location, Missing
 from harness.sources.folder import shown
@@ -200,12 +201,19 @@ def _phases(log: LogFile) -> tuple[Phase, ...]:
             event.eval_milliseconds / 1_000,
             log.at(event.line),
             counted=kind_of(event.label) != Kind.DIAGNOSTIC,
+            kind=DIAGNOSTIC if kind_of(event.label) == Kind.DIAGNOSTIC else EVALUATION,
         )
         for event in log.of(ScoreEvent)
         if event.eval_milliseconds is not None and not _repeats(event, log)
     ]
     found += [
-        Phase(event.name, event.milliseconds / 1_000, log.at(event.line), counted=event.name in _SCORING_PHASES)
+        Phase(
+            event.name,
+            event.milliseconds / 1_000,
+            log.at(event.line),
+            counted=event.name in _SCORING_PHASES,
+            kind=phase_kind(event.name),
+        )
         for event in log.of(PhaseEvent)
     ]
     return tuple(sorted(found, key=lambda phase: phase.location.line or 0))
