@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from harness.checks import budget_readings as checks
@@ -53,6 +55,10 @@ def test_a_calibration_that_is_announced_and_not_timed_is_undecided() -> None:
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED
     assert outcome.locations == (Location("a.log", 12),)
+    alone = dataclasses.replace(run, evaluation_only=True)
+    outcome = checks.calibration_outside_budget.check(factories.submission(runs=(alone,)))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.PASS
 
 
 def evaluated(scored: float | None, *phases: Phase) -> Outcome:

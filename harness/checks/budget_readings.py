@@ -112,7 +112,8 @@ def _announcing(run: Run) -> list[Located[str]]:
 
 
 def _announces_calibration(run: Run) -> bool:
-    return bool(_announcing(run))
+    """Whether a run that trained was set to calibrate; a log of an evaluation alone repeats settings only."""
+    return not run.evaluation_only and bool(_announcing(run))
 
 
 def _phase_places(runs: Sequence[Run], *kinds: str) -> tuple[Location, ...]:
