@@ -26,6 +26,7 @@ from harness.checks.record import row_of
 from harness.facts import reproduction, submission
 from harness.facts.build_previous import read_rows
 from harness.facts.previous import Previous, Row
+from harness.facts.size import NOT_RECOUNTED
 from harness.facts.submission import Submission
 from harness.model import (
     Evidence,
@@ -117,6 +118,7 @@ def _exercised(rule: Rule[Submission], facts: Submission, *, has_reproduction: b
         Evidence.REPRODUCTION: has_reproduction,
         Evidence.PREVIOUS: not isinstance(facts.previous, Missing),
         Evidence.PULL_REQUEST: not isinstance(facts.change, Missing),
+        Evidence.RECOUNT: facts.size.recount != NOT_RECOUNTED,
     }
     return given.get(rule.needs, False)
 
@@ -170,6 +172,7 @@ class Options:
         excerpts: whether the report quotes the lines that its findings name.
         previous: rows of a leaderboard, or of the one folder that is the previous record.
         previous_chosen: whether `previous` is that one folder.
+        recount: whether the compressed size of the code is worked out anew for every folder.
     """
 
     codes: frozenset[str]
@@ -178,6 +181,7 @@ class Options:
     excerpts: bool = False
     previous: tuple[Row, ...] = ()
     previous_chosen: bool = False
+    recount: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def audit_folder(folder: Path, options: Options, reader: Callable[[Path], Submis
     """
     edition = None
     try:
-        facts = read(folder, options.evidence) if reader is None else reader(folder)
+        facts = read(folder, options.evidence, recount=options.recount) if reader is None else reader(folder)
         edition = edition_for(facts, options.edition)
         if options.previous:
             previous = Previous(options.previous, edition, options.previous_chosen)
@@ -231,13 +235,13 @@ def quoting(report: SubmissionReport, folder: Path) -> SubmissionReport:
     return dataclasses.replace(report, excerpts=excerpts.read(walk(folder), around, alone))
 
 
-def read(folder: Path, evidence: Path | None) -> Submission:
+def read(folder: Path, evidence: Path | None, *, recount: bool = False) -> Submission:
     """The folder's facts, with those of a reproduction when there is one.
 
     Raises:
         HarnessError: this is no record folder, or the evidence cannot be read.
     """
-    facts = submission.read(folder)
+    facts = submission.read(folder, recount=recount)
     package = facts.package
     named = isinstance(package.readme, Located) or isinstance(package.manifest, Located)
     held = [place.path for place in package.logs] + [script.path for script in package.scripts]

@@ -100,6 +100,7 @@ class Evidence(enum.StrEnum):
     PROBE = "probe"
     PREVIOUS = "audit --previous"
     PULL_REQUEST = "gate --base"
+    RECOUNT = "audit --recount"
 
 
 @dataclass(frozen=True, slots=True)

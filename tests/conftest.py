@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -13,6 +15,14 @@ settings.register_profile("thorough", max_examples=500, deadline=None)
 def terminal_of_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Output does not depend on the terminal in which the tests are run."""
     monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the user's cache."""
+    directory = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(directory))
+    return directory
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.checks import size as checks
+from harness.checks import size_code as code_checks
 from harness.facts.size import SeedSize, SizeFacts
 from harness.model import Missing, Outcome, Verdict
 from tests import factories
@@ -131,7 +132,9 @@ def test_a_wrong_per_seed_size_is_named() -> None:
 
 def code(logged: int, entry: int, every: int) -> Outcome:
     run = factories.run(1, code_bytes=at(logged, "train_seed1.log", 86))
-    outcome = checks.code_size_differs.check(factories.submission(runs=(run,), size=sized(entry=entry, every=every)))
+    outcome = code_checks.code_size_differs.check(
+        factories.submission(runs=(run,), size=sized(entry=entry, every=every))
+    )
     assert outcome is not None
     return outcome
 
@@ -150,6 +153,6 @@ def test_a_much_smaller_logged_code_is_taken_for_compressed() -> None:
 
 def test_no_script_means_undecided() -> None:
     size = SizeFacts(Missing("no script"), Missing("no script"), (), ())
-    outcome = checks.code_size_differs.check(factories.submission(size=size))
+    outcome = code_checks.code_size_differs.check(factories.submission(size=size))
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED

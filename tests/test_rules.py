@@ -19,6 +19,7 @@ from tests.factories import AnyRule
 ROOT = Path(__file__).parent / "rules"
 CASES = sorted(path.relative_to(ROOT) for path in ROOT.glob("PG*/*") if path.is_dir())
 FOLDER_RULES = [rule for rule in RULES if rule.needs is Evidence.FOLDER]
+RECOUNT_RULES = [rule for rule in RULES if rule.needs is Evidence.RECOUNT]
 # Rules whose missing fact is the defect itself.
 NEVER_UNDECIDED = {"PG001", "PG002"}
 # What cannot be read is a link, which a checkout may not keep: it has a test of its own below.
@@ -39,7 +40,8 @@ def build(case: Path, where: Path) -> Path:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_rule_ends_as_its_case_folder_says(case: Path, tmp_path: Path) -> None:
     code, verdict = case.parts
-    audited = audit.audit_folder(build(case, tmp_path), audit.Options(frozenset({code})))
+    recount = code in {rule.code for rule in RECOUNT_RULES}
+    audited = audit.audit_folder(build(case, tmp_path), audit.Options(frozenset({code}), recount=recount))
     assert audited.report is not None, audited.crashes or audited.refused
     [finding] = audited.report.findings
     assert finding.verdict == verdict, finding.message
@@ -63,7 +65,7 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     assert audited.report.verdict is Verdict.UNDECIDED
 
 
-@pytest.mark.parametrize("rule", FOLDER_RULES, ids=lambda rule: rule.code)
+@pytest.mark.parametrize("rule", [*FOLDER_RULES, *RECOUNT_RULES], ids=lambda rule: rule.code)
 def test_every_rule_has_its_cases(rule: AnyRule) -> None:
     found = {case.name for case in CASES if case.parts[0] == rule.code}
     assert "pass" in found

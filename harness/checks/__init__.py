@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.checks import (
     budget,
+    budget_readings,
     bytetable,
     homogeneity,
     homogeneity_runs,
@@ -17,6 +18,7 @@ from harness.checks import (
     reproduction,
     significance,
     size,
+    size_code,
     split,
     targets,
 )
@@ -27,7 +29,9 @@ RULES: tuple[Rule[Submission], ...] = (
     *package.RULES,
     *pullrequest.RULES,
     *size.RULES,
+    *size_code.RULES,
     *budget.RULES,
+    *budget_readings.RULES,
     *metric.RULES,
     *split.RULES,
     *plausible.RULES,

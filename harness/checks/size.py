@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from harness.challenge import ARTIFACT_CAP_BYTES
 from harness.checks.common import (
     claimed_seeds,
-    counted,
     known,
     listed,
     many,
-    of_claimed_seeds,
     places,
     reason_of,
     size,
@@ -227,53 +225,4 @@ def _rounding(claim: int) -> int:
     return int(10**zeros) if zeros >= 3 else 1
 
 
-@rule("PG103", "code-size-differs", family=FAMILY, status=Status.POLICY, authority="#2124; README FAQ")
-def code_size_differs(submission: Submission) -> Outcome | None:
-    """The code bytes in the logs are not those on disk.
-
-    What it checks:
-        The code size that the claimed seeds' logs state, against the training script on disk, every other script,
-        and all code files together. A much smaller logged figure can be the compressed accounting; it is named as
-        such, not judged.
-
-    Why it matters:
-        A log belongs to the script that wrote it. A few bytes of difference are mostly an edited comment, so this
-        warns.
-
-    Evidence:
-        The log's code-size line and the file on disk.
-
-    How to fix:
-        Ship the script that wrote the logs, byte for byte.
-    """
-    entry, every = submission.size.entry_code_bytes, submission.size.all_code_bytes
-    logged = [run.code_bytes for run in counted(submission).runs]
-    if not any(isinstance(fact, Located) for fact in logged):  # the score's own log may be of an evaluation alone
-        logged = [run.code_bytes for run in of_claimed_seeds(submission)]
-    stated = [fact for fact in logged if isinstance(fact, Located)]
-    if isinstance(entry, Missing):
-        return undecided("The logged code size cannot be compared", entry.reason)
-    if not stated:
-        return undecided("The logged code size cannot be compared", reason_of(logged) or "no log was read", entry)
-    distinct = sorted({fact.value for fact in stated})
-    values: dict[str, Value] = {
-        "logged_bytes": list(distinct),
-        "script_bytes": entry.value,
-        "all_code_bytes": known(every),
-    }
-    where = places(*stated, entry)
-    shipped = {entry.value, known(every)} | {script.size_bytes for script in submission.package.scripts}
-    different = [value for value in distinct if value not in shipped]
-    if not different:
-        return Outcome(Verdict.PASS, f"The logged code size is the one on disk, {size(distinct[0])}.", values, where)
-    figures = listed([size(value) for value in different])
-    message = f"The logs count {figures} of code; the shipped script has {size(entry.value)}"
-    if isinstance(every, Located) and every.value != entry.value:
-        message = f"{message}, all code files {size(every.value)}"
-    if max(different) < entry.value / 2:
-        note = f"{message}: the logs count compressed code."
-        return Outcome(Verdict.PASS, f"{message}, which fits a compressed count.", values, where, notes=(note,))
-    return Outcome(Verdict.WARN, f"{message}.", values, where)
-
-
-RULES = (artifact_over_cap, size_claim_differs, code_size_differs)
+RULES = (artifact_over_cap, size_claim_differs)

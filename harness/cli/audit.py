@@ -35,6 +35,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these rules: PG101,PG3")
     parser.add_argument("--ignore", action="append", default=[], metavar="CODES", help="all but these rules")
+    parser.add_argument(
+        "--recount", action="store_true", help="minify and compress each script to check its compressed size (seconds)"
+    )
     output.declare(parser)
     parser.set_defaults(run=run)
 
@@ -50,8 +53,15 @@ def run(parsed: argparse.Namespace) -> int:
     if not codes:
         raise HarnessError("--select and --ignore leave no rule to run")
     previous = read_previous(parsed.previous) if parsed.previous is not None else ()
-    chosen = parsed.previous is not None and parsed.previous.is_dir()
-    options = Options(codes, parsed.edition, parsed.evidence, output.quoting(parsed), previous, chosen)
+    options = Options(
+        codes,
+        parsed.edition,
+        parsed.evidence,
+        excerpts=output.quoting(parsed),
+        previous=previous,
+        previous_chosen=parsed.previous is not None and parsed.previous.is_dir(),
+        recount=parsed.recount,
+    )
     audited = list(audit_folders(parsed.folders, options))
     report = report_of(audited)
     refused = [one.refused for one in audited if one.refused]

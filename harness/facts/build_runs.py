@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from harness.facts.logfile import LogFile
+from harness.facts.phasekinds import DIAGNOSTIC, EVALUATION, phase_kind
 from harness.facts.runs import Coverage, Phase, Run, Score
 from harness.model import Fact, Located, Location, Missing
 from harness.sources.folder import shown
@@ -69,7 +70,7 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         source_bytes=_source_bytes(log),
         complete=_complete(log, headline),
         curve=_curve(log),
-        compressed_code_bytes=_size(log, "compressed_code", "the log prints no compressed code size"),
+        compressed_code_bytes=_compressed_code(log),
         named_seed=_named_seed(log),
         evaluation_only=not log.of(StepEvent),
         concatenated=log.concatenated,
@@ -204,12 +205,19 @@ def _phases(log: LogFile) -> tuple[Phase, ...]:
             event.eval_milliseconds / 1_000,
             log.at(event.line),
             counted=kind_of(event.label) != Kind.DIAGNOSTIC,
+            kind=DIAGNOSTIC if kind_of(event.label) == Kind.DIAGNOSTIC else EVALUATION,
         )
         for event in log.of(ScoreEvent)
         if event.eval_milliseconds is not None and not _repeats(event, log)
     ]
     found += [
-        Phase(event.name, event.milliseconds / 1_000, log.at(event.line), counted=event.name in _SCORING_PHASES)
+        Phase(
+            event.name,
+            event.milliseconds / 1_000,
+            log.at(event.line),
+            counted=event.name in _SCORING_PHASES,
+            kind=phase_kind(event.name),
+        )
         for event in log.of(PhaseEvent)
     ]
     return tuple(sorted(found, key=lambda phase: phase.location.line or 0))
@@ -241,6 +249,13 @@ def _last_size(log: LogFile, kind: str) -> SizeEvent | None:
 def _size(log: LogFile, kind: str, reason: str) -> Fact[int]:
     event = _last_size(log, kind)
     return Located(event.size_bytes, log.at(event.line)) if event else Missing(reason, log.at(None))
+
+
+def _compressed_code(log: LogFile) -> Fact[int]:
+    found = _size(log, "compressed_code", "the log prints no compressed code size")
+    if isinstance(found, Located) and found.value == 0:
+        return Missing("the log prints 0 bytes of compressed code", found.location)
+    return found
 
 
 def _model_bytes(log: LogFile) -> Fact[int]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from harness.challenge import ARTIFACT_CAP_BYTES
 from harness.facts.package import PackageFacts
 from harness.facts.runs import Run
-from harness.facts.size import SeedSize, SizeFacts
+from harness.facts.size import NOT_RECOUNTED, Margin, Recount, SeedSize, SizeFacts
 from harness.model import Fact, Located, Location, Missing
+from harness.sources.cache import user_cache
 from harness.sources.folder import Folder
+from harness.sources.recount import Recounted, recount
 from harness.sources.script import ParsedScript
 
 # Endings of files that are code, or that a run compiles or loads as code.
@@ -18,10 +21,21 @@ CODE_ENDINGS = (".py", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp",
 DATA_ENDINGS = (".model", ".vocab", ".json", ".bin", ".npy", ".npz", ".pt", ".ptz")
 
 
-def build_size(folder: Folder, package: PackageFacts, parsed: Sequence[ParsedScript], runs: Sequence[Run]) -> SizeFacts:
-    """The size facts of a folder."""
+def build_size(
+    folder: Folder, package: PackageFacts, parsed: Sequence[ParsedScript], runs: Sequence[Run], *, always: bool = False
+) -> SizeFacts:
+    """The size facts of a folder.
+
+    Args:
+        folder: the walked folder.
+        package: what is in it.
+        parsed: its parsed scripts.
+        runs: the runs of its logs.
+        always: recount the compressed code even where no verdict hangs on it.
+    """
     code: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    script = None
     if isinstance(package.entry, Missing):
         entry: Fact[int] = Missing(package.entry.reason, package.entry.location)
         total = entry
@@ -31,13 +45,72 @@ def build_size(folder: Folder, package: PackageFacts, parsed: Sequence[ParsedScr
         code = needed(path, CODE_ENDINGS, folder, parsed)
         data = needed(path, DATA_ENDINGS, folder, parsed)
         total = Located(sum(folder.files[item].size_bytes for item in code), Location(path))
+        script = next((script for script in parsed if script.path == path), None)
+    recounted: Fact[Recount] = NOT_RECOUNTED
+    if script is not None and (is_packed(script) or always or any(_hangs_on_recount(run, entry) for run in runs)):
+        recounted = _recount(script)
+    sizes = tuple(_seed_size(run, entry, total, recounted) for run in runs)
     return SizeFacts(
         entry_code_bytes=entry,
         all_code_bytes=total,
         code_files=code,
-        per_seed=tuple(_seed_size(run, entry, total) for run in runs),
+        per_seed=sizes,
         data_files=tuple(path for path in data if path != package_manifest(package)),
+        recount=recounted,
+        margins=tuple(margin for size in sizes for margin in _margins(size)),
     )
+
+
+def is_packed(script: ParsedScript) -> bool:
+    """Whether a script is shipped compressed in itself, so that its bytes on disk are the compressed code."""
+    return bool(script.layers) and not any(layer.startswith("file:") for layer in script.layers)
+
+
+def _hangs_on_recount(run: Run, entry: Fact[int]) -> bool:
+    """Whether a run is over the cap as shipped, and its log does not print the size of the compressed code."""
+    shipped = _sum(run.model_bytes, entry)
+    over = isinstance(shipped, Located) and shipped.value > ARTIFACT_CAP_BYTES
+    fits = isinstance(run.model_bytes, Located) and run.model_bytes.value <= ARTIFACT_CAP_BYTES
+    return over and fits and isinstance(run.compressed_code_bytes, Missing)
+
+
+def _recount(script: ParsedScript) -> Fact[Recount]:
+    if is_packed(script):
+        return Located(
+            Recount(f"as shipped, packed as {script.layer}", script.size_bytes, {}, stated=True), Location(script.path)
+        )
+    found = recount(script.text, user_cache("recount"))
+    if not isinstance(found, Recounted):
+        return Missing(f"the compressed code cannot be recounted: {found}", Location(script.path))
+    return Located(
+        Recount(
+            _method(found),
+            found.sizes[f"minified + {found.convention.compressor}"],
+            found.sizes,
+            stated=found.convention.line is not None,
+        ),
+        Location(script.path, found.convention.line, layer=script.layer),
+    )
+
+
+def _method(found: Recounted) -> str:
+    who = "the script's own" if found.convention.line is not None else "the published"
+    return f"{who} minifier options, {found.convention.compressor}, base85, two-line wrapper"
+
+
+def _margins(size: SeedSize) -> tuple[Margin, ...]:
+    totals = (
+        ("script as shipped", size.shipped_bytes),
+        ("code compressed", size.compressed_code_bytes),
+        ("all code files", size.all_helpers_bytes),
+    )
+    return tuple(Margin(size.seed, name, total, _margin(total)) for name, total in totals)
+
+
+def _margin(total: Fact[int]) -> Fact[int]:
+    if isinstance(total, Missing):
+        return total
+    return Located(ARTIFACT_CAP_BYTES - total.value, total.location)
 
 
 def package_manifest(package: PackageFacts) -> str:
@@ -82,13 +155,16 @@ def _names(script: ParsedScript, path: str) -> bool:
     return re.search(rf"""["'](?:[^"'\n]*/)?{re.escape(name)}["']""", script.text) is not None
 
 
-def _seed_size(run: Run, entry: Fact[int], total: Fact[int]) -> SeedSize:
+def _seed_size(run: Run, entry: Fact[int], total: Fact[int], recounted: Fact[Recount]) -> SeedSize:
+    compressed = run.compressed_code_bytes
+    if isinstance(compressed, Missing) and isinstance(recounted, Located):
+        compressed = Located(recounted.value.code_bytes, recounted.location)
     return SeedSize(
         seed=run.seed,
         model_bytes=run.model_bytes,
         logged_total_bytes=run.total_bytes,
         shipped_bytes=_sum(run.model_bytes, entry),
-        compressed_code_bytes=_sum(run.model_bytes, run.compressed_code_bytes),
+        compressed_code_bytes=_sum(run.model_bytes, compressed),
         all_helpers_bytes=_sum(run.model_bytes, total),
     )
 

@@ -52,12 +52,14 @@ class Phase:
         seconds: its duration.
         location: where it is printed.
         counted: True when it is part of `Run.eval_seconds`.
+        kind: evaluation, diagnostic, calibration, artifact, compile, precomputation, loading, sum or other.
     """
 
     name: str
     seconds: float
     location: Location
     counted: bool
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

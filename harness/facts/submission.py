@@ -61,11 +61,12 @@ class Submission:
     change: ChangeFacts | Missing = NO_CHANGE
 
 
-def read(folder: Path) -> Submission:
+def read(folder: Path, *, recount: bool = False) -> Submission:
     """Read a record folder, whatever it holds.
 
     Args:
         folder: the record folder; nothing in it is executed.
+        recount: work the compressed size of the code out anew, which takes a second or two.
 
     Raises:
         HarnessError: it is no folder, or cannot be listed.
@@ -95,7 +96,7 @@ def read(folder: Path) -> Submission:
         claims=claims,
         readme=readme_claims,
         runs=runs,
-        size=build_size(walked, package, scripts, runs),
+        size=build_size(walked, package, scripts, runs, always=recount),
         targets=build_targets(walked, code, reached),
         byte_tables=build_bytetable(code, reached),
         legality=build_legality(code, package, stated),

@@ -94,10 +94,12 @@ _TIMED_PHASES = (
     re.compile(r"(ttt\w*:compile warmup) done \((\d+\.?\d*)(s)\)"),
     re.compile(r"(ttt:completed)\b.*?time\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
     re.compile(r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
-    re.compile(r"(artifact_production_wallclock)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
+    re.compile(r"((?:artifact_production|serialize)_wallclock)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
+    re.compile(r"(GPTQ:quantized|GPTQ:compressed\+saved|gptq:calibrated \d+ layers) in (\d+\.?\d*)(s)(?!\w)"),
 )
 _PHASE_HINT = re.compile(
     r"total_eval_time|temp_scaling|gptq:|GPTQ:|erialize: |compile warmup|ttt:completed|precompute|artifact_prod"
+    r"|serialize_wall"
 )
 _CRASH = re.compile(
     r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"

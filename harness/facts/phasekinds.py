@@ -1,0 +1,37 @@
+"""What a timed phase of a log is: the kind decides in which reading of the budget it counts."""
+
+from __future__ import annotations
+
+import re
+
+EVALUATION = "evaluation"
+DIAGNOSTIC = "diagnostic"
+CALIBRATION = "calibration"
+ARTIFACT = "artifact"
+COMPILE = "compile"
+PRECOMPUTATION = "precomputation"
+LOADING = "loading"
+SUM = "sum"
+OTHER = "other"
+# Kinds that a wide reading of the evaluation budget counts beside the scored passes.
+BESIDE_EVALUATION = (COMPILE, PRECOMPUTATION, LOADING, DIAGNOSTIC)
+
+_KINDS = (
+    (SUM, re.compile(r"total_eval_time|(?i:gptq):(?:done|quantization complete)|artifact_production_wallclock")),
+    (COMPILE, re.compile(r"compile warmup")),
+    (LOADING, re.compile(r"Deserialize")),
+    (ARTIFACT, re.compile(r"Serialize|(?i:gptq):(?:quantized|compressed)|serialize_wallclock")),
+    (CALIBRATION, re.compile(r"(?i:gptq):(?:collected|generated|calibrated)")),
+    (PRECOMPUTATION, re.compile(r"precompute|temp_scaling")),
+    (EVALUATION, re.compile(r"ttt:completed")),
+)
+
+
+def phase_kind(name: str) -> str:
+    """The kind of a timed phase that prints no score.
+
+    Example:
+        >>> phase_kind("GPTQ:collected 67 Hessians"), phase_kind("ttt_lora:compile warmup")
+        ('calibration', 'compile')
+    """
+    return next((kind for kind, pattern in _KINDS if pattern.search(name)), OTHER)
