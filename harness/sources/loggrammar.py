@@ -96,9 +96,6 @@ _TIMED_PHASES = (
     re.compile(r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
     re.compile(r"(artifact_production_wallclock)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
 )
-_PHASE_HINT = re.compile(
-    r"total_eval_time|temp_scaling|gptq:|GPTQ:|erialize: |compile warmup|ttt:completed|precompute|artifact_prod"
-)
 _CRASH = re.compile(
     r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"
     r"|(?:^|\s)Killed\b|^\w*(?:Error|Exception): "
@@ -109,12 +106,10 @@ _STATEMENT = re.compile(
 )
 # `warmup_step:3/20` counts; it sets nothing.
 _COUNTING = re.compile(r"\w+:\s*\d+/\d+")
-# Every statement contains one of these; all other lines cost one search.
-_HINT = re.compile(
-    r"step|/\d|bpb|bytes|artifact|budget|seed|params|world_size|tokens|shards|stopping_early|Error|Traceback|memory|Killed"
-    r"|Segmentation|Exception|elapsed|gptq|GPTQ|erialize|wallclock|time|ttt|=|:\S|Running Py",
-    re.IGNORECASE,
-)
+# First characters of step lines; and words of which a timed phase or a crash has one. Most lines have none.
+_STEP_BEGINS = frozenset("sS0123456789")
+_PHASE_WORDS = ("time", " in ", "warmup", "elapsed", "wallclock")
+_CRASH_WORDS = ("rror", "xception", "Traceback", "memory", "Killed", "Segmentation")
 
 
 def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, ...]:
@@ -126,8 +121,6 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
         header: True before the first training step, where `key:value` lines are hyperparameters.
     """
     text = text[:LINE_LIMIT_CHARACTERS]
-    if not _HINT.search(text):
-        return ()
     for reader in _EXCLUSIVE:
         event = reader(text, number)
         if event is not None:
@@ -141,7 +134,10 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
 
 def config_pairs(text: str, number: int) -> list[Event]:
     """Hyperparameters of a line made of `key:value` or `key=value` words only; none when it has other words."""
-    if _COUNTING.match(text.strip()) or _PAIRS_ONLY.fullmatch(text.strip()) is None:
+    text = text.strip()
+    if ":" not in text and "=" not in text:
+        return []
+    if _COUNTING.match(text) or _PAIRS_ONLY.fullmatch(text) is None:
         return []
     return [ConfigEvent(number, key.lower(), value) for key, value in _PAIR.findall(text)]
 
@@ -160,7 +156,7 @@ def milliseconds(value: float, unit: str | None) -> float | None:
 
 
 def _step(text: str, number: int) -> Event | None:
-    match = _STEP.match(text)
+    match = _STEP.match(text) if text[:1] in _STEP_BEGINS else None
     if match is None:
         return None
     pairs = {name.lower(): (float(value), unit) for name, value, unit in _STEP_PAIR.findall(text, match.end())}
@@ -189,7 +185,7 @@ def _duration(pairs: dict[str, tuple[float, str]], *names: str) -> float | None:
 
 
 def _stop(text: str, number: int) -> Event | None:
-    match = _STOP.match(text)
+    match = _STOP.match(text) if text[:1] in _STEP_BEGINS else None
     if match is None:
         return None
     step = _STOP_STEP.search(text)
@@ -200,7 +196,7 @@ def _stop(text: str, number: int) -> Event | None:
 
 
 def _progress(text: str, number: int) -> Event | None:
-    match = _PROGRESS.match(text.lstrip())
+    match = _PROGRESS.match(text.lstrip()) if "/" in text else None
     if match is None:
         return None
     running = _RUNNING.search(text)
@@ -208,7 +204,7 @@ def _progress(text: str, number: int) -> Event | None:
 
 
 def _score(text: str, number: int) -> Event | None:
-    bpb = _BPB.search(text)
+    bpb = _BPB.search(text) if "bpb" in text.lower() else None
     if bpb is None:
         return None
     loss = _LOSS.search(text)
@@ -233,7 +229,7 @@ def _decimals(number: str) -> int:
 
 
 def _phase(text: str, number: int) -> Event | None:
-    if _PHASE_HINT.search(text) is None:
+    if not any(word in text for word in _PHASE_WORDS):
         return None
     for pattern in _TIMED_PHASES:
         match = pattern.match(text.lstrip())
@@ -244,6 +240,8 @@ def _phase(text: str, number: int) -> Event | None:
 
 
 def _crash(text: str, number: int) -> Event | None:
+    if not any(word in text for word in _CRASH_WORDS):
+        return None
     return CrashEvent(number, text.strip()[:200]) if _CRASH.search(text) else None
 
 
@@ -273,7 +271,9 @@ _SIZES: tuple[tuple[dict[str, str], re.Pattern[str]], ...] = (
 
 
 def _counts(text: str, number: int) -> list[Event]:
-    compact = _PARAMS_LINE.search(text)
+    if ":" not in text and "=" not in text:
+        return []
+    compact = _PARAMS_LINE.search(text) if "params:" in text else None
     if compact:
         events: list[Event] = [
             CountEvent(number, "parameters", _integer(compact[1])),
