@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import gc
 import os
 import shlex
 import traceback
@@ -196,6 +198,28 @@ class Audited:
 
 def audit_folder(folder: Path, options: Options) -> Audited:
     """Read one folder and audit it; never raises, so that one folder cannot end the audit of others."""
+    with _collector_resting():
+        return _audited(folder, options)
+
+
+@contextlib.contextmanager
+def _collector_resting() -> Iterator[None]:
+    """No cyclic garbage collection meanwhile, and a quick one at the end.
+
+    A script's syntax tree is a hundred thousand objects without a cycle: walking them again and again in search of
+    one takes a tenth of an audit.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+            gc.collect(0)
+
+
+def _audited(folder: Path, options: Options) -> Audited:
     edition = None
     try:
         facts = read(folder, options.evidence)
