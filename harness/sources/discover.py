@@ -23,7 +23,7 @@ _MANIFEST = re.compile(r"submission[\w.-]{0,200}\.json", re.IGNORECASE)
 _PARTS = {
     "readme": re.compile(r"readme(?:\.\w{1,10})?", re.IGNORECASE),
     "script": re.compile(r".*\.py", re.IGNORECASE | re.DOTALL),
-    "log": re.compile(r".*\.log|.*(?:train|seed|log|run)[^/]*\.(?:txt|out)", re.IGNORECASE | re.DOTALL),
+    "log": re.compile(r".*\.log|(?=.*(?:train|seed|log|run)).*\.(?:txt|out)", re.IGNORECASE | re.DOTALL),
 }
 
 

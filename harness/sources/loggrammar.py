@@ -21,6 +21,7 @@ from harness.sources.logevents import (
     ProgressEvent,
     ScoreEvent,
     SeedEvent,
+    SeedMention,
     SizeEvent,
     StepEvent,
     StopEvent,
@@ -63,6 +64,7 @@ _ARTIFACT = re.compile(
     rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*$", re.IGNORECASE
 )
 _SEED = re.compile(r"(?<![\w.])seed\s*[:=]\s*(\d{1,19})(?![\w.])", re.IGNORECASE)
+_SEED_MENTION = re.compile(r"""(?<![A-Za-z0-9])seed["']?(?:\s?[=:]\s?| )(\d{1,10})(?![\w.])""", re.IGNORECASE)
 _PARAMS_LINE = re.compile(r"params:([\d,]{1,20})\b.*?\bws:(\d{1,6})\b(?:.*?\bs:(\d{1,19})\b)?")
 _COUNTS = (
     (
@@ -83,7 +85,7 @@ _CHUNKS = re.compile(r"(?<![\w/])chunks[=:]\s?(\d{1,9})(?![\d/,.])")
 _CHUNK_TOKENS = re.compile(r"(?<!\w)chunk_tokens[=:]\s?(\d{1,9})(?!\d)")
 _DOCUMENTS = re.compile(r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)")
 _VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
-_PAIR = re.compile(r"([A-Za-z_]\w*)[:=](\S+)")
+_PAIR = re.compile(r"(?<!\S)([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
 _TIMED_PHASES = (
     re.compile(r"(total_eval_time)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
@@ -129,7 +131,8 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
     if sizes:
         return tuple(sizes)
     settings = config_pairs(text, number) if header else []
-    return (*_counts(text, number), *_announced(text, number), *settings)
+    events = (*_counts(text, number), *_announced(text, number), *settings)
+    return events or tuple(_mentions(text, number))
 
 
 def config_pairs(text: str, number: int) -> list[Event]:
@@ -301,6 +304,12 @@ def _announced(text: str, number: int) -> list[Event]:
         found.append(CoverageEvent(number, "documents", int(documents[1]), 0))
     version = _VERSION.match(text.lstrip()) if "Running" in text else None
     return [*found, VersionEvent(number, version[1].lower(), version[2])] if version else found
+
+
+def _mentions(text: str, number: int) -> list[Event]:
+    """The seed that a line of other words names, when it names one only."""
+    seeds = {int(digits) for digits in _SEED_MENTION.findall(text)} if "eed" in text or "EED" in text else set()
+    return [SeedMention(number, seed) for seed in seeds] if len(seeds) == 1 else []
 
 
 def _integer(digits: str) -> int:

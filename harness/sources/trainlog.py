@@ -18,6 +18,7 @@ from harness.sources.loggrammar import is_statement, parse_line
 _PREFIX = re.compile(
     r"(?:\d{10}(?:\.\d{1,9})? "
     r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?(?: [-|] | |: ?)"
+    r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?:[A-Z]{2,5} )?\d{4}\] "
     r"|\[\d\d:\d\d:\d\d(?:\.\d{1,9})?\] |\[(?:rank|default)\d{1,4}\]:? ?|\[rank ?\d{1,4}\] )"
 )
 _SEPARATOR = re.compile(r"\s*={20,}\s*")
