@@ -31,7 +31,7 @@ EventT = TypeVar("EventT")
 SCORES_LIMIT = 400
 CONFIG_LIMIT = 2_000
 # Real logs have a few thousand lines; every line is an object in memory.
-LINES_LIMIT = 1_500_000
+LINES_LIMIT = 400_000
 
 
 @dataclass(frozen=True, slots=True)

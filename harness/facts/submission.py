@@ -23,6 +23,7 @@ from harness.sources import manifest, readme
 from harness.sources.folder import LOG_LIMIT_BYTES, PATH_SHOWN_CHARACTERS, Folder, decode, shown, walk
 
 LOG_ENDINGS = (".log", ".txt", ".out")
+LOGS_LIMIT = 400
 # Text files that no run writes.
 NEVER_LOGS = ("requirements", "readme", "license", "notes", "constraints")
 
@@ -114,6 +115,9 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
         name = path.rpartition("/")[2].lower()
         if not name.endswith(LOG_ENDINGS) or name.startswith(NEVER_LOGS):
             continue
+        if len(paths) >= LOGS_LIMIT:
+            refused.append(Located(f"more than {LOGS_LIMIT} logs: the rest is not read", Location(path)))
+            break
         log = _log(walked, path, refused)
         logs += [log] if log is not None else []
         paths += [path] if log is not None or name.endswith(".log") else []

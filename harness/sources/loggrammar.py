@@ -42,7 +42,9 @@ _STEP_PAIR = re.compile(
 )
 _BPB = re.compile(rf"(?<![\w-])(?:val_)?bpb\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
 _LOSS = re.compile(rf"(?<![\w-])(?:val_)?loss\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
-_EVAL_TIME = re.compile(rf"(?<!\w)(?:eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE)
+_EVAL_TIME = re.compile(
+    rf"(?<!\w)(?:\w{0, 40}eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE
+)
 _PROGRESS = re.compile(
     r"(ttp|tttg|ttt_progress|ttt_chunk|sliding_eval|eval|ttt)\b[:\s]*(?:batch|b|c|chunk)?\s*\[?\s*(?:[\d.]+%\]\s*)?"
     r"(\d{1,12})/(\d{1,12})(?!\d)"
@@ -54,7 +56,7 @@ _STOP = re.compile(r"stopping[_ ]early\s*:?\s*(\w*)", re.IGNORECASE)
 _STOP_STEP = re.compile(r"\bstep\s*:?\s*(\d{1,12})")
 _TRAIN_TIME = re.compile(rf"train_time\s*[:=]\s*({_NUMBER})\s*(ms|s)(?!\w)")
 _INT = r"(\d[\d,_]{0,20})"
-_SERIALIZED = re.compile(rf"Serialized model(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
+_SERIALIZED = re.compile(rf"Serialized model(?:\+\w{{1,20}})?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
 _CODE = re.compile(rf"Code(?: size)?(?: \((uncompressed|compressed)[^)]*\))?\s*:\s*{_INT} bytes")
 _TOTAL = re.compile(rf"Total submission(?: size)?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
 _MODEL = re.compile(rf"(?<!\w)(\w{{1,20}}\+\w{{1,20}}) model\s*:\s*{_INT} bytes")

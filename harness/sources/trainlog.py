@@ -95,6 +95,8 @@ class LineParser:
         # Parity of triple quotes so far, double and single: odd while such a string is open.
         self._open_quotes = [False, False]
         self._source_first = 0
+        # Up to this line a source was already found to need the slow reading: it is not searched again.
+        self._slow_until = 0
         self._pending_separator = 0
         self._announced = False
         self._in_config = False
@@ -198,11 +200,12 @@ class LineParser:
         Returns:
             The events, and the index of the line to feed next.
         """
-        if self._source is None or len(self._source) != 1 or self._source_first != following:
+        if self._source is None or self._source_first != following or following <= self._slow_until:
             return (), following
         end = next((index for index in range(following, len(lines)) if _is_separator(lines[index])), None)
         text = "\n".join(lines[following - 1 : end]) if end is not None else "\r"
         if end is None or _DOUBTFUL.search(text) or text.count('"""') % 2 or text.count("'''") % 2:
+            self._slow_until = len(lines) if end is None else end
             return (), following
         self._source, self._header = None, True
         return (_source_event(text, end + 1, following),), end + 1
