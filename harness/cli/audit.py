@@ -70,7 +70,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def found(named: Sequence[Path]) -> list[Path]:
-    """The record folders at or below the directories named, each once; what was found and what not is said.
+    """The record folders at or below the directories named; what was found and what not is said.
 
     A directory without any stays in the list, so that the audit says why it is none.
     """
@@ -85,7 +85,7 @@ def found(named: Sequence[Path]) -> list[Path]:
         if below and below != (directory,):
             print(f"harness audit: {plain(str(directory))}: {len(below):,} record folders found in it", file=sys.stderr)
         folders += below or (directory,)
-    return list(dict.fromkeys(folders))
+    return folders
 
 
 def selected(select: Sequence[str], ignore: Sequence[str]) -> frozenset[str]:
