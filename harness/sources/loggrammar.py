@@ -43,7 +43,7 @@ _STEP_PAIR = re.compile(
 _BPB = re.compile(rf"(?<![\w-])(?:val_)?bpb\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
 _LOSS = re.compile(rf"(?<![\w-])(?:val_)?loss\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
 _EVAL_TIME = re.compile(
-    rf"(?<!\w)(?:\w{0, 40}eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE
+    rf"(?<!\w)(?:\w{{0,40}}eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE
 )
 _PROGRESS = re.compile(
     r"(ttp|tttg|ttt_progress|ttt_chunk|sliding_eval|eval|ttt)\b[:\s]*(?:batch|b|c|chunk)?\s*\[?\s*(?:[\d.]+%\]\s*)?"
