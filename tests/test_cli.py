@@ -197,3 +197,14 @@ def test_output_survives_a_narrow_encoding(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0
     assert "\\xdcber" in done.stdout
+
+
+def test_a_directory_is_audited_by_the_record_folders_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        inner = tmp_path / "records" / "track_10min_16mb" / name
+        inner.mkdir(parents=True)
+        (inner / "submission.json").write_text("{}", encoding="utf-8")
+    assert run("audit", tmp_path, "--format", "json") == output.EXIT_FAIL
+    printed = capsys.readouterr()
+    assert [Path(each["folder"]).name for each in json.loads(printed.out)["submissions"]] == ["one", "two"]
+    assert "2 record folders found in it" in printed.err

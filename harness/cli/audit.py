@@ -21,7 +21,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         epilog="Exit status: 0 nothing failed, 1 a rule failed, 2 usage, 3 the harness itself failed, "
         "4 undecided under --strict.",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder, or a directory of them"
+    )
     parser.add_argument("--evidence", type=Path, metavar="DIR", help="what `harness reproduce` wrote for the folder")
     parser.add_argument(
         "--previous",
@@ -47,7 +49,8 @@ def run(parsed: argparse.Namespace) -> int:
     from harness.audit import Options, audit_folders, read_previous, report_of
     from harness.model import HarnessError
 
-    if parsed.evidence is not None and len(parsed.folders) > 1:
+    folders = found(parsed.folders)
+    if parsed.evidence is not None and len(folders) > 1:
         raise HarnessError("--evidence belongs to one folder; give one FOLDER")
     codes = selected(parsed.select, parsed.ignore)
     if not codes:
@@ -62,7 +65,7 @@ def run(parsed: argparse.Namespace) -> int:
         previous_chosen=parsed.previous is not None and parsed.previous.is_dir(),
         recount=parsed.recount,
     )
-    audited = list(audit_folders(parsed.folders, options))
+    audited = list(audit_folders(folders, options))
     report = report_of(audited)
     refused = [one.refused for one in audited if one.refused]
     crashes = [crash for one in audited for crash in one.crashes]
@@ -74,6 +77,25 @@ def run(parsed: argparse.Namespace) -> int:
     for crash in crashes:
         print(f"harness audit: the harness itself failed: {plain(crash)}", file=sys.stderr)
     return status
+
+
+def found(named: Sequence[Path]) -> list[Path]:
+    """The record folders at or below the directories named; what was found and what not is said.
+
+    A directory without any stays in the list, so that the audit says why it is none.
+    """
+    from harness.sources.discover import discover
+
+    folders: list[Path] = []
+    for directory in named:
+        search = discover(directory) if directory.is_dir() else None
+        for problem in search.unread if search else ():
+            print(f"harness audit: {plain(problem)}", file=sys.stderr)
+        below = search.folders if search else ()
+        if below and below != (directory,):
+            print(f"harness audit: {plain(str(directory))}: {len(below):,} record folders found in it", file=sys.stderr)
+        folders += below or (directory,)
+    return folders
 
 
 def selected(select: Sequence[str], ignore: Sequence[str]) -> frozenset[str]:

@@ -20,6 +20,7 @@ from harness.sources.logevents import (
     ProgressEvent,
     ScoreEvent,
     SeedEvent,
+    SeedMention,
     SizeEvent,
     SourceEvent,
     StepEvent,
@@ -149,7 +150,10 @@ def _seed(log: LogFile) -> Fact[int]:
         return Missing(f"the log names several seeds ({listed})", log.at(events[0].line))
     if events:
         return Located(events[0].seed, log.at(events[0].line))
-    return _named_seed(log)
+    named, mentions = _named_seed(log), log.of(SeedMention)
+    if isinstance(named, Missing) and len({mention.seed for mention in mentions}) == 1:
+        return Located(mentions[0].seed, log.at(mentions[0].line))
+    return named
 
 
 def _named_seed(log: LogFile) -> Fact[int]:

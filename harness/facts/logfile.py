@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from harness.model import Location
+from harness.model import HarnessError, Location
 from harness.sources.folder import decode
 from harness.sources.logevents import (
     ConfigEvent,
@@ -30,6 +30,8 @@ EventT = TypeVar("EventT")
 
 SCORES_LIMIT = 400
 CONFIG_LIMIT = 2_000
+# Real logs have a few thousand lines; every line is an object in memory.
+LINES_LIMIT = 400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,15 @@ class LogFile:
 
 
 def read_log(data: bytes, path: str) -> LogFile | None:
-    """Parse a log; None when it holds no run (no training step and no final score)."""
-    events = list(parse_lines(decode(data).split("\n")))
+    """Parse a log; None when it holds no run (no training step and no final score).
+
+    Raises:
+        HarnessError: it has more lines than are read.
+    """
+    text = decode(data)
+    if text.count("\n") > LINES_LIMIT:
+        raise HarnessError(f"{path}: more than {LINES_LIMIT:,} lines, which are not read")
+    events = list(parse_lines(text.split("\n")))
     segments = _segments(events)
     if not segments:
         return None

@@ -34,6 +34,7 @@ from harness.sources import manifest, readme
 from harness.sources.folder import LOG_LIMIT_BYTES, PATH_SHOWN_CHARACTERS, Folder, decode, shown, walk
 
 LOG_ENDINGS = (".log", ".txt", ".out")
+LOGS_LIMIT = 400
 # Text files that no run writes.
 NEVER_LOGS = ("requirements", "readme", "license", "notes", "constraints")
 
@@ -146,16 +147,26 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
         name = path.rpartition("/")[2].lower()
         if not name.endswith(LOG_ENDINGS) or name.startswith(NEVER_LOGS):
             continue
-        data = _read(walked, path, refused, LOG_LIMIT_BYTES)
-        log = read_log(data, path) if data is not None else None
+        if len(paths) >= LOGS_LIMIT:
+            refused.append(Located(f"more than {LOGS_LIMIT} logs: the rest is not read", Location(path)))
+            break
+        log = _log(walked, path, refused)
         logs += [log] if log is not None else []
         paths += [path] if log is not None or name.endswith(".log") else []
     return logs, paths
 
 
-def _read(walked: Folder, path: str, refused: list[Located[str]], limit_bytes: int | None = None) -> bytes | None:
+def _log(walked: Folder, path: str, refused: list[Located[str]]) -> LogFile | None:
     try:
-        return walked.read(path) if limit_bytes is None else walked.read(path, limit_bytes)
+        return read_log(walked.read(path, LOG_LIMIT_BYTES), path)
+    except HarnessError as error:
+        refused.append(Located(str(error), Location(path)))
+        return None
+
+
+def _read(walked: Folder, path: str, refused: list[Located[str]]) -> bytes | None:
+    try:
+        return walked.read(path)
     except HarnessError as error:
         refused.append(Located(str(error), Location(path)))
         return None

@@ -19,7 +19,9 @@ from harness.model import HarnessError, Located, Location
 ENTRIES_LIMIT = 5_000
 DEPTH_LIMIT = 12
 TEXT_LIMIT_BYTES = 16 * 1024 * 1024
-LOG_LIMIT_BYTES = 64 * 1024 * 1024
+LOG_LIMIT_BYTES = 32 * 1024 * 1024
+# Bytes of a text without byte-order mark that tell whether every other one is zero.
+_PROBED_BYTES = 400
 NAME_SHOWN_CHARACTERS = 120
 PATH_SHOWN_CHARACTERS = 4_096
 # Left by tools, never part of a submission.
@@ -80,9 +82,13 @@ class Folder:
 
 
 def decode(data: bytes) -> str:
-    """Bytes as text: UTF-8 with or without byte-order mark, UTF-16 with one; wrong bytes become U+FFFD."""
+    """Bytes as text: UTF-8 or UTF-16, with or without byte-order mark; wrong bytes become U+FFFD."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace")
+    probe = data[:_PROBED_BYTES]
+    for wide, zeros in (("utf-16-le", probe[1::2]), ("utf-16-be", probe[::2])):
+        if len(probe) > 1 and not any(zeros) and any(probe):
+            return data.decode(wide, "replace")
     return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
 
 

@@ -95,6 +95,14 @@ class SeedEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedMention:
+    """A seed among other words: `=== Seed 42 ===`, `SEED=42 torchrun ...`. It may be another run's."""
+
+    line: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class CountEvent:
     """A count of the run: `parameters`, `world_size`, `val_tokens` or `train_shards`."""
 
@@ -172,6 +180,7 @@ Event: TypeAlias = (
     | ProgressEvent
     | SizeEvent
     | SeedEvent
+    | SeedMention
     | CountEvent
     | ConfigEvent
     | PhaseEvent

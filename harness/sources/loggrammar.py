@@ -21,6 +21,7 @@ from harness.sources.logevents import (
     ProgressEvent,
     ScoreEvent,
     SeedEvent,
+    SeedMention,
     SizeEvent,
     StepEvent,
     StopEvent,
@@ -41,7 +42,9 @@ _STEP_PAIR = re.compile(
 )
 _BPB = re.compile(rf"(?<![\w-])(?:val_)?bpb\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
 _LOSS = re.compile(rf"(?<![\w-])(?:val_)?loss\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
-_EVAL_TIME = re.compile(rf"(?<!\w)(?:eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE)
+_EVAL_TIME = re.compile(
+    rf"(?<!\w)(?:\w{{0,40}}eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE
+)
 _PROGRESS = re.compile(
     r"(ttp|tttg|ttt_progress|ttt_chunk|sliding_eval|eval|ttt)\b[:\s]*(?:batch|b|c|chunk)?\s*\[?\s*(?:[\d.]+%\]\s*)?"
     r"(\d{1,12})/(\d{1,12})(?!\d)"
@@ -53,7 +56,7 @@ _STOP = re.compile(r"stopping[_ ]early\s*:?\s*(\w*)", re.IGNORECASE)
 _STOP_STEP = re.compile(r"\bstep\s*:?\s*(\d{1,12})")
 _TRAIN_TIME = re.compile(rf"train_time\s*[:=]\s*({_NUMBER})\s*(ms|s)(?!\w)")
 _INT = r"(\d[\d,_]{0,20})"
-_SERIALIZED = re.compile(rf"Serialized model(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
+_SERIALIZED = re.compile(rf"Serialized model(?:\+\w{{1,20}})?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
 _CODE = re.compile(rf"Code(?: size)?(?: \((uncompressed|compressed)[^)]*\))?\s*:\s*{_INT} bytes")
 _TOTAL = re.compile(rf"Total submission(?: size)?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
 _MODEL = re.compile(rf"(?<!\w)(\w{{1,20}}\+\w{{1,20}}) model\s*:\s*{_INT} bytes")
@@ -63,6 +66,7 @@ _ARTIFACT = re.compile(
     rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*$", re.IGNORECASE
 )
 _SEED = re.compile(r"(?<![\w.])seed\s*[:=]\s*(\d{1,19})(?![\w.])", re.IGNORECASE)
+_SEED_MENTION = re.compile(r"""(?<![A-Za-z0-9])seed["']?(?:\s?[=:]\s?| )(\d{1,10})(?![\w.])""", re.IGNORECASE)
 _PARAMS_LINE = re.compile(r"params:([\d,]{1,20})\b.*?\bws:(\d{1,6})\b(?:.*?\bs:(\d{1,19})\b)?")
 _COUNTS = (
     (
@@ -83,7 +87,7 @@ _CHUNKS = re.compile(r"(?<![\w/])chunks[=:]\s?(\d{1,9})(?![\d/,.])")
 _CHUNK_TOKENS = re.compile(r"(?<!\w)chunk_tokens[=:]\s?(\d{1,9})(?!\d)")
 _DOCUMENTS = re.compile(r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)")
 _VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
-_PAIR = re.compile(r"([A-Za-z_]\w*)[:=](\S+)")
+_PAIR = re.compile(r"(?<!\S)([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
 _TIMED_PHASES = (
     re.compile(r"(total_eval_time)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
@@ -97,10 +101,6 @@ _TIMED_PHASES = (
     re.compile(r"((?:artifact_production|serialize)_wallclock)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
     re.compile(r"(GPTQ:quantized|GPTQ:compressed\+saved|gptq:calibrated \d+ layers) in (\d+\.?\d*)(s)(?!\w)"),
 )
-_PHASE_HINT = re.compile(
-    r"total_eval_time|temp_scaling|gptq:|GPTQ:|erialize: |compile warmup|ttt:completed|precompute|artifact_prod"
-    r"|serialize_wall"
-)
 _CRASH = re.compile(
     r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"
     r"|(?:^|\s)Killed\b|^\w*(?:Error|Exception): "
@@ -111,12 +111,10 @@ _STATEMENT = re.compile(
 )
 # `warmup_step:3/20` counts; it sets nothing.
 _COUNTING = re.compile(r"\w+:\s*\d+/\d+")
-# Every statement contains one of these; all other lines cost one search.
-_HINT = re.compile(
-    r"step|/\d|bpb|bytes|artifact|budget|seed|params|world_size|tokens|shards|stopping_early|Error|Traceback|memory|Killed"
-    r"|Segmentation|Exception|elapsed|gptq|GPTQ|erialize|wallclock|time|ttt|=|:\S|Running Py",
-    re.IGNORECASE,
-)
+# First characters of step lines; and words of which a timed phase or a crash has one. Most lines have none.
+_STEP_BEGINS = frozenset("sS0123456789")
+_PHASE_WORDS = ("time", " in ", "warmup", "elapsed", "wallclock")
+_CRASH_WORDS = ("rror", "xception", "Traceback", "memory", "Killed", "Segmentation")
 
 
 def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, ...]:
@@ -128,8 +126,6 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
         header: True before the first training step, where `key:value` lines are hyperparameters.
     """
     text = text[:LINE_LIMIT_CHARACTERS]
-    if not _HINT.search(text):
-        return ()
     for reader in _EXCLUSIVE:
         event = reader(text, number)
         if event is not None:
@@ -138,12 +134,16 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
     if sizes:
         return tuple(sizes)
     settings = config_pairs(text, number) if header else []
-    return (*_counts(text, number), *_announced(text, number), *settings)
+    events = (*_counts(text, number), *_announced(text, number), *settings)
+    return events or tuple(_mentions(text, number))
 
 
 def config_pairs(text: str, number: int) -> list[Event]:
     """Hyperparameters of a line made of `key:value` or `key=value` words only; none when it has other words."""
-    if _COUNTING.match(text.strip()) or _PAIRS_ONLY.fullmatch(text.strip()) is None:
+    text = text.strip()
+    if ":" not in text and "=" not in text:
+        return []
+    if _COUNTING.match(text) or _PAIRS_ONLY.fullmatch(text) is None:
         return []
     return [ConfigEvent(number, key.lower(), value) for key, value in _PAIR.findall(text)]
 
@@ -162,7 +162,7 @@ def milliseconds(value: float, unit: str | None) -> float | None:
 
 
 def _step(text: str, number: int) -> Event | None:
-    match = _STEP.match(text)
+    match = _STEP.match(text) if text[:1] in _STEP_BEGINS else None
     if match is None:
         return None
     pairs = {name.lower(): (float(value), unit) for name, value, unit in _STEP_PAIR.findall(text, match.end())}
@@ -191,7 +191,7 @@ def _duration(pairs: dict[str, tuple[float, str]], *names: str) -> float | None:
 
 
 def _stop(text: str, number: int) -> Event | None:
-    match = _STOP.match(text)
+    match = _STOP.match(text) if text[:1] in _STEP_BEGINS else None
     if match is None:
         return None
     step = _STOP_STEP.search(text)
@@ -202,7 +202,7 @@ def _stop(text: str, number: int) -> Event | None:
 
 
 def _progress(text: str, number: int) -> Event | None:
-    match = _PROGRESS.match(text.lstrip())
+    match = _PROGRESS.match(text.lstrip()) if "/" in text else None
     if match is None:
         return None
     running = _RUNNING.search(text)
@@ -210,7 +210,7 @@ def _progress(text: str, number: int) -> Event | None:
 
 
 def _score(text: str, number: int) -> Event | None:
-    bpb = _BPB.search(text)
+    bpb = _BPB.search(text) if "bpb" in text.lower() else None
     if bpb is None:
         return None
     loss = _LOSS.search(text)
@@ -235,7 +235,7 @@ def _decimals(number: str) -> int:
 
 
 def _phase(text: str, number: int) -> Event | None:
-    if _PHASE_HINT.search(text) is None:
+    if not any(word in text for word in _PHASE_WORDS):
         return None
     for pattern in _TIMED_PHASES:
         match = pattern.match(text.lstrip())
@@ -246,6 +246,8 @@ def _phase(text: str, number: int) -> Event | None:
 
 
 def _crash(text: str, number: int) -> Event | None:
+    if not any(word in text for word in _CRASH_WORDS):
+        return None
     return CrashEvent(number, text.strip()[:200]) if _CRASH.search(text) else None
 
 
@@ -275,7 +277,9 @@ _SIZES: tuple[tuple[dict[str, str], re.Pattern[str]], ...] = (
 
 
 def _counts(text: str, number: int) -> list[Event]:
-    compact = _PARAMS_LINE.search(text)
+    if ":" not in text and "=" not in text:
+        return []
+    compact = _PARAMS_LINE.search(text) if "params:" in text else None
     if compact:
         events: list[Event] = [
             CountEvent(number, "parameters", _integer(compact[1])),
@@ -303,6 +307,12 @@ def _announced(text: str, number: int) -> list[Event]:
         found.append(CoverageEvent(number, "documents", int(documents[1]), 0))
     version = _VERSION.match(text.lstrip()) if "Running" in text else None
     return [*found, VersionEvent(number, version[1].lower(), version[2])] if version else found
+
+
+def _mentions(text: str, number: int) -> list[Event]:
+    """The seed that a line of other words names, when it names one only."""
+    seeds = {int(digits) for digits in _SEED_MENTION.findall(text)} if "eed" in text or "EED" in text else set()
+    return [SeedMention(number, seed) for seed in seeds] if len(seeds) == 1 else []
 
 
 def _integer(digits: str) -> int:

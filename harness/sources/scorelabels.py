@@ -87,8 +87,17 @@ def choose(scores: Sequence[ScoreEvent], uncommon: Collection[Kind] = ()) -> Sco
     if best == Kind.ADAPTED and Kind.SLIDING in last and _better(last[Kind.SLIDING], last[Kind.ADAPTED]):
         # Training at test time that makes the score worse is an experiment; nobody submits it.
         best = Kind.SLIDING
-    twins = [score for score in common if kind_of(score.label) == best and same_value(score, last[best])]
+    twins = [
+        score
+        for score in common
+        if (kind_of(score.label) == best or _reprints(score, last[best])) and same_value(score, last[best])
+    ]
     return max(twins, key=lambda score: (score.digits, score.val_loss is not None, score.line))
+
+
+def _reprints(score: ScoreEvent, other: ScoreEvent) -> bool:
+    """Whether a line is the exact print of the line before it, under a label that names less."""
+    return score.line == other.line + 1 and score.label.endswith("exact") and score.digits > other.digits
 
 
 def _better(first: ScoreEvent, second: ScoreEvent) -> bool:

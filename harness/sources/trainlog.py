@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.sources.logevents import ConfigEvent, CountEvent, Event, SeedEvent, SourceEvent, StepEvent
 from harness.sources.loggrammar import is_statement, parse_line
@@ -18,6 +18,7 @@ from harness.sources.loggrammar import is_statement, parse_line
 _PREFIX = re.compile(
     r"(?:\d{10}(?:\.\d{1,9})? "
     r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?(?: [-|] | |: ?)"
+    r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?:[A-Z]{2,5} )?\d{4}\] "
     r"|\[\d\d:\d\d:\d\d(?:\.\d{1,9})?\] |\[(?:rank|default)\d{1,4}\]:? ?|\[rank ?\d{1,4}\] )"
 )
 _SEPARATOR = re.compile(r"\s*={20,}\s*")
@@ -30,19 +31,34 @@ _AFTER_SOURCE = re.compile(
 _CONFIG_TITLE = re.compile(r"(?:-{2,} ?)?Hyperparameters\b.{0,4}(?:-{2,})?\s*", re.IGNORECASE)
 _CONFIG_ENTRY = re.compile(r"\s+([A-Za-z_]\w*)\s*[:=]\s?(.*)")
 _CONFIG_KEY = re.compile(r"([A-Za-z_]\w*)=(.*)")
-_TABLE = re.compile(r"\s*[|+]")
+# Lines that end a source, or that only the line-by-line reading understands.
+_DOUBTFUL = re.compile(
+    r"^(?:[0-9\[\x1b]|step:|stopping_early:|model_params:|world_size:|seed:|final_)|\x1b|\r(?!\n|\Z)", re.MULTILINE
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 
-
-# A line of hyperparameters is long; nothing longer is one.
-CONFIG_LIMIT_CHARACTERS = 65_536
+# A line of hyperparameters is long; nothing longer is one, and no line of source is.
+LINE_LIMIT_CHARACTERS = 65_536
+# Launchers nest two or three of them.
+PREFIXES_LIMIT = 6
+# First characters of lines that may be something else than an ordinary statement: cheaper than matching.
+_PREFIX_BEGINS = frozenset("0123456789[")
+_SOURCE_BEGINS = frozenset("\"'if#e")
+_TITLE_BEGINS = frozenset("-hH")
+_TABLE_BEGINS = frozenset("|+")
 
 
 def strip_prefix(text: str) -> str:
-    """A line without its end, without overwritten progress, and without launcher prefixes."""
+    """A line without its end, without colours and overwritten progress, and without launcher prefixes."""
     text = text.rstrip("\r\n")
     if "\r" in text:
         text = text.rpartition("\r")[2]
-    while match := _PREFIX.match(text):
+    if "\x1b" in text:
+        text = _COLOUR.sub("", text)
+    for _ in range(PREFIXES_LIMIT):
+        match = _PREFIX.match(text) if text[:1] in _PREFIX_BEGINS else None
+        if match is None:
+            break
         text = text[match.end() :]
     return text
 
@@ -79,6 +95,8 @@ class LineParser:
         # Parity of triple quotes so far, double and single: odd while such a string is open.
         self._open_quotes = [False, False]
         self._source_first = 0
+        # Up to this line a source was already found to need the slow reading: it is not searched again.
+        self._slow_until = 0
         self._pending_separator = 0
         self._announced = False
         self._in_config = False
@@ -86,7 +104,7 @@ class LineParser:
 
     def feed(self, line: str, number: int) -> tuple[Event, ...]:
         """The events that one more line states; `number` is its 1-based number."""
-        text = strip_prefix(line)
+        text = strip_prefix(line[:LINE_LIMIT_CHARACTERS] if self._source is None else line)
         if self._source is not None:
             return self._feed_source(text, number)
         if self._announced and _SEPARATOR.fullmatch(text):
@@ -96,7 +114,7 @@ class LineParser:
             self._add_source(text)
             self._announced = self._in_config = False
             return ()
-        self._announced = _SOURCE_ANNOUNCED.fullmatch(text) is not None
+        self._announced = "ource" in text and _SOURCE_ANNOUNCED.fullmatch(text) is not None
         return self._feed_log(text, number)
 
     def finish(self) -> tuple[Event, ...]:
@@ -113,7 +131,9 @@ class LineParser:
         return (SourceEvent(first + len(lines) - 1, first, "", 0), *events)
 
     def _starts_source(self, text: str) -> bool:
-        return self._sources and (self._announced or _SOURCE_START.match(text) is not None)
+        if not self._sources:
+            return False
+        return self._announced or (text[:1] in _SOURCE_BEGINS and _SOURCE_START.match(text) is not None)
 
     def _feed_log(self, text: str, number: int) -> tuple[Event, ...]:
         if self._in_config:
@@ -121,12 +141,14 @@ class LineParser:
             if entry:
                 return entry
             self._in_config = False
-        if _CONFIG_TITLE.fullmatch(text):
+        if text[:1] in _TITLE_BEGINS and _CONFIG_TITLE.fullmatch(text):
             self._in_config = self._header = True
             return ()
-        if _TABLE.match(text):
+        if text.lstrip()[:1] in _TABLE_BEGINS:
             return ()
         events = parse_line(text, number, header=self._header)
+        if not events:
+            return ()
         if any(isinstance(event, StepEvent) for event in events):
             self._header = False
         elif not self._header and any(isinstance(event, (CountEvent, SeedEvent)) for event in events):
@@ -166,14 +188,33 @@ class LineParser:
         lines, self._source, self._header = self._source or [], None, True
         if not complete:
             return (SourceEvent(number, self._source_first, "", 0),)
-        data = normalized("\n".join(lines[: number - self._source_first]))
-        return (SourceEvent(number, self._source_first, hashlib.sha256(data).hexdigest(), len(data)),)
+        return (_source_event("\n".join(lines[: number - self._source_first]), number, self._source_first),)
+
+    def skip_source(self, lines: Sequence[str], following: int) -> tuple[tuple[Event, ...], int]:
+        """Take the rest of a source that has just begun in one piece, where nothing in it needs a closer look.
+
+        Args:
+            lines: all lines of the log.
+            following: index of the line after the one that was fed last.
+
+        Returns:
+            The events, and the index of the line to feed next.
+        """
+        if self._source is None or self._source_first != following or following <= self._slow_until:
+            return (), following
+        end = next((index for index in range(following, len(lines)) if _is_separator(lines[index])), None)
+        text = "\n".join(lines[following - 1 : end]) if end is not None else "\r"
+        if end is None or _DOUBTFUL.search(text) or text.count('"""') % 2 or text.count("'''") % 2:
+            self._slow_until = len(lines) if end is None else end
+            return (), following
+        self._source, self._header = None, True
+        return (_source_event(text, end + 1, following),), end + 1
 
 
 def _config_words(text: str) -> list[tuple[str, str]]:
     """`key=value` words of a line; words without a key belong to the value before them."""
     pairs: list[tuple[str, str]] = []
-    for word in text[:CONFIG_LIMIT_CHARACTERS].split():
+    for word in text[:LINE_LIMIT_CHARACTERS].split():
         match = _CONFIG_KEY.fullmatch(word)
         if match:
             pairs.append((match[1], match[2]))
@@ -191,9 +232,21 @@ def _config_events(number: int, pairs: Iterable[tuple[str, str]]) -> tuple[Event
     return tuple(events)
 
 
-def parse_lines(lines: Iterable[str]) -> Iterator[Event]:
+def _is_separator(line: str) -> bool:
+    return "====================" in line and _SEPARATOR.fullmatch(line) is not None
+
+
+def _source_event(text: str, line: int, first_line: int) -> SourceEvent:
+    data = normalized(text)
+    return SourceEvent(line, first_line, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def parse_lines(lines: Sequence[str]) -> Iterator[Event]:
     """All events of a whole log, in order."""
     parser = LineParser()
-    for number, line in enumerate(lines, start=1):
-        yield from parser.feed(line, number)
+    index = 0
+    while index < len(lines):
+        yield from parser.feed(lines[index], index + 1)
+        events, index = parser.skip_source(lines, index + 1)
+        yield from events
     yield from parser.finish()
