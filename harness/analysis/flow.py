@@ -57,8 +57,12 @@ class Flow:
             return NOTHING
         self._active.add(function.node)
         frame = Frame(self, module, function, dict(given))
-        frame.block(function.node.body)
-        self._active.discard(function.node)
+        try:
+            frame.block(function.node.body)
+        except RecursionError:
+            return NOTHING  # written to nest deeper than any scoring code; what was seen until here stays seen
+        finally:
+            self._active.discard(function.node)
         self._known[key] = frame.returned
         return frame.returned
 
