@@ -93,7 +93,7 @@ def test_an_error_in_every_python_is_certain() -> None:
 @pytest.mark.parametrize(
     ("line", "newer"),
     [
-        ('print(f"{d["k"]}")', True),
+        ('print(t"{d["k"]}")', True),
         ("type Pair = tuple[int, int]", True),
         ("def first[T](items: list[T]) -> T: ...", True),
         ("class Box[T]: ...", True),
@@ -108,9 +108,9 @@ def test_what_a_newer_python_might_accept(line: str, *, newer: bool) -> None:
     assert could_be_newer_syntax(f"x = 1\n{line}\n", error) is newer
 
 
-def test_a_string_that_never_ends_is_undecided_only_after_an_f_string() -> None:
+def test_a_string_that_never_ends_is_undecided_only_after_a_t_string() -> None:
     error = SyntaxError("unterminated string literal (detected at line 3)", ("f", 3, 1, "x", 3, 2))
-    assert could_be_newer_syntax("a = f'{1}'\n\nb = 'x\n", error)
+    assert could_be_newer_syntax("a = t'{1}'\n\nb = 'x\n", error)
     assert not could_be_newer_syntax("a = 1\n\nb = 'x\n", error)
 
 

@@ -30,7 +30,7 @@ HELPER_LIMIT_LINES = 12
 
 _NOTHING = ast.Module([], [])
 _NEWER_SYNTAX = re.compile(
-    r"""(?<![\w])(?:[fF][rR]?|[rR][fF]|[tT][rR]?|[rR][tT])["']|^\s*type\s+\w+|^\s*(?:async\s+)?(?:def|class)\s+\w+\s*\["""
+    r"""(?<![\w])(?:[tT][rR]?|[rR][tT])["']|^\s*type\s+\w+|^\s*(?:async\s+)?(?:def|class)\s+\w+\s*\["""
     r"|^\s*except\*?\s+[\w.]+\s*,|^\s*lazy\s"
 )
 _ENVIRONMENT_CALL = re.compile(
@@ -51,6 +51,7 @@ class ParsedScript:
         syntax_error: why it does not parse, or "".
         error_line: line of the error, in the unpacked text.
         undecided: True when a newer Python might parse it, or when it could not be unpacked.
+        newer: True when it parses, and only in a Python later than the running one.
         imports: (top-level name, line) of each import that is guarded neither by `try` nor by `if`.
         environment: (key, literal default or None, line) in order of appearance.
         tree: the syntax tree of the innermost text; empty where it does not parse.
@@ -67,6 +68,7 @@ class ParsedScript:
     imports: tuple[tuple[str, int], ...]
     environment: tuple[tuple[str, str | None, int], ...]
     tree: ast.Module = field(repr=False, compare=False)
+    newer: bool = False
 
     @property
     def text(self) -> str:
@@ -102,7 +104,7 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
     else:
         problem, line = _clause(unpacked.module), unpacked.module.lineno
         undecided = could_be_newer_syntax(unpacked.text, unpacked.module)
-    if not problem and not text.strip():
+    if not problem and not text.strip() and not path.endswith("__init__.py"):
         problem, line = "the file is empty", 1
     return ParsedScript(
         path=path,
@@ -116,6 +118,7 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
         imports=tuple(_imports(tree)),
         environment=tuple(_environment(tree, unpacked.text) if tree.body else _environment_by_text(unpacked.text)),
         tree=tree,
+        newer=unpacked.newer,
     )
 
 
@@ -138,13 +141,13 @@ def missing_modules(script: ParsedScript, shipped: Collection[str]) -> list[tupl
 def could_be_newer_syntax(text: str, error: SyntaxError) -> bool:
     """Whether a later Python than the running one might accept what failed here.
 
-    Nested quotes in f-strings (3.12), `type` statements and type parameters (3.12), t-strings and unparenthesized
-    `except` (3.14) are the known cases. An error on a line with none of them, such as a table that was pasted into
-    the file, is an error in every version. A string that never ends may be the late effect of such an f-string.
+    `type` statements and type parameters (3.12), t-strings and unparenthesized `except` (3.14) are the known cases;
+    f-strings of 3.12 are read by `fstrings`. An error on a line with none of them, such as a table that was pasted
+    into the file, is an error in every version. A string that never ends may be the late effect of a t-string.
     """
     message = error.msg or ""
     lines = text.split("\n")
-    if "f-string" in message or "unterminated" in message or "EOF" in message:
+    if "unterminated" in message or "EOF" in message:
         return any(_NEWER_SYNTAX.search(line) for line in lines[: error.lineno or len(lines)])
     first = max((error.lineno or 1) - 1, 0)
     last = max(error.end_lineno or error.lineno or 1, first + 1)

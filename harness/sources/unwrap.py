@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import lzma
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.sources.decoders import DecodeError, decode
+from harness.sources.fstrings import FSTRINGS_SINCE, has_fstring, parse_newer
 
 LAYERS_LIMIT = 12
 # A syntax tree takes hundreds of times the memory of its text.
@@ -47,6 +49,7 @@ class Unpacked:
         line: line of the shipped text that unpacks the first layer; None for plain source.
         problem: why a wrapper could not be unpacked, or "".
         module: the syntax tree of `text`, or the error that says why there is none.
+        newer: True when a text is valid only in a Python later than the running one.
     """
 
     text: str
@@ -55,6 +58,7 @@ class Unpacked:
     line: int | None
     problem: str
     module: ast.Module | SyntaxError
+    newer: bool = False
 
 
 class _UnknownError(Exception):
@@ -99,7 +103,7 @@ def unwrap(text: str, name: str, read_file: ReadFile) -> Unpacked:
     """
     layers: tuple[str, ...] = ()
     texts, first_line = [text], None
-    module = _parsed(text)
+    module, newer = _parsed(text)
     while isinstance(module, ast.Module) and len(layers) < LAYERS_LIMIT:
         call = _wrapping_exec(module)
         if call is None:
@@ -109,18 +113,34 @@ def unwrap(text: str, name: str, read_file: ReadFile) -> Unpacked:
         try:
             text = interpreter.text(call[0])
         except (_UnknownError, DecodeError, RecursionError) as error:
-            return Unpacked(text, layers, tuple(texts), first_line, str(error) or "it nests too deeply", module)
+            problem = str(error) or "it nests too deeply"
+            return Unpacked(text, layers, tuple(texts), first_line, problem, module, newer)
         layers += tuple(interpreter.layers) or ("exec",)
         texts.append(text)
-        module = _parsed(text)
-    return Unpacked(text, layers, tuple(texts), first_line, "", module)
+        module, inner_newer = _parsed(text)
+        newer = newer or inner_newer
+    return Unpacked(text, layers, tuple(texts), first_line, "", module, newer)
 
 
-def _parsed(text: str) -> ast.Module | SyntaxError:
+def _parsed(text: str) -> tuple[ast.Module | SyntaxError, bool]:
+    """The syntax tree or the error, and whether it took a syntax newer than the running Python's."""
     try:
-        return parse(text)
+        return parse(text), False
     except SyntaxError as error:
-        return error
+        if sys.version_info >= FSTRINGS_SINCE or not has_fstring(text):
+            return error, False
+        try:
+            return parse_newer(text, parse), True
+        except SyntaxError as second:
+            return _first_of(text, error, second), False
+
+
+def _first_of(text: str, error: SyntaxError, second: SyntaxError) -> SyntaxError:
+    """The error that is one in both syntaxes and comes first: the older parser stumbles over f-strings too."""
+    line = error.lineno or 1
+    lines = text.split("\n")[line - 1 : max(error.end_lineno or line, line)]
+    older = line < (second.lineno or 1) and not any(has_fstring(each) for each in lines)
+    return error if older and "f-string" not in (error.msg or "") else second
 
 
 def _wrapping_exec(module: ast.Module) -> tuple[ast.expr, list[ast.stmt]] | None:
