@@ -10,7 +10,9 @@ from typing import Any, TypeAlias, TypeVar
 from harness.facts.bytetable import ByteTableFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims, SeedClaim
 from harness.facts.legality import LegalityFacts
+from harness.facts.names import NamesFacts
 from harness.facts.package import PackageFacts, Script, ShippedFile
+from harness.facts.pipeline import PipelineFacts
 from harness.facts.runs import Coverage, Run, Score
 from harness.facts.size import SeedSize, SizeFacts
 from harness.facts.submission import Submission
@@ -198,6 +200,9 @@ def submission(**changes: Any) -> Submission:
         byte_tables=ByteTableFacts(at("correct", "train_gpt.py", 20), (), ()),
         legality=LegalityFacts(at("train_gpt.py", "train_gpt.py")),
         reproduction=Missing("no evidence directory was given"),
+        names=NamesFacts(("train_gpt.py",)),
+        pipeline=PipelineFacts(trains=True, steps=(at("an optimizer step", "train_gpt.py", 7),)),
+        settings=(),
     )
     return dataclasses.replace(made, **changes)
 
@@ -221,6 +226,8 @@ def blank() -> Submission:
         targets=TargetFacts(Missing("no script"), ()),
         byte_tables=ByteTableFacts(Missing("no script"), (), ()),
         legality=LegalityFacts(Missing("no script")),
+        names=NamesFacts(unread=Missing("no script")),
+        pipeline=PipelineFacts(unread=Missing("no script")),
     )
 
 

@@ -107,6 +107,12 @@ def test_an_absent_module_warns_at_its_import() -> None:
     assert outcome.locations == (Location("train_gpt.py", 4),)
 
 
+def test_an_absent_module_that_nothing_speaks_of_fails() -> None:
+    gone = (at("my_model", "train_gpt.py", 4),)
+    entry = factories.script(missing_modules=gone, undeclared_modules=gone)
+    assert decided(checks.own_module_missing, entry=at(entry, "train_gpt.py")).verdict is Verdict.FAIL
+
+
 def test_an_unfinished_run_warns_and_an_unclear_one_is_undecided() -> None:
     stopped = factories.run(2, complete=at(value=False, path="train_seed2.log", line=44))
     outcome = checks.run_unfinished.check(factories.submission(runs=(factories.run(1), stopped)))

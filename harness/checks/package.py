@@ -250,7 +250,8 @@ def script_does_not_parse(submission: Submission) -> Outcome | None:
         message = f"{entry.path} parses, but these helpers do not: {listed(clauses)}."
         return Outcome(Verdict.WARN, message, locations=places(*(script.parsed for script in broken)))
     layers = f", unpacked from {' in '.join(reversed(entry.layers))}" if entry.layers else ""
-    return Outcome(Verdict.PASS, f"{entry.path} parses{layers}.", locations=places(entry.parsed))
+    notes = (f"{entry.path} needs Python 3.12 or later (quotes or escapes inside f-strings).",) * entry.newer_syntax
+    return Outcome(Verdict.PASS, f"{entry.path} parses{layers}.", locations=places(entry.parsed), notes=notes)
 
 
 @rule("PG008", "own-module-missing", family=FAMILY, status=Status.SETTLED, authority=f"{README_RULE}; #545")
@@ -259,7 +260,8 @@ def own_module_missing(submission: Submission) -> Outcome | None:
 
     What it checks:
         Every module that the training script imports is part of Python, a known installable package, or a file of
-        the folder. A name that is none of these is a warning: it may be a package that this check does not know.
+        the folder. A name that is none of these fails when nothing in the folder speaks of installing it and the
+        script changes no search path; otherwise it warns, since it may be a package that this check does not know.
 
     Why it matters:
         The script must "run within the records folder", where the author's other files are not.
@@ -278,6 +280,10 @@ def own_module_missing(submission: Submission) -> Outcome | None:
         return undecided(
             "Whether all modules are present cannot be told", f"{script.path} was not parsed", script.parsed
         )
+    if script.undeclared_modules:
+        names = [module.value for module in script.undeclared_modules]
+        message = f"{script.path} imports {listed(names)}: not in the folder, no known package, named as no dependency."
+        return Outcome(Verdict.FAIL, message, {"missing_count": len(names)}, places(*script.undeclared_modules))
     if script.missing_modules:
         names = [module.value for module in script.missing_modules]
         message = f"{script.path} imports {listed(names)}: neither in the folder nor a package known here."

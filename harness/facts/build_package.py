@@ -23,6 +23,14 @@ COMMAND_LIMIT_CHARACTERS = 2_000
 ENTRY_NAME = "train_gpt.py"
 
 _COMMAND = re.compile(r"(?:torchrun|python3?|accelerate launch|deepspeed)\b[^`|]{0,300}?([\w./-]{1,120}\.py)\b")
+# What can lead an import to a file outside of the folder.
+_SEARCHES = re.compile(r"sys\.path|PYTHONPATH|importlib|meta_path|sys\.modules\[")
+_REQUIREMENTS = re.compile(
+    r"(?:requirements|constraints)[^/]*\.txt$|pyproject\.toml$|setup\.(?:py|cfg)$|environment\.ya?ml$"
+)
+_INSTALLS = re.compile(
+    r"\b(?:pip|uv|conda|install\w*|requires?|requirements?|depend\w*|packages?|clone)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ def read_scripts(folder: Folder) -> tuple[list[ParsedScript], list[Located[str]]
 
 def build_package(folder: Folder, parsed: Sequence[ParsedScript], texts: Texts) -> PackageFacts:
     """The package facts of a walked folder."""
-    scripts = tuple(_script(script, folder) for script in parsed)
+    scripts = tuple(_script(script, folder, texts.readme) for script in parsed)
     return PackageFacts(
         files=tuple(ShippedFile(entry.path, entry.size_bytes) for entry in folder.files.values()),
         refused=(*folder.refused, *texts.refused),
@@ -103,23 +111,44 @@ def _manifest_problems(manifest: Manifest | None) -> tuple[Located[str], ...]:
     return (*manifest.problems, *found)
 
 
-def _script(script: ParsedScript, folder: Folder) -> Script:
+def _script(script: ParsedScript, folder: Folder, readme: str) -> Script:
+    missing = missing_modules(script, folder.files)
+    undeclared = _undeclared(script, missing, folder, readme) if missing else frozenset[str]()
     return Script(
         path=script.path,
         size_bytes=script.size_bytes,
         layers=script.layers,
         parsed=_parsed(script),
         problem=script.syntax_error,
-        missing_modules=tuple(
+        missing_modules=tuple(Located(name, Location(script.path, line, layer=script.layer)) for name, line in missing),
+        undeclared_modules=tuple(
             Located(name, Location(script.path, line, layer=script.layer))
-            for name, line in missing_modules(script, folder.files)
+            for name, line in missing
+            if name in undeclared
         ),
         environment=tuple(
             Located((key, default), Location(script.path, line, layer=script.layer))
             for key, default, line in script.environment
         ),
         texts=tuple(source_sha256(text) for text in script.texts),
+        newer_syntax=script.newer,
     )
+
+
+def _undeclared(
+    script: ParsedScript, missing: Sequence[tuple[str, int]], folder: Folder, readme: str
+) -> frozenset[str]:
+    """Missing modules that no requirements file, README or code of the script speaks of installing or finding."""
+    if _SEARCHES.search(script.text):
+        return frozenset()
+    lists = [path for path in folder.files if _REQUIREMENTS.search(path)]
+    spoken = [line for text in (readme, script.text) for line in text.split("\n") if _INSTALLS.search(line)]
+    try:
+        spoken += [folder.text(path) for path in lists]
+    except HarnessError:
+        return frozenset()
+    words = {word for text in spoken for word in re.findall(r"\w+", text.replace("-", "_").lower())}
+    return frozenset(name for name, _line in missing if name.lower() not in words)
 
 
 def _parsed(script: ParsedScript) -> Fact[bool]:

@@ -30,6 +30,9 @@ class Script:
             and that the folder does not ship, at the import.
         environment: environment keys it reads, with the default where it is a literal.
         texts: sha256 of the text as shipped and of each unpacked layer, newline-normalized like `Run.source`.
+        newer_syntax: True when it parses only in Python 3.12 or later.
+        undeclared_modules: those of the missing modules that nothing in the folder names as something to install, and
+            that no changed search path can lead to.
     """
 
     path: str
@@ -40,6 +43,8 @@ class Script:
     missing_modules: tuple[Located[str], ...]
     environment: tuple[Located[tuple[str, str | None]], ...]
     texts: tuple[str, ...] = ()
+    newer_syntax: bool = False
+    undeclared_modules: tuple[Located[str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from harness.analysis.reach import Reach
 from harness.facts.build_bytetable import build_bytetable
 from harness.facts.build_claims import build_claims
 from harness.facts.build_legality import build_legality
+from harness.facts.build_names import build_names
 from harness.facts.build_package import Texts, build_package, find_manifest, find_readme, read_scripts
+from harness.facts.build_pipeline import build_pipeline
 from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
 from harness.facts.build_size import build_size
@@ -23,10 +25,13 @@ from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
 from harness.facts.legality import LegalityFacts
 from harness.facts.logfile import LogFile, read_log
+from harness.facts.names import NamesFacts
 from harness.facts.package import PackageFacts
+from harness.facts.pipeline import PipelineFacts
 from harness.facts.previous import NO_PREVIOUS, Previous
 from harness.facts.reproduction import ReproductionFacts
 from harness.facts.runs import Run
+from harness.facts.settings import Setting, stated_settings
 from harness.facts.size import SizeFacts
 from harness.facts.targets import TargetFacts
 from harness.model import Fact, HarnessError, Located, Location, Missing, Value
@@ -58,6 +63,9 @@ class Submission:
     byte_tables: ByteTableFacts
     legality: LegalityFacts
     reproduction: ReproductionFacts | Missing
+    names: NamesFacts
+    pipeline: PipelineFacts
+    settings: tuple[Located[Setting], ...]
     previous: Previous | Missing = NO_PREVIOUS
     change: ChangeFacts | Missing = NO_CHANGE
 
@@ -102,6 +110,9 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         byte_tables=build_bytetable(code, reached),
         legality=build_legality(code, package, stated),
         reproduction=Missing("no evidence of a reproduction was given"),
+        names=build_names(code),
+        pipeline=build_pipeline(code),
+        settings=stated_settings(text or "", readme_path),
     )
 
 
@@ -117,6 +128,9 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "byte_tables": as_value(submission.byte_tables),
         "legality": as_value(submission.legality),
         "reproduction": as_value(submission.reproduction),
+        "names": as_value(submission.names),
+        "pipeline": as_value(submission.pipeline),
+        "settings": as_value(submission.settings),
     }
     if isinstance(submission.previous, Previous):
         facts["previous"] = as_value(submission.previous)

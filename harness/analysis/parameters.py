@@ -1,0 +1,228 @@
+"""Parameters of a model that no optimizer group takes, where the code shows it.
+
+The usual script sorts the parameters of the blocks by their number of dimensions into a group for matrices and one for
+vectors, and names the others one by one. Two kinds then fall through: tensors of three dimensions in a block
+(convolutions, banks), and parameters of the model itself that nobody named.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from harness.analysis.index import Index, dotted, last_name
+
+_CONVOLUTIONS = {"Conv1d": 3, "Conv2d": 4, "Conv3d": 5, "ConvTranspose1d": 3}
+# Optimizers are made within so many lines of the lists of their parameters.
+NEAR_LINES = 80
+_FACTORIES = frozenset({"randn", "rand", "zeros", "ones", "empty", "full"})
+_OWN_LAYERS = frozenset({"Embedding", "Linear", "CastedLinear"})
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A parameter that is in no group.
+
+    Attributes:
+        name: its name, `Model.gate` or `Block.conv.weight`.
+        definition: the statement that makes it.
+        groups: the expression that sorts parameters into groups.
+        reason: why it falls through, as a clause.
+    """
+
+    name: str
+    definition: ast.stmt
+    groups: ast.expr
+    reason: str
+
+
+def dead_parameters(index: Index, text: str) -> list[Dead]:
+    """Parameters that are in no optimizer group; empty where the groups are not built from the blocks alone.
+
+    Args:
+        index: the script.
+        text: its text, whose string constants may name parameters.
+    """
+    if "named_parameters" not in text or ".blocks" not in text:
+        return []
+    sources = list(_block_lists(index))
+    filters = [each for each in index.each(ast.ListComp) if _iterates(each, sources)]
+    if not filters or _takes_everything(index, filters):
+        return []
+    place = min(filters, key=lambda each: each.lineno)
+    patterns = _patterns(index, filters)
+    dimensions = _dimensions(filters)
+    found = list(_top_level(index, place))
+    if dimensions == {"==2", "<2"}:
+        found += _too_many_dimensions(index, place, patterns)
+    return sorted(found, key=lambda each: each.definition.lineno)
+
+
+def _words(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    """Words of string constants: names by which a filter may catch a parameter."""
+    words: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 2_000:
+            words.update(re.findall(r"\w+", node.value))
+    return frozenset(words)
+
+
+def _patterns(index: Index, filters: list[ast.ListComp]) -> frozenset[str]:
+    """Words of the constants that the filters name, written in them or bound to a name that they use."""
+    names = {node.id for each in filters for node in index.within(each, ast.Name)}
+    texts: list[ast.AST] = [node for each in filters for node in index.within(each, ast.Constant)]
+    for statement in index.each(ast.Assign):
+        target = statement.targets[0]
+        if isinstance(target, ast.Name) and target.id in names:
+            texts += index.within(statement.value, ast.Constant)
+    return _words(texts)
+
+
+def _block_lists(index: Index) -> Iterator[str]:
+    """Names bound to the parameters of a model's blocks, and the expressions themselves."""
+    for node in index.each(ast.Assign):
+        target = node.targets[0]
+        if isinstance(target, ast.Name) and _of_blocks(node.value):
+            yield target.id
+
+
+def _of_blocks(node: ast.expr) -> bool:
+    while isinstance(node, ast.Call) and last_name(node.func) == "list" and node.args:
+        node = node.args[0]
+    return isinstance(node, ast.Call) and dotted(node.func).endswith(".blocks.named_parameters")
+
+
+def _iterates(node: ast.ListComp, sources: list[str]) -> bool:
+    source = node.generators[0].iter
+    return _of_blocks(source) or (isinstance(source, ast.Name) and source.id in sources)
+
+
+def _takes_everything(index: Index, filters: list[ast.ListComp]) -> bool:
+    """Whether anything beside the blocks' lists may feed the optimizers made near them: a whole model's parameters."""
+    home = index.function_of(filters[0])
+    last = max(each.lineno for each in filters) + NEAR_LINES
+    for call in index.calls_of("parameters", "named_parameters", "named_modules"):
+        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+        if owner is None or dotted(owner).endswith(".blocks") or index.function_of(call) != home or call.lineno > last:
+            continue
+        if not _only_counts(index, call, index.statement_of(call)):
+            return True
+    return False
+
+
+def _only_counts(index: Index, call: ast.Call, statement: ast.stmt | None) -> bool:
+    """Whether a list of parameters is only counted, clipped, averaged or switched, as far as one statement shows."""
+    around = {last_name(each.func) for each in index.ancestors(call) if isinstance(each, ast.Call)}
+    if around & {"sum", "clip_grad_norm_", "any", "all", "len"}:
+        return True
+    if not isinstance(statement, ast.For):
+        return False
+    collecting = {"append", "extend", "add"}
+    return not any(last_name(each.func) in collecting for each in index.within(statement, ast.Call))
+
+
+def _dimensions(filters: list[ast.ListComp]) -> frozenset[str]:
+    """Which numbers of dimensions the filters of all groups ask for: `{"==2", "<2"}`."""
+    found: set[str] = set()
+    for each in filters:
+        tests = [test for test in ast.walk(each.generators[0]) if isinstance(test, ast.Compare)]
+        found.update(_dimension(test) for test in tests if last_name(test.left) == "ndim")
+    return frozenset(found)
+
+
+def _dimension(test: ast.Compare) -> str:
+    sign = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.GtE: ">=", ast.Gt: ">"}.get(type(test.ops[0]), "?")
+    limit = test.comparators[0]
+    return f"{sign}{limit.value!r}" if isinstance(limit, ast.Constant) else "?"
+
+
+def _too_many_dimensions(index: Index, place: ast.expr, patterns: frozenset[str]) -> Iterator[Dead]:
+    """Tensors of three dimensions or more made in classes that the blocks are built of."""
+    parts = _parts(index)
+    for node in index.each(ast.Assign):
+        target = node.targets[0]
+        owner = next((each for each in index.ancestors(node) if isinstance(each, ast.ClassDef)), None)
+        if owner is None or owner not in parts or dotted(target).partition(".")[0] != "self":
+            continue
+        count, suffix = _rank(node.value)
+        name = dotted(target).removeprefix("self.")
+        # The name of the parameter, or of the layer that holds it, may be one of the patterns.
+        if count < 3 or any(word in f"{name}{suffix}" for word in patterns):
+            continue
+        reason = f"has {count} dimensions, and the groups take those of two and of fewer"
+        yield Dead(f"{owner.name}.{name}{suffix}", node, place, reason)
+
+
+def _parts(index: Index) -> set[ast.ClassDef]:
+    """Classes that the model's blocks are made of: those that `self.blocks` is made from, and what they mention."""
+    by_name = {each.name: each for each in index.each(ast.ClassDef)}
+    found: set[ast.ClassDef] = set()
+    queue: list[ast.AST] = list(_making_blocks(index))
+    while queue:
+        mentioned = (by_name.get(node.id) for node in index.within(queue.pop(), ast.Name))
+        new = {each for each in mentioned if each is not None and each not in found}
+        found |= new
+        queue += new
+    return found
+
+
+def _making_blocks(index: Index) -> Iterator[ast.stmt]:
+    """The statements of the functions that set `self.blocks`, without those that set other attributes."""
+    for each in index.each(ast.Assign):
+        function = index.function_of(each) if dotted(each.targets[0]) == "self.blocks" else None
+        for statement in function.node.body if function is not None else ():
+            target = dotted(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
+            if not target.startswith("self.") or target == "self.blocks":
+                yield statement
+
+
+def _rank(node: ast.expr) -> tuple[int, str]:
+    """Dimensions of a parameter that an expression makes, and its name inside the layer; 0 where unknown."""
+    if not isinstance(node, ast.Call):
+        return 0, ""
+    if last_name(node.func) in _CONVOLUTIONS:
+        return _CONVOLUTIONS[last_name(node.func)], ".weight"
+    if last_name(node.func) != "Parameter" or not node.args or _frozen(node):
+        return 0, ""
+    factories = [each for each in ast.walk(node.args[0]) if isinstance(each, ast.Call)]
+    made = [each for each in factories if last_name(each.func) in _FACTORIES]
+    return (_arguments(made[0]) if len(factories) == len(made) == 1 else 0), ""
+
+
+def _arguments(call: ast.Call) -> int:
+    if any(isinstance(each, ast.Starred) for each in call.args):
+        return 0
+    if call.args and isinstance(call.args[0], (ast.Tuple, ast.List)):
+        return len(call.args[0].elts)
+    return len(call.args) if last_name(call.func) != "full" else 0
+
+
+def _frozen(call: ast.Call) -> bool:
+    return any(each.arg == "requires_grad" for each in call.keywords)
+
+
+def _holds_blocks(index: Index, node: ast.ClassDef) -> bool:
+    return any(
+        dotted(each.targets[0]) == "self.blocks" for each in index.within(node, ast.Assign) if len(each.targets) == 1
+    )
+
+
+def _top_level(index: Index, place: ast.expr) -> Iterator[Dead]:
+    """Parameters of the model itself whose names appear nowhere outside of its class."""
+    models = [each for each in index.each(ast.ClassDef) if _holds_blocks(index, each)]
+    if len(models) != 1:
+        return
+    inside = range(models[0].lineno, (models[0].end_lineno or 0) + 1)
+    named = {each.attr for each in index.each(ast.Attribute) if each.lineno not in inside}
+    words = _words(index.each(ast.Constant))
+    for node in index.within(models[0], ast.Assign):
+        name = dotted(node.targets[0]).removeprefix("self.")
+        made = node.value
+        always = isinstance(index.parent(node), ast.FunctionDef)
+        if "." in name or not name or not always or not isinstance(made, ast.Call) or _frozen(made):
+            continue
+        if last_name(made.func) not in {"Parameter", *_OWN_LAYERS} or name in named or name in words:
+            continue
+        yield Dead(f"{models[0].name}.{name}", node, place, "is named by no group")

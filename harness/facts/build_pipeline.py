@@ -1,0 +1,61 @@
+"""The parts of the work that a training script shows: from words of its text, which no reader has to walk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from harness.analysis.parameters import dead_parameters
+from harness.facts.build_names import own_modules
+from harness.facts.code import Code, CodeBase
+from harness.facts.pipeline import PipelineFacts, Untrained
+from harness.model import Located, Missing
+
+_LIBRARY = re.compile(r"^\s*(?:import|from)\s+(?:torch|jax|tensorflow|mlx|tinygrad)\b|__import__\(.torch", re.MULTILINE)
+# A part is there when its pattern occurs anywhere; each is wide, since what is missing is a finding.
+PARTS = {
+    "an optimizer step": re.compile(r"\.step\(|\.update\(|apply_gradients|\.backward\(|optim", re.IGNORECASE),
+    "serialization or compression of the model": re.compile(
+        r"\bsave\w*\(|\.write\w*\(|\bdump\w*\(|tofile\(|tobytes\(|quant|zlib|lzma|zstd|zstandard|brotli|compress",
+        re.IGNORECASE,
+    ),
+    "an evaluation on validation data": re.compile(
+        r"inference_mode|\.eval\(|\w*(?:eval|valid|score)\w*\(", re.IGNORECASE
+    ),
+    "a printed metric": re.compile(r"bpb|bits.?per.?byte|val_loss|eval_loss", re.IGNORECASE),
+}
+
+
+def build_pipeline(code: CodeBase) -> PipelineFacts:
+    """The facts about the parts of the work; with a reason where the code cannot be looked at."""
+    if code.main is None:
+        known = code.entry in code.scripts
+        return PipelineFacts(unread=Missing(f"{code.entry} was not parsed" if known else "no training script is known"))
+    modules = list(own_modules(code))
+    unread = next((one.script.path for one in modules if not one.parses), None)
+    steps = [found for part in PARTS if (found := _first(part, modules)) is not None]
+    return PipelineFacts(
+        unread=Missing(f"{unread} was not parsed") if unread else None,
+        trains=any(_LIBRARY.search(one.script.text) for one in modules),
+        steps=tuple(steps),
+        missing=tuple(part for part in PARTS if part not in {step.value for step in steps}),
+        untrained=tuple(each for one in modules for each in _untrained(one)),
+    )
+
+
+def _first(part: str, modules: Sequence[Code]) -> Located[str] | None:
+    for one in modules:
+        match = PARTS[part].search(one.script.text)
+        if match:
+            return Located(part, one.at(one.script.text.count("\n", 0, match.start()) + 1))
+    return None
+
+
+def _untrained(one: Code) -> list[Located[Untrained]]:
+    return [
+        Located(
+            Untrained(dead.name, dead.reason, Located("optimizer groups", one.at(dead.groups.lineno))),
+            one.at(dead.definition.lineno),
+        )
+        for dead in dead_parameters(one.index, one.script.text)
+    ]

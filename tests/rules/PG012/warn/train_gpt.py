@@ -1,0 +1,16 @@
+"""A stand-in for a training script."""
+
+import os
+
+STEPS = int(os.environ.get("STEPS", "10"))
+
+
+def main() -> None:
+    if STEPS > 100:
+        print(best)
+    best = STEPS
+    print(best)
+
+
+if __name__ == "__main__":
+    main()

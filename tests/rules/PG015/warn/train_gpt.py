@@ -1,0 +1,30 @@
+"""A stand-in for a training script."""
+
+import torch
+import zlib
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.mix = nn.Linear(dim, dim)
+
+
+class Model(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(dim)])
+
+
+def main():
+    model = Model(8)
+    named = list(model.blocks.named_parameters())
+    matrices = [p for n, p in named if p.ndim == 2 and "scale" not in n]
+    vectors = [p for n, p in named if p.ndim < 2 or "scale" in n]
+    optimizer = torch.optim.Adam(matrices + vectors)
+    optimizer.step()
+
+
+if __name__ == "__main__":
+    main()
