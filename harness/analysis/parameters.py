@@ -103,7 +103,9 @@ def _takes_everything(index: Index, filters: list[ast.ListComp]) -> bool:
     """Whether anything beside the blocks' lists may feed the optimizers made near them: a whole model's parameters."""
     home = index.function_of(filters[0])
     last = max(each.lineno for each in filters) + NEAR_LINES
-    for call in index.calls_of("parameters", "named_parameters", "named_modules"):
+    for call in index.each(ast.Call):
+        if last_name(call.func) not in {"parameters", "named_parameters", "named_modules"}:
+            continue
         owner = call.func.value if isinstance(call.func, ast.Attribute) else None
         if owner is None or dotted(owner).endswith(".blocks") or index.function_of(call) != home or call.lineno > last:
             continue
