@@ -110,3 +110,8 @@ def test_any_order_of_lines_ends_in_a_kind_or_in_nothing(lines: list[str]) -> No
     except SyntaxError:
         return
     assert all(isinstance(kind, TableKind) for kind in tables(source))
+
+
+def test_long_chains_of_branches_are_not_understood() -> None:
+    branches = "".join(f"elif i == {n}:\n    b[i] = {n}\n" for n in range(300))
+    assert tables(loop(f"p = sp.id_to_piece(i)\nif p == 'x':\n    b[i] = 1\n{branches}")) == []

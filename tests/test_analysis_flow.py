@@ -173,3 +173,11 @@ def test_names_are_judged_quickly(name: str) -> None:
 def test_names_of_long_digits_do_not_explode() -> None:
     assert flowwords.means_target("y_" + "1" * 100_000)
     assert not flowwords.means_target("target_" + "ab" * 50_000)
+
+
+def test_chains_of_branches_and_operators_do_not_recurse_for_ever() -> None:
+    branches = "".join(f"    elif x == {n}:\n        key = x ^ (y * {n})\n" for n in range(400))
+    chain = " + ".join(["x ^ y"] * 400)
+    start, end = "def evaluate(table, x, y):\n    if x:\n        key = 0\n", "    return np.log(q)\n"
+    source = f"{start}{branches}    q = table[({chain}) % 64]\n{end}"
+    assert kinds(source) <= {Label.COUNT, Label.PAIR}

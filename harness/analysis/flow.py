@@ -21,6 +21,7 @@ from harness.analysis.program import Module, Program
 
 CALL_DEPTH = 6
 CANDIDATES_LIMIT = 3
+BLOCKS_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Frame(Expressions):
         self.flow = flow
         self.function = function
         self.returned = NOTHING
+        self._blocks = 0
         self._statements: Mapping[type[ast.AST], Callable[[Any], None]] = {
             ast.Assign: self._assign,
             ast.AnnAssign: self._annotated,
@@ -89,11 +91,13 @@ class Frame(Expressions):
         }
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
-        """Read statements in order."""
-        for statement in statements:
+        """Read statements in order; a chain of a hundred branches is left unread."""
+        self._blocks += 1
+        for statement in statements if self._blocks <= BLOCKS_LIMIT else ():
             handler = self._statements.get(statement.__class__)
             if handler is not None:
                 handler(statement)
+        self._blocks -= 1
 
     def _assign(self, node: ast.Assign) -> None:
         value = self._kept_best(node, self.value(node.value))

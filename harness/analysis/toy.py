@@ -79,6 +79,9 @@ class Reader:
 
     def block(self, body: Sequence[ast.stmt]) -> None:
         """Read statements in order."""
+        self.depth += 1
+        if self.depth > DEPTH_LIMIT:
+            raise Unreadable
         for statement in body:
             if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
                 self._assign(statement)
@@ -90,6 +93,7 @@ class Reader:
                 self._expression(statement.value)
             elif not isinstance(statement, ast.Pass):
                 raise Unreadable
+        self.depth -= 1
 
     def _if(self, node: ast.If) -> None:
         test = self.value(node.test)
@@ -228,6 +232,9 @@ class Reader:
         Raises:
             Unreadable: something in it is not understood.
         """
+        if len(body) > DEPTH_LIMIT or self.depth > DEPTH_LIMIT:
+            raise Unreadable
+        self.depth += 1
         for statement in body:
             if isinstance(statement, ast.Return):
                 return self.value(statement.value) if statement.value is not None else None

@@ -80,14 +80,14 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the right number of bytes under the score",
         "README; #897, #1719, #1734, #1804",
         _SETTLED,
-        ("PG304", "PG307", "PG309"),
+        ("PG304", "PG307", "PG309", "PG310"),
     ),
     Requirement(
         "R11",
         "the text is not changed in a way that loses something",
         "#1604, #1729",
         _DISPUTED,
-        ("PG304",),
+        ("PG304", "PG311"),
         "Decoding against the raw text needs the data: `harness data verify` does it.",
     ),
     Requirement(
@@ -111,7 +111,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no choice between losses by the outcome",
         "#573, #596, #614, #659",
         _SETTLED,
-        (),
+        ("PG622",),
         "A choice that no expression shows is found by changing one token: `harness probe`.",
     ),
     Requirement(
@@ -127,7 +127,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "lookups are keyed by the past alone and give a normalized distribution",
         "#779, #886, #978, #982",
         _SETTLED,
-        (),
+        ("PG620", "PG621"),
         "The sum over the vocabulary is a number of a run: `harness probe` computes it.",
     ),
     Requirement(
@@ -135,7 +135,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "hints that tilt the distribution come from the past alone",
         "#1514, #2041, #2118",
         _SETTLED,
-        (),
+        ("PG623",),
         "A hint that depends on the current token shows when that token is changed: `harness probe`.",
     ),
     Requirement(
@@ -143,7 +143,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "mixtures are normalized over the official tokens",
         "#1872, #1905, #1991, #2076, #2083",
         _SETTLED,
-        (),
+        ("PG621",),
         "The sum over the vocabulary is a number of a run: `harness probe` computes it.",
     ),
     Requirement(
