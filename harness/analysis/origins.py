@@ -193,7 +193,7 @@ class Origins:
     def _global(self, name: str, scope: Scope, depth: int) -> Labels:
         """A name from another module of the folder."""
         stem, _, original = scope.module.imports.get(name, "").rpartition(".")
-        module = self._program.modules.get(stem.rpartition(".")[2])
+        module = self._program.modules.get(stem.rpartition(".")[2]) if stem else None
         return (
             NONE
             if module is None
