@@ -77,7 +77,7 @@ class Adaptations:
     """Finds and judges the training sites of a program.
 
     Attributes:
-        splits: for each live gradient that was seen, the splits that its loss comes from.
+        splits: for each gradient that may run, the splits that its loss comes from.
     """
 
     def __init__(self, program: Program, reach: Reach, origins: Origins) -> None:
@@ -104,10 +104,14 @@ class Adaptations:
         scope = module.scope_of(call)
         labels = self._origins.of(loss, scope)
         closed = self._origins.closed(labels)
+        loaded = next((each for each in closed if each.kind == VALIDATION), None)
+        if closed and loaded is None:
+            # Whether it runs is of no interest: one loss on training data is enough.
+            self.splits[call] = frozenset(each.kind for each in closed)
+            return
         reached = self._reach.of(call, module)
         if reached.life is Life.LIVE:
             self.splits[call] = frozenset(each.kind for each in closed)
-        loaded = next((each for each in closed if each.kind == VALIDATION), None)
         if loaded is None or loaded.place is None:
             return
         name = scope.function.name if scope.function is not None else ""

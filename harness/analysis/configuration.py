@@ -221,7 +221,7 @@ class Configuration:
     def _imported(self, name: str, frame: _Frame) -> Answer:
         """A constant of another module of the folder."""
         stem, _, original = frame.scope.module.imports.get(name, "").rpartition(".")
-        module = self._program.modules.get(stem.rpartition(".")[2])
+        module = self._program.modules.get(stem.rpartition(".")[2]) if stem else None
         return _UNKNOWN if module is None else self._name(original, _Frame(module.scope(None), {}, frame.depth))
 
     def _one_of(self, bindings: list[Binding], frame: _Frame, name: str) -> Answer:

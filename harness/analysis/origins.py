@@ -161,7 +161,9 @@ class Origins:
         holder = scope.holder(node.id)
         if holder is None:
             return self._global(node.id, scope, depth)
-        bindings = [each for each in reaching(node, scope, holder) if not self._skipped(each.value, holder.module)]
+        bindings = list(reaching(node, scope, holder))
+        if len(bindings) > 1:
+            bindings = [each for each in bindings if not self._skipped(each.value, holder.module)]
         labels = self._bound(bindings, holder, depth)
         labels |= self._bound(self.handed_in(holder).get(node.id, ()), holder, depth)
         if node.id in holder.parameters and not any(each.replaces for each in bindings):
@@ -193,7 +195,7 @@ class Origins:
     def _global(self, name: str, scope: Scope, depth: int) -> Labels:
         """A name from another module of the folder."""
         stem, _, original = scope.module.imports.get(name, "").rpartition(".")
-        module = self._program.modules.get(stem.rpartition(".")[2])
+        module = self._program.modules.get(stem.rpartition(".")[2]) if stem else None
         return (
             NONE
             if module is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.index import dotted, last_name
@@ -18,6 +17,11 @@ _NETWORK = re.compile(
     r"|client|FTP)|huggingface_hub\.|(?:^|\.)(?:hf_hub_download|snapshot_download|urlretrieve|load_dataset)$"
 )
 _PROGRAMS = re.compile(r"^(?:subprocess\.\w+|os\.(?:system|popen|exec\w*|spawn\w*)|pty\.spawn)$")
+_LAST_NAMES = re.compile(
+    r"urlopen|urlretrieve|get|post|put|request|Session|ClientSession|HTTPS?Connection|socket|create_connection|init"
+    r"|client|FTP|hf_\w+|snapshot_download|load_dataset|run|call|check_\w+|Popen|getoutput|getstatusoutput|system|popen"
+    r"|exec\w*|spawn\w*|login|upload_\w+|HfApi"
+)
 _DYNAMIC = frozenset({"exec", "eval", "compile", "__import__"})
 # Asked by scripts for their own log.
 _HARMLESS = re.compile(r"nvidia-smi|git\b|uname|lscpu|hostname|rocm-smi|nvcc|\bfree\b|\bdf\b|\bnumactl\b")
@@ -39,15 +43,16 @@ class Contact:
     place: Location
 
 
-def contacts(program: Program, reach: Reach) -> Iterator[Contact]:
+def contacts(program: Program, reach: Reach) -> list[Contact]:
     """The calls that leave the program and are not known never to run, in order, at most some."""
-    found = 0
+    found: list[Contact] = []
     for module in program.modules.values():
-        for call in module.index.of(ast.Call):
+        names = [name for name in module.calls if name in _DYNAMIC or _LAST_NAMES.fullmatch(name)]
+        for call in (call for name in names for call in module.calls[name]):
             kind, name = _kind(call, module)
-            if kind and found < _LIMIT and reach.of(call, module).life is not Life.DEAD:
-                found += 1
-                yield Contact(kind, name, module.at(call.lineno))
+            if kind and reach.of(call, module).life is not Life.DEAD:
+                found.append(Contact(kind, name, module.at(call.lineno)))
+    return sorted(found, key=lambda each: (each.place.path, each.place.line or 0))[:_LIMIT]
 
 
 def _kind(call: ast.Call, module: Module) -> tuple[str, str]:

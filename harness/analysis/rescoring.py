@@ -59,10 +59,10 @@ class Rescorings:
 
     def _candidates(self, module: Module) -> Iterator[tuple[Scope, list[tuple[ast.Call, str]]]]:
         """Functions that make an object of a class of the program and hand it to two calls or more."""
-        for function in module.index.functions.values():
-            scope = module.scope(function)
+        for scope in self._makers(module):
+            function = scope.function
             made = {name for name in scope.bindings if self._is_cache(name, scope)}
-            if not made:
+            if not made or function is None:
                 continue
             calls = [
                 (node, name)
@@ -72,6 +72,20 @@ class Rescorings:
             ]
             if len(calls) > 1:
                 yield scope, sorted(calls, key=lambda pair: (pair[0].lineno, pair[0].col_offset))
+
+    def _makers(self, module: Module) -> list[Scope]:
+        """The functions that make an object of a class that counts."""
+        names = [*_COUNTING, "at"]
+        if not any(name in each.calls for each in self._program.modules.values() for name in names):
+            return []
+        owners = {
+            node.name
+            for each in self._program.modules.values()
+            for node in each.index.classes.values()
+            if any(True for _ in self._counting_methods(each, node))
+        }
+        made = [call for name in owners for call in module.calls.get(name, ())]
+        return list(dict.fromkeys(module.scope_of(call) for call in made))
 
     def _captured(self, call: ast.Call, names: set[str], scope: Scope) -> Iterator[str]:
         """Those of some names that a function uses which is defined in the same function as they are."""
