@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.index import dotted, last_name
+from harness.analysis.index import descend, dotted, last_name
 from harness.analysis.program import Module, Program
 from harness.analysis.toy import OPAQUE, Reader, Token, Unreadable
 from harness.model import Location
@@ -242,7 +242,7 @@ def _mentions(value: ast.Tuple, names: Sequence[str]) -> list[int]:
     return [
         place
         for place, each in enumerate(value.elts)
-        if any(isinstance(node, ast.Name) and node.id in names for node in ast.walk(each))
+        if any(isinstance(node, ast.Name) and node.id in names for node in descend(each))
     ]
 
 
@@ -260,7 +260,7 @@ def _line_of(loop: ast.For, table: str) -> int:
     """The last line in a loop that stores into a table."""
     lines = [
         node.lineno
-        for node in ast.walk(loop)
+        for node in descend(loop)
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and dotted(node.value) == table
     ]
     return max(lines, default=loop.lineno)

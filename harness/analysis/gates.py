@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis import ctext
-from harness.analysis.index import dotted, last_name
+from harness.analysis.index import descend, dotted, last_name
 from harness.analysis.labels import Step
 from harness.analysis.program import Module, Program
 from harness.model import Location
@@ -95,7 +95,7 @@ def _in_python(module: Module) -> Iterator[Gate]:
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 _assigned(statement, place, tokens, classes)
         for branch in module.index.within(loop, ast.If) if classes else ():
-            tested = [node.id for node in ast.walk(branch.test) if isinstance(node, ast.Name)]
+            tested = [node.id for node in descend(branch.test) if isinstance(node, ast.Name)]
             made = next((classes[name] for name in tested if name in classes), None)
             hint = next(_stores(branch.body, place), None)
             if made is not None and hint is not None:
@@ -117,7 +117,7 @@ def _loop_tokens(loop: ast.For) -> tuple[str, set[str]]:
 def _assigned(statement: ast.Assign, place: str, tokens: set[str], classes: dict[str, ast.stmt]) -> None:
     """Names that hold the token at the position, and names that hold its class."""
     name = dotted(statement.targets[0])
-    for node in ast.walk(statement.value):
+    for node in descend(statement.value):
         if isinstance(node, ast.Subscript):
             index, array = dotted(node.slice), last_name(node.value)
             if index == place and place and _TOKENS.search(array):
@@ -132,7 +132,7 @@ def _assigned(statement: ast.Assign, place: str, tokens: set[str], classes: dict
 def _stores(body: Sequence[ast.stmt], place: str) -> Iterator[ast.Subscript]:
     """`hint[i] = ...` among some statements, at any depth."""
     for statement in body:
-        for node in ast.walk(statement):
+        for node in descend(statement):
             if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and dotted(node.slice) == place:
                 name = last_name(node.value)
                 if ctext.HINT.search(name) and not ctext.NO_HINT.search(name):

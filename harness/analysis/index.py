@@ -7,13 +7,24 @@ cost more than the parsing.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeAlias, TypeVar
 
 NodeT = TypeVar("NodeT", bound=ast.AST)
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+# Leaves that only name an operator or a context are left out of every walk.
 _LEAVES = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
+_WALKED = frozenset(
+    kind
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST) and not issubclass(kind, _LEAVES)
+)
+_LINE_AND_COLUMN = attrgetter("lineno", "col_offset")
+_DEFINITIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda})
+# Where the index keeps a node's children, on the node itself: looking them up again costs more than the walk.
+_KEPT = "_walked_children"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +63,18 @@ class Index:
         self.classes: dict[str, ast.ClassDef] = {}
         self._nodes: dict[type[ast.AST], list[ast.AST]] = {}
         self._parents: dict[ast.AST, ast.AST] = {}
+        self._ordered: dict[tuple[type[ast.AST], ...], list[ast.AST]] = {}
         self._walk()
         self._name_definitions()
 
     def of(self, *types: type[NodeT]) -> list[NodeT]:
         """Nodes of the given concrete types, in the order of the text."""
-        found = [node for kind in types for node in self._nodes.get(kind, ())]
-        return sorted(found, key=_place)  # type: ignore[arg-type]  # by construction they have those types
+        found = self._ordered.get(types)
+        if found is None:
+            key = _LINE_AND_COLUMN if all(issubclass(kind, (ast.expr, ast.stmt)) for kind in types) else _place
+            found = sorted((node for kind in types for node in self._nodes.get(kind, ())), key=key)
+            self._ordered[types] = found
+        return found.copy()  # type: ignore[return-value]  # by construction they have those types
 
     def each(self, kind: type[NodeT]) -> list[NodeT]:
         """Nodes of one concrete type in no particular order; not copied, and ten times faster than `of`."""
@@ -100,14 +116,19 @@ class Index:
 
     def _walk(self) -> None:
         """Fill the tables; iterative, because chains of operators nest deeper than Python's stack."""
-        nodes, parents, stack = self._nodes, self._parents, [self.tree]
-        pop, push = stack.pop, stack.append
+        nodes, parents = self._nodes, self._parents
+        stack: list[ast.AST] = [self.tree]
         while stack:
-            node: ast.AST = pop()
-            nodes.setdefault(node.__class__, []).append(node)
-            for child in children(node):
+            node = stack.pop()
+            same = nodes.get(node.__class__)
+            if same is None:
+                nodes[node.__class__] = same = []
+            same.append(node)
+            found = children(node)
+            node.__dict__[_KEPT] = found
+            for child in found:
                 parents[child] = node
-                push(child)  # type: ignore[arg-type]  # the stack begins with the module and then holds anything
+            stack += found
 
     def _name_definitions(self) -> None:
         names: dict[ast.AST, str] = {}
@@ -128,15 +149,19 @@ class Index:
             self.functions[name] = self._by_node[node] = Function(node, name, owner)
 
 
-def children(node: ast.AST) -> Iterator[ast.AST]:
-    """Child nodes, without the leaves that only name an operator or a context; faster than `ast.iter_child_nodes`."""
+def children(node: ast.AST) -> Sequence[ast.AST]:
+    """Child nodes, without the leaves that only name an operator or a context; at once for a node that is indexed."""
+    kept: list[ast.AST] | None = node.__dict__.get(_KEPT)
+    if kept is not None:
+        return kept
+    found: list[ast.AST] = []
     for value in node.__dict__.values():
-        if value.__class__ is list:
-            for each in value:
-                if isinstance(each, ast.AST) and not isinstance(each, _LEAVES):
-                    yield each
-        elif isinstance(value, ast.AST) and not isinstance(value, _LEAVES):
-            yield value
+        kind = value.__class__
+        if kind in _WALKED:
+            found.append(value)
+        elif kind is list:
+            found += [each for each in value if each.__class__ in _WALKED]
+    return found
 
 
 def descend(node: ast.AST) -> Iterator[ast.AST]:
@@ -145,7 +170,7 @@ def descend(node: ast.AST) -> Iterator[ast.AST]:
     while stack:
         node = stack.pop()
         yield node
-        stack.extend(children(node))
+        stack += children(node)
 
 
 def own_nodes(function: Iterable[ast.AST]) -> Iterator[ast.AST]:
@@ -154,8 +179,8 @@ def own_nodes(function: Iterable[ast.AST]) -> Iterator[ast.AST]:
     while stack:
         node = stack.pop()
         yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            stack.extend(children(node))
+        if node.__class__ not in _DEFINITIONS:
+            stack += children(node)
 
 
 def dotted(node: ast.AST) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -159,6 +159,7 @@ class Program:
     def __init__(self, entry: Module, others: Mapping[str, Callable[[], Module | None]]) -> None:
         self.entry = entry
         self.modules: dict[str, Module] = {"": entry}
+        self._call_sites: dict[Function, tuple[tuple[Module, ast.Call, int], ...]] = {}
         waiting = [entry]
         while waiting:
             for target in waiting.pop().imports.values():
@@ -204,12 +205,18 @@ class Program:
                 return module, module.index.classes[name]
         return None
 
-    def call_sites(self, function: Function) -> Iterator[tuple[Module, ast.Call, int]]:
+    def call_sites(self, function: Function) -> Sequence[tuple[Module, ast.Call, int]]:
         """Calls that can run a function, and how many leading parameters the call fills by itself.
 
         Passing the function to another call (`timed("label", function, x, y)`, `partial(function, x)`) counts as a
         call whose arguments begin after it.
         """
+        found = self._call_sites.get(function)
+        if found is None:
+            self._call_sites[function] = found = tuple(self._find_call_sites(function))
+        return found
+
+    def _find_call_sites(self, function: Function) -> Iterator[tuple[Module, ast.Call, int]]:
         for module in self.modules.values():
             for name in module.names_of(function.node.name):
                 for call in module.calls.get(name, ()):

@@ -63,12 +63,21 @@ class Scopes:
         self.module_names = frozenset(name for unit, name in self.bound if unit == 0)
         self.undefined: list[ast.Name] = []
         self.early: list[ast.Name] = []
+        self._own: dict[int, dict[int, ast.AST]] = {}
         self._look_up()
 
     def unit_of(self, node: ast.AST) -> int:
         """Number of the unit that a node's line belongs to."""
         line = getattr(node, "lineno", 0)
         return self._unit_of_line[line] if line < len(self._unit_of_line) else 0
+
+    def own(self, unit: int) -> dict[int, ast.AST]:
+        """The nodes of a unit without those of the units inside it, by identity."""
+        found = self._own.get(unit)
+        if found is None:
+            body = getattr(self.units[unit].node, "body", [])
+            self._own[unit] = found = {id(each): each for each in own_nodes(body)}
+        return found
 
     def name_of(self, unit: int) -> str:
         """The unit's qualified name; empty for the module."""
@@ -235,8 +244,7 @@ def certainly_unbound(scopes: Scopes, node: ast.Name) -> bool:
     index, unit = scopes.index, scopes.units[scopes.unit_of(node)]
     if unit.kind == _CLASS or (unit.kind == _MODULE and (node.id in PYTHON_NAMES or binds_unseen(index))):
         return False
-    body = getattr(unit.node, "body", [])
-    own = {id(each): each for each in own_nodes(body)}
+    own = scopes.own(scopes.unit_of(node))
     if id(node) not in own or _in_comprehension(index, node, unit.node):
         return False
     if any(isinstance(each, (ast.Global, ast.Nonlocal)) and node.id in each.names for each in own.values()):
