@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, optimized, sharing
-from harness.analysis.index import Function, dotted, last_name, own_nodes
+from harness.analysis.index import Function, dotted, last_name, own_nodes, place_of
 from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
@@ -270,7 +270,7 @@ class Adaptations:
     def _used_between(self, site: Site, until: tuple[int, int]) -> bool:
         """Whether the model is handed on between the site and a later place."""
         for name in site.model:
-            for mention in site.module.loads.get(name.rpartition(".")[2], ()):
+            for mention in sorted(site.module.loads.get(name.rpartition(".")[2], ()), key=place_of):
                 if (
                     site.end < (mention.lineno, mention.col_offset) < until
                     and site.module.scope_of(mention) is site.scope

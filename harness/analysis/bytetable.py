@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.index import descend, dotted, last_name
+from harness.analysis.index import descend, dotted, last_name, place_of
 from harness.analysis.program import Module, Program
 from harness.analysis.toy import OPAQUE, Reader, Token, Unreadable
 from harness.model import Location
@@ -217,7 +217,8 @@ class _Space:
         """A line that reads the table of leading spaces at a token and adds what it holds."""
         names = {*flags, *self._handed_on(flags)}
         for each in (self.module, *(other for other in self.program.modules.values() if other is not self.module)):
-            for node in (node for name in each.loads if "space" in name or name in names for node in each.loads[name]):
+            mentions = [node for name in each.loads if "space" in name or name in names for node in each.loads[name]]
+            for node in sorted(mentions, key=place_of):
                 holder = each.index.parent(node)
                 if isinstance(holder, ast.Subscript) and holder.value is node and _is_summed(each, holder):
                     return each.at(node.lineno)

@@ -21,6 +21,9 @@ _WALKED = frozenset(
     for kind in vars(ast).values()
     if isinstance(kind, type) and issubclass(kind, ast.AST) and not issubclass(kind, _LEAVES)
 )
+# More than half of all nodes.
+_CHILDLESS = frozenset({ast.Name, ast.Constant, ast.alias, ast.Pass, ast.Break, ast.Continue})
+_NONE: tuple[ast.AST, ...] = ()
 _LINE_AND_COLUMN = attrgetter("lineno", "col_offset")
 _DEFINITIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda})
 # Where the index keeps a node's children, on the node itself: looking them up again costs more than the walk.
@@ -71,7 +74,7 @@ class Index:
         """Nodes of the given concrete types, in the order of the text."""
         found = self._ordered.get(types)
         if found is None:
-            key = _LINE_AND_COLUMN if all(issubclass(kind, (ast.expr, ast.stmt)) for kind in types) else _place
+            key = _LINE_AND_COLUMN if all(issubclass(kind, (ast.expr, ast.stmt)) for kind in types) else place_of
             found = sorted((node for kind in types for node in self._nodes.get(kind, ())), key=key)
             self._ordered[types] = found
         return found.copy()  # type: ignore[return-value]  # by construction they have those types
@@ -112,7 +115,7 @@ class Index:
 
     def within(self, node: ast.AST, *types: type[NodeT]) -> list[NodeT]:
         """Nodes of these types inside another (itself included), in the order of the text."""
-        return sorted((each for each in descend(node) if isinstance(each, types)), key=_place)
+        return sorted((each for each in descend(node) if isinstance(each, types)), key=place_of)
 
     def _walk(self) -> None:
         """Fill the tables; iterative, because chains of operators nest deeper than Python's stack."""
@@ -124,6 +127,9 @@ class Index:
             if same is None:
                 nodes[node.__class__] = same = []
             same.append(node)
+            if node.__class__ in _CHILDLESS:
+                node.__dict__[_KEPT] = _NONE
+                continue
             found = children(node)
             node.__dict__[_KEPT] = found
             for child in found:
@@ -138,7 +144,7 @@ class Index:
             *self.of(ast.AsyncFunctionDef),
             *self.of(ast.ClassDef),
         ]
-        for node in sorted(defined, key=_place):
+        for node in sorted(defined, key=place_of):
             around = next((above for above in self.ancestors(node) if above in names), None)
             name = f"{names[around]}.{node.name}" if around is not None else node.name
             names[node] = name
@@ -151,7 +157,7 @@ class Index:
 
 def children(node: ast.AST) -> Sequence[ast.AST]:
     """Child nodes, without the leaves that only name an operator or a context; at once for a node that is indexed."""
-    kept: list[ast.AST] | None = node.__dict__.get(_KEPT)
+    kept: Sequence[ast.AST] | None = node.__dict__.get(_KEPT)
     if kept is not None:
         return kept
     found: list[ast.AST] = []
@@ -213,5 +219,6 @@ def imported_names(index: Index) -> Mapping[str, str]:
     return names
 
 
-def _place(node: ast.AST) -> tuple[int, int]:
+def place_of(node: ast.AST) -> tuple[int, int]:
+    """Line and column, zeros where a node has none: the key of the order of the text."""
     return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)

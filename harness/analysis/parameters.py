@@ -205,15 +205,20 @@ def _frozen(call: ast.Call) -> bool:
     return any(each.arg == "requires_grad" for each in call.keywords)
 
 
-def _holds_blocks(index: Index, node: ast.ClassDef) -> bool:
-    return any(
-        dotted(each.targets[0]) == "self.blocks" for each in index.within(node, ast.Assign) if len(each.targets) == 1
-    )
+def _with_blocks(index: Index) -> set[ast.ClassDef]:
+    """The classes that set `self.blocks`."""
+    return {
+        above
+        for node in index.each(ast.Assign)
+        if len(node.targets) == 1 and dotted(node.targets[0]) == "self.blocks"
+        for above in index.ancestors(node)
+        if isinstance(above, ast.ClassDef)
+    }
 
 
 def _top_level(index: Index, place: ast.expr) -> Iterator[Dead]:
     """Parameters of the model itself whose names appear nowhere outside of its class."""
-    models = [each for each in index.each(ast.ClassDef) if _holds_blocks(index, each)]
+    models = list(_with_blocks(index))
     if len(models) != 1:
         return
     inside = range(models[0].lineno, (models[0].end_lineno or 0) + 1)

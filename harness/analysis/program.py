@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from harness.analysis.index import Function, Index, imported_names, last_name, own_nodes
+from harness.analysis.index import Function, Index, imported_names, last_name, own_nodes, place_of
 from harness.model import Location
 
 At: TypeAlias = Callable[[int | None], Location]
@@ -68,8 +68,8 @@ class Module:
 
     @functools.cached_property
     def loads(self) -> Mapping[str, list[ast.Name | ast.Attribute]]:
-        """Every mention of a name or attribute that reads it, by its last name."""
-        nodes: list[ast.Name | ast.Attribute] = [*self.index.of(ast.Name), *self.index.of(ast.Attribute)]
+        """Every mention of a name or attribute that reads it, by its last name, in no particular order."""
+        nodes: list[ast.Name | ast.Attribute] = [*self.index.each(ast.Name), *self.index.each(ast.Attribute)]
         return _by_name([(last_name(node), node) for node in nodes if isinstance(node.ctx, ast.Load)])
 
     @functools.cached_property
@@ -221,7 +221,7 @@ class Program:
             for name in module.names_of(function.node.name):
                 for call in module.calls.get(name, ()):
                     yield module, call, int(bool(function.owner))
-                for mention in module.loads.get(name, ()):
+                for mention in sorted(module.loads.get(name, ()), key=place_of):
                     holder = module.index.parent(mention)
                     if isinstance(holder, ast.Call) and mention in holder.args:
                         yield module, holder, int(bool(function.owner)) - holder.args.index(mention) - 1
