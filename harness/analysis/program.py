@@ -304,11 +304,6 @@ def _targets(
         yield target, Binding(place, value, whole, replaces=True, block=block)
 
 
-def place_of(node: ast.expr | ast.stmt) -> tuple[int, int]:
-    """Line and column, to put nodes in the order of the text; packed scripts hold many statements in a line."""
-    return node.lineno, node.col_offset
-
-
 def _by_name(pairs: list[tuple[str, _T]]) -> dict[str, list[_T]]:
     table: dict[str, list[_T]] = {}
     for name, item in pairs:
