@@ -31,7 +31,7 @@ SIZES = (1_000, 4_000)
 RATIO_LIMIT = 9.0
 FLOOR_SECONDS = 0.004
 # Patterns that a loop applies, at the beginning of a text only.
-ANCHORED = {"_TIMED_PHASES": "match", "_PARTS": "fullmatch"}
+ANCHORED = {"_TIMED_PHASES": "match", "_PARTS": "fullmatch", "_PLAIN": "match"}
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:

@@ -11,16 +11,18 @@ from harness.facts.code import Code, CodeBase
 from harness.facts.pipeline import PipelineFacts, Untrained
 from harness.model import Located, Missing
 
-_LIBRARY = re.compile(r"^\s*(?:import|from)\s+(?:torch|jax|tensorflow|mlx|tinygrad)\b|__import__\(.torch", re.MULTILINE)
+_LIBRARY = re.compile(
+    r"^[ \t]*(?:import|from)\s+(?:torch|jax|tensorflow|mlx|tinygrad)\b|__import__\(.torch", re.MULTILINE
+)
 # A part is there when its pattern occurs anywhere; each is wide, since what is missing is a finding.
 PARTS = {
     "an optimizer step": re.compile(r"\.step\(|\.update\(|apply_gradients|\.backward\(|optim", re.IGNORECASE),
     "serialization or compression of the model": re.compile(
-        r"\bsave\w*\(|\.write\w*\(|\bdump\w*\(|tofile\(|tobytes\(|quant|zlib|lzma|zstd|zstandard|brotli|compress",
+        r"\bsave\w{0,60}\(|\.write\w{0,60}\(|\bdump\w{0,60}\(|tofile\(|tobytes\(|quant|zlib|lzma|zstd|zstandard|brotli|compress",
         re.IGNORECASE,
     ),
     "an evaluation on validation data": re.compile(
-        r"inference_mode|\.eval\(|\w*(?:eval|valid|score)\w*\(", re.IGNORECASE
+        r"inference_mode|\.eval\(|(?:eval|valid|score)\w{0,60}\(", re.IGNORECASE
     ),
     "a printed metric": re.compile(r"bpb|bits.?per.?byte|val_loss|eval_loss", re.IGNORECASE),
 }

@@ -21,7 +21,10 @@ _ASSIGNMENT = re.compile(
 _FALLBACK = re.compile(r"\$\{\w+:?[-=]([^}]*)\}")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _FENCE = re.compile(r"\s*(?:>\s*)?(```|~~~)")
-_SETTINGS_ONLY = re.compile(r"\s*(?:[-*+]|\d+[.)])?\s*`?\s*(?:export\s+)?[A-Z][A-Z0-9_]+=[^`\s]*`?\s*(?:$|[-—–(#:])")  # noqa: RUF001 - people type all three dashes
+# On a line without leading space: blanks that two parts of a pattern may share are tried in every division.
+_SETTINGS_ONLY = re.compile(
+    r"(?:(?:[-*+]|\d+[.)])\s*)?(?:`\s*)?(?:export\s+)?[A-Z][A-Z0-9_]+=[^`\s]*`?\s*(?:$|[-—–(#:])"  # noqa: RUF001 - people type all three dashes
+)
 _COMMAND = re.compile(r"\b(?:torchrun|python3?|bash|sh|accelerate|export|env|modal|uv)\b")
 _ROW = re.compile(r"\s*\|\s*`?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`?\s*\|\s*`?\*{0,2}([^|`*]{1,80}?)\*{0,2}`?\s*\|")
 
@@ -63,7 +66,7 @@ def read(text: str, *, script: bool = False) -> tuple[Assignment, ...]:
 
 def _is_command(line: str) -> bool:
     """Whether a line outside a code block still is a command, or settings and nothing else."""
-    if _SETTINGS_ONLY.match(line):
+    if _SETTINGS_ONLY.match(line.lstrip()):
         return True
     start = _ASSIGNMENT.match(line.lstrip(" \t$>`"))
     return start is not None and (line.endswith("\\") or _COMMAND.search(line) is not None)
