@@ -8,7 +8,7 @@ from harness.checks import budget_runs as checks
 from harness.facts.runs import Phase, Run
 from harness.model import Location, Outcome, Verdict
 from harness.sources.logevents import AnnouncedEvent, DeviceEvent, PhaseEvent
-from harness.sources.loggrammar import parse_line
+from harness.sources.trainlog import parse_lines
 from tests import factories
 from tests.factories import UNSTATED, AnyRule, at
 
@@ -101,11 +101,11 @@ def test_nothing_applies_off_the_record_track(rule: AnyRule) -> None:
     ],
 )
 def test_lines(text: str, kind: type) -> None:
-    assert [type(event) for event in parse_line(text, 1, header=False)] == [kind]
+    assert [type(event) for event in parse_lines([text])] == [kind]
 
 
 @pytest.mark.parametrize(
     "text", ["we were calibrating gptq: collecting", "NVIDIA H100 is fast", "| 3 NVIDIA-SMI 550 |"]
 )
 def test_prose_announces_nothing(text: str) -> None:
-    assert not parse_line(text, 1, header=False)
+    assert not list(parse_lines([text]))

@@ -158,6 +158,12 @@ def config_pairs(text: str, number: int) -> list[Event]:
     return [ConfigEvent(number, key.lower(), value) for key, value in _PAIR.findall(text)]
 
 
+def device_row(text: str, number: int) -> tuple[Event, ...]:
+    """The graphics card of a row of the driver's table; tables state nothing else."""
+    match = _DEVICE.match(text) if "NVIDIA" in text else None
+    return (DeviceEvent(number, match[1]),) if match else ()
+
+
 def is_statement(text: str, number: int) -> bool:
     """Whether a line is unmistakably a log statement, which no Python source holds at its left margin."""
     if _STATEMENT.match(text) is None:
@@ -306,12 +312,10 @@ def _counts(text: str, number: int) -> list[Event]:
 
 
 def _announced(text: str, number: int) -> list[Event]:
-    """What an evaluation will score, work that begins, and the versions and devices that run."""
+    """What an evaluation will score, work that begins, and the versions that run."""
     found: list[Event] = []
     if any(word in text for word in _BEGINS_WORDS) and _BEGINS.match(text.lstrip()):
         found.append(AnnouncedEvent(number, text.strip()[:200]))
-    device = _DEVICE.match(text) if "NVIDIA" in text else None
-    found += [DeviceEvent(number, device[1])] if device else []
     for unit, counts, sizes in (("windows", _WINDOWS, _STRIDE), ("chunks", _CHUNKS, _CHUNK_TOKENS)):
         count, size = (counts.search(text), sizes.search(text)) if unit in text else (None, None)
         if count and size:
