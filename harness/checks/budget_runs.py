@@ -171,7 +171,7 @@ def other_hardware(submission: Submission) -> Outcome | None:
         reasons = reason_of(run.world_size for run in runs)
         return undecided("The machine cannot be told", reasons, *(run.location for run in runs))
     cards = "" if listed_cards else "; no log names the card"
-    message = f"{len(told)} of {many(len(runs), 'log')} tell of eight processes{cards}."
+    message = f"Eight processes in {len(told)} of {many(len(runs), 'log')}{cards}."
     return Outcome(Verdict.PASS, message, values, places(*told, *listed_cards[:1]))
 
 
