@@ -7,7 +7,7 @@ import math
 from harness.challenge import TRAIN_CAP_SECONDS
 from harness.checks.budget import FAMILY, RECORD_WORLD_SIZE, track
 from harness.checks.common import known, listed, many, of_claimed_seeds, places, reason_of, seed_name, undecided
-from harness.facts.phasekinds import CALIBRATION, SUM
+from harness.facts.phasekinds import ARTIFACT, CALIBRATION, SUM
 from harness.facts.runs import Run
 from harness.facts.submission import Submission
 from harness.model import Located, Outcome, Status, Value, Verdict, rule
@@ -58,7 +58,12 @@ def untimed_phase(submission: Submission) -> Outcome | None:
 
 def _untimed(run: Run) -> list[Located[str]]:
     """The announcements after training that no timed calibration, and no sum over it, follows."""
-    timed = [phase.location.line or 0 for phase in run.phases if phase.kind in {CALIBRATION, SUM}]
+    # What a log times as quantization may hold the collecting before it.
+    timed = [
+        phase.location.line or 0
+        for phase in run.phases
+        if phase.kind in {CALIBRATION, SUM} or (phase.kind == ARTIFACT and "gptq" in phase.name.lower())
+    ]
     trained = _trained_line(run)
     return [
         line
