@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.checks import (
     budget,
     budget_readings,
+    budget_runs,
     bytetable,
     homogeneity,
     homogeneity_runs,
@@ -22,6 +23,7 @@ from harness.checks import (
     significance,
     size,
     size_code,
+    size_files,
     split,
     targets,
 )
@@ -36,8 +38,10 @@ RULES: tuple[Rule[Submission], ...] = (
     *package_claims.RULES,
     *size.RULES,
     *size_code.RULES,
+    *size_files.RULES,
     *budget.RULES,
     *budget_readings.RULES,
+    *budget_runs.RULES,
     *metric.RULES,
     *split.RULES,
     *plausible.RULES,

@@ -12,10 +12,12 @@ from harness.facts.runs import Coverage, Phase, Run, Score
 from harness.model import Fact, Located, Location, Missing
 from harness.sources.folder import shown
 from harness.sources.logevents import (
+    AnnouncedEvent,
     ConfigEvent,
     CountEvent,
     CoverageEvent,
     CrashEvent,
+    DeviceEvent,
     PhaseEvent,
     ProgressEvent,
     ScoreEvent,
@@ -79,6 +81,8 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         phases=phases,
         losses=_losses(log),
         coverage=tuple(Coverage(e.unit, e.count, e.tokens_each, log.at(e.line)) for e in log.of(CoverageEvent)),
+        announced=tuple(Located(shown(e.text), log.at(e.line)) for e in log.of(AnnouncedEvent)),
+        devices=tuple(Located(shown(e.name), log.at(e.line)) for e in log.of(DeviceEvent)),
         versions={e.name: Located(shown(e.version), log.at(e.line)) for e in log.of(VersionEvent)},
     )
 

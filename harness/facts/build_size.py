@@ -33,8 +33,8 @@ def build_size(
         runs: the runs of its logs.
         always: recount the compressed code even where no verdict hangs on it.
     """
-    code: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
+    code: dict[str, Location] = {}
+    data: dict[str, Location] = {}
     script = None
     if isinstance(package.entry, Missing):
         entry: Fact[int] = Missing(package.entry.reason, package.entry.location)
@@ -53,11 +53,12 @@ def build_size(
     return SizeFacts(
         entry_code_bytes=entry,
         all_code_bytes=total,
-        code_files=code,
+        code_files=tuple(code),
         per_seed=sizes,
         data_files=tuple(path for path in data if path != package_manifest(package)),
         recount=recounted,
         margins=tuple(margin for size in sizes for margin in _margins(size)),
+        named_at={path: place for path, place in code.items() if place.path != path},
     )
 
 
@@ -118,8 +119,10 @@ def package_manifest(package: PackageFacts) -> str:
     return package.manifest.value if isinstance(package.manifest, Located) else ""
 
 
-def needed(entry: str, endings: tuple[str, ...], folder: Folder, parsed: Sequence[ParsedScript]) -> tuple[str, ...]:
+def needed(entry: str, endings: tuple[str, ...], folder: Folder, parsed: Sequence[ParsedScript]) -> dict[str, Location]:
     """The entry script and the shipped files with certain endings that it names, directly or through others.
+
+    Each comes with the place that names it; the entry with itself.
 
     Args:
         entry: path of the entry script.
@@ -128,31 +131,36 @@ def needed(entry: str, endings: tuple[str, ...], folder: Folder, parsed: Sequenc
         parsed: the parsed scripts, whose innermost texts are searched.
     """
     texts = {script.path: script for script in parsed}
-    found, queue = {entry}, [entry]
+    found, queue = {entry: Location(entry)}, [entry]
     while queue:
         script = texts.get(queue.pop())
         if script is None:
             continue
         for path in folder.files:
-            if path not in found and path.endswith((*endings, ".py")) and _names(script, path):
-                found.add(path)
+            named = path not in found and path.endswith((*endings, ".py")) and _names(script, path)
+            if named:
+                found[path] = named
                 queue.append(path)
-    return tuple(sorted(path for path in found if path.endswith(endings)))
+    return {path: found[path] for path in sorted(found) if path.endswith(endings)}
 
 
-def _names(script: ParsedScript, path: str) -> bool:
-    """Whether a script imports a file, runs it, or names it in a string."""
+def _names(script: ParsedScript, path: str) -> Location | None:
+    """Where a script imports a file, runs it, or names it in a string."""
     name = path.rpartition("/")[2]
     if f"file:{name}" in script.layers:
-        return True
+        return Location(script.path, script.unpacking_line)
     if name.partition(".")[0] not in script.text:
-        return False
+        return None
     stem = re.escape(name.partition(".")[0])
     # Minified scripts put imports behind a colon or a semicolon.
     imports = rf"(?:^|[;:])[ \t]*(?:from\s+{stem}[\s.]|import\s+(?:[\w.]+(?: as \w+)?,[ \t]*)*{stem}\b)"
-    if path.endswith((".py", ".so")) and re.search(imports, script.text, re.MULTILINE):
-        return True
-    return re.search(rf"""["'](?:[^"'\n]*/)?{re.escape(name)}["']""", script.text) is not None
+    match = re.search(imports, script.text, re.MULTILINE) if path.endswith((".py", ".so")) else None
+    match = match or re.search(rf"""["'](?:[^"'\n]*/)?{re.escape(name)}["']""", script.text)
+    if match is None:
+        return None
+    # The import may stand behind the line break that the match begins with.
+    line = script.text.count("\n", 0, match.end()) + 1
+    return Location(script.path, line, layer=script.layer)
 
 
 def _seed_size(run: Run, entry: Fact[int], total: Fact[int], recounted: Fact[Recount]) -> SeedSize:

@@ -13,9 +13,11 @@ from typing import TypeVar
 from harness.model import HarnessError, Location
 from harness.sources.folder import decode
 from harness.sources.logevents import (
+    AnnouncedEvent,
     ConfigEvent,
     CountEvent,
     CoverageEvent,
+    DeviceEvent,
     Event,
     PhaseEvent,
     ScoreEvent,
@@ -135,6 +137,8 @@ def _bounded(events: Sequence[Event]) -> tuple[Event, ...]:
         PhaseEvent: SCORES_LIMIT,
         CoverageEvent: SCORES_LIMIT,
         ConfigEvent: CONFIG_LIMIT,
+        AnnouncedEvent: SCORES_LIMIT,
+        DeviceEvent: SCORES_LIMIT,
     }
     room: dict[type, int] = dict(limits)
     kept: list[Event] = []

@@ -17,11 +17,17 @@ OTHER = "other"
 BESIDE_EVALUATION = (COMPILE, PRECOMPUTATION, LOADING, DIAGNOSTIC)
 
 _KINDS = (
-    (SUM, re.compile(r"total_eval_time|(?i:gptq):(?:done|quantization complete)|artifact_production_wallclock")),
+    (
+        SUM,
+        re.compile(
+            r"total_eval_time|(?i:gptq):(?:done|quantization complete|total quantization time)"
+            r"|artifact_production_wallclock"
+        ),
+    ),
     (COMPILE, re.compile(r"compile warmup")),
     (LOADING, re.compile(r"Deserialize")),
-    (ARTIFACT, re.compile(r"Serialize|(?i:gptq):(?:quantized|compressed)|serialize_wallclock")),
-    (CALIBRATION, re.compile(r"(?i:gptq):(?:collected|generated|calibrated)")),
+    (ARTIFACT, re.compile(r"Serialize|(?i:gptq):(?:quantized|compressed|quantization done)|serialize_wallclock")),
+    (CALIBRATION, re.compile(r"(?i:gptq|codebook):(?:collected|generated|calibrat|hessian_collection)")),
     (PRECOMPUTATION, re.compile(r"precompute|temp_scaling")),
     (EVALUATION, re.compile(r"ttt:completed")),
 )

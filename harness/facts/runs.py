@@ -115,6 +115,8 @@ class Run:
         losses: (step, training loss) in nats per token, thinned.
         coverage: what the log's evaluations announce to score, in order.
         versions: versions of Python and PyTorch by lower-case name.
+        announced: lines that begin a calibration, timed or not, in order.
+        devices: graphics cards that the log lists, in order.
     """
 
     location: Location
@@ -148,3 +150,5 @@ class Run:
     losses: tuple[tuple[int, float], ...] = ()
     coverage: tuple[Coverage, ...] = ()
     versions: Mapping[str, Located[str]] = field(default_factory=dict)
+    announced: tuple[Located[str], ...] = ()
+    devices: tuple[Located[str], ...] = ()

@@ -8,9 +8,9 @@ counts every shipped code file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.model import Fact, Missing
+from harness.model import Fact, Location, Missing
 
 NOT_RECOUNTED = Missing("the compressed code was not recounted, which takes seconds: `harness audit --recount` does")
 
@@ -73,6 +73,7 @@ class SizeFacts:
         data_files: shipped data that the script names (tokenizers, tables); in no accounting.
         recount: the compressed code worked out anew; Missing unless it was asked for or the verdict hangs on it.
         margins: every run under every accounting against the cap.
+        named_at: where each of `code_files` other than the entry is imported, run or named.
     """
 
     entry_code_bytes: Fact[int]
@@ -82,3 +83,4 @@ class SizeFacts:
     data_files: tuple[str, ...] = ()
     recount: Fact[Recount] = NOT_RECOUNTED
     margins: tuple[Margin, ...] = ()
+    named_at: Mapping[str, Location] = field(default_factory=dict)

@@ -140,6 +140,22 @@ class CoverageEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnouncedEvent:
+    """Work that begins here (`GPTQ:collecting Hessians from calibration data...`); `text` is the line."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent:
+    """One row of the driver's table of devices."""
+
+    line: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class VersionEvent:
     """A version of the software that ran: `python` or `pytorch`."""
 
@@ -185,6 +201,8 @@ Event: TypeAlias = (
     | ConfigEvent
     | PhaseEvent
     | CoverageEvent
+    | AnnouncedEvent
+    | DeviceEvent
     | VersionEvent
     | CrashEvent
     | SourceEvent

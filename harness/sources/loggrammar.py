@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable
 
 from harness.sources.logevents import (
+    AnnouncedEvent,
     ConfigEvent,
     CountEvent,
     CoverageEvent,
     CrashEvent,
+    DeviceEvent,
     Event,
     PhaseEvent,
     ProgressEvent,
@@ -87,6 +89,10 @@ _CHUNKS = re.compile(r"(?<![\w/])chunks[=:]\s?(\d{1,9})(?![\d/,.])")
 _CHUNK_TOKENS = re.compile(r"(?<!\w)chunk_tokens[=:]\s?(\d{1,9})(?!\d)")
 _DOCUMENTS = re.compile(r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)")
 _VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
+# Work between training and evaluation that begins; and a row of the driver's table of devices.
+_BEGINS = re.compile(r"(?:gptq|codebook|awq)\s?:\s?(?:collecting|calibrating|generating)\b", re.IGNORECASE)
+_BEGINS_WORDS = ("calibrating", "ollecting", "enerating")
+_DEVICE = re.compile(r"\|\s{1,8}\d{1,2}\s{1,4}(NVIDIA [\w.-]+(?: [\w.-]+){0,6}) {1,40}(?:On|Off|N/A) ")
 _PAIR = re.compile(r"(?<!\S)([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
 _TIMED_PHASES = (
@@ -100,6 +106,10 @@ _TIMED_PHASES = (
     re.compile(r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
     re.compile(r"((?:artifact_production|serialize)_wallclock)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
     re.compile(r"(GPTQ:quantized|GPTQ:compressed\+saved|gptq:calibrated \d+ layers) in (\d+\.?\d*)(s)(?!\w)"),
+    re.compile(r"((?:gptq:generated \d+ sequences|codebook:collected \d+ hessians)) in (\d+\.?\d*)(ms|s)(?!\w)"),
+    re.compile(r"(gptq:(?:calibration|quantization) done)(?: in | \()(\d+\.?\d*)(ms|s)(?!\w)"),
+    re.compile(r"(gptq:hessian_collection_time)\s*[:=]\s*(\d+\.?\d*)(ms|s)(?!\w)"),
+    re.compile(r"(GPTQ:total quantization time): (\d+\.?\d*)(s)(?!\w)"),
 )
 _CRASH = re.compile(
     r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"
@@ -113,7 +123,7 @@ _STATEMENT = re.compile(
 _COUNTING = re.compile(r"\w+:\s*\d+/\d+")
 # First characters of step lines; and words of which a timed phase or a crash has one. Most lines have none.
 _STEP_BEGINS = frozenset("sS0123456789")
-_PHASE_WORDS = ("time", " in ", "warmup", "elapsed", "wallclock")
+_PHASE_WORDS = ("time", " in ", "warmup", "elapsed", "wallclock", " done (")
 _CRASH_WORDS = ("rror", "xception", "Traceback", "memory", "Killed", "Segmentation")
 
 
@@ -146,6 +156,12 @@ def config_pairs(text: str, number: int) -> list[Event]:
     if _COUNTING.match(text) or _PAIRS_ONLY.fullmatch(text) is None:
         return []
     return [ConfigEvent(number, key.lower(), value) for key, value in _PAIR.findall(text)]
+
+
+def device_row(text: str, number: int) -> tuple[Event, ...]:
+    """The graphics card of a row of the driver's table; tables state nothing else."""
+    match = _DEVICE.match(text) if "NVIDIA" in text else None
+    return (DeviceEvent(number, match[1]),) if match else ()
 
 
 def is_statement(text: str, number: int) -> bool:
@@ -296,8 +312,10 @@ def _counts(text: str, number: int) -> list[Event]:
 
 
 def _announced(text: str, number: int) -> list[Event]:
-    """What an evaluation will score, and the versions that run."""
+    """What an evaluation will score, work that begins, and the versions that run."""
     found: list[Event] = []
+    if any(word in text for word in _BEGINS_WORDS) and _BEGINS.match(text.lstrip()):
+        found.append(AnnouncedEvent(number, text.strip()[:200]))
     for unit, counts, sizes in (("windows", _WINDOWS, _STRIDE), ("chunks", _CHUNKS, _CHUNK_TOKENS)):
         count, size = (counts.search(text), sizes.search(text)) if unit in text else (None, None)
         if count and size:

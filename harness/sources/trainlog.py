@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.sources.logevents import ConfigEvent, CountEvent, Event, SeedEvent, SourceEvent, StepEvent
-from harness.sources.loggrammar import is_statement, parse_line
+from harness.sources.loggrammar import device_row, is_statement, parse_line
 
 # Epoch seconds, ISO times, clock times, ranks and pids that launchers put before a line. At most one blank goes
 # with each, because indentation tells a hyperparameter block.
@@ -145,7 +145,7 @@ class LineParser:
             self._in_config = self._header = True
             return ()
         if text.lstrip()[:1] in _TABLE_BEGINS:
-            return ()
+            return device_row(text, number)
         events = parse_line(text, number, header=self._header)
         if not events:
             return ()

@@ -1,0 +1,1 @@
+exec(open("train_core.py").read())

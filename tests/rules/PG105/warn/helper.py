@@ -1,0 +1,3 @@
+"""A helper that the script imports."""
+
+TABLE = "xxxx"
