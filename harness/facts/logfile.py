@@ -1,11 +1,13 @@
-"""One training log, cut down to the events of its last finished run.
+"""One training log, cut down to the events of its last finished run, or of one run for each seed.
 
-Logs are joined: a run that was repeated, the console and the log file of the same run, an evaluation after a run.
+Logs are joined: a run that was repeated, the console and the log file of the same run, an evaluation after a run, the
+runs of several seeds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -28,6 +30,10 @@ from harness.sources.trainlog import parse_lines
 
 EventT = TypeVar("EventT")
 
+# A seed in the name of a file.
+NAMED_SEED = re.compile(r"(?:seed|(?<![a-z0-9])s)[-_=]?(\d{1,10})(?!\d)", re.IGNORECASE)
+# More seeds than a claim rests on: a search, of which the last run is kept.
+SEEDS_LIMIT = 12
 SCORES_LIMIT = 400
 CONFIG_LIMIT = 2_000
 # Real logs have a few thousand lines; every line is an object in memory.
@@ -36,19 +42,21 @@ LINES_LIMIT = 400_000
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """One log that holds a run, reduced to the events of its last finished run.
+    """One log that holds a run, reduced to the events of one run.
 
     Attributes:
         path: relative path.
         events: the events of that run, in order.
         concatenated: runs in the log.
         sha256: hash of the file.
+        first_line: where the run begins, when others of the same log are kept too.
     """
 
     path: str
     events: tuple[Event, ...]
     concatenated: int
     sha256: str
+    first_line: int | None = None
     _by_type: dict[type, list[Event]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,12 +68,12 @@ class LogFile:
         return [event for event in self._by_type.get(kind, []) if isinstance(event, kind)]
 
     def at(self, line: int | None) -> Location:
-        """A line of the log."""
-        return Location(self.path, line)
+        """A line of the log; the run as a whole when there is none."""
+        return Location(self.path, self.first_line if line is None else line)
 
 
-def read_log(data: bytes, path: str) -> LogFile | None:
-    """Parse a log; None when it holds no run (no training step and no final score).
+def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
+    """Parse a log; empty when it holds no run (no training step and no final score).
 
     Raises:
         HarnessError: it has more lines than are read.
@@ -73,12 +81,29 @@ def read_log(data: bytes, path: str) -> LogFile | None:
     text = decode(data)
     if text.count("\n") > LINES_LIMIT:
         raise HarnessError(f"{path}: more than {LINES_LIMIT:,} lines, which are not read")
-    events = list(parse_lines(text.split("\n")))
-    segments = _segments(events)
-    if not segments:
-        return None
-    chosen = next((segment for segment in reversed(segments) if _finished(segment)), segments[-1])
-    return LogFile(path, _bounded(chosen), len(segments), hashlib.sha256(data).hexdigest())
+    segments = _segments(list(parse_lines(text.split("\n"))))
+    digest, count = hashlib.sha256(data).hexdigest(), len(segments)
+    by_seed = {} if NAMED_SEED.search(path.rpartition("/")[2]) else _by_seed(segments)
+    if 1 < len(by_seed) <= SEEDS_LIMIT:
+        chosen = [_chosen(each) for each in by_seed.values()]
+        return tuple(LogFile(path, _bounded(each), count, digest, each[0].line) for each in chosen)
+    return (LogFile(path, _bounded(_chosen(segments)), count, digest),) if segments else ()
+
+
+def _chosen(segments: Sequence[list[Event]]) -> list[Event]:
+    """The last finished run; the last one when none is."""
+    return next((segment for segment in reversed(segments) if _finished(segment)), segments[-1])
+
+
+def _by_seed(segments: Sequence[list[Event]]) -> dict[int, list[list[Event]]]:
+    """The runs of each seed; empty when one of them prints none, or several."""
+    found: dict[int, list[list[Event]]] = {}
+    for segment in segments:
+        seeds = {event.seed for event in segment if isinstance(event, SeedEvent)}
+        if len(seeds) != 1:
+            return {}
+        found.setdefault(seeds.pop(), []).append(segment)
+    return found
 
 
 def _segments(events: Sequence[Event]) -> list[list[Event]]:
