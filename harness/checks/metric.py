@@ -145,8 +145,12 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
         return undecided(subject, doubt if submission.runs else "no training log was read", claim)
     if doubt:
         return undecided(subject, doubt, claim)
-    where = (claim.location, *nearest.locations)
     lowest = min(candidate.value for candidate in (*candidates, *others))
+    unread = _under_another_name(submission, claim.value, lowest)
+    if unread is not None:
+        message = f"{subject}, but the log calls {bpb(unread.value)} bits per byte too, in a line that is not read."
+        return Outcome(Verdict.UNDECIDED, message, locations=(claim.location, unread.location))
+    where = (claim.location, *nearest.locations)
     if claim.value < lowest - unit_of(claim.value):  # not even rounded so
         message = f"{subject}, and every score in every log is higher, {bpb(lowest)} or more."
         return Outcome(Verdict.FAIL, message, _values(claim.value, nearest), where)
@@ -156,6 +160,16 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
         _values(claim.value, nearest),
         where,
     )
+
+
+def _under_another_name(submission: Submission, claim: float, lowest: float) -> Located[float] | None:
+    """A number in a log that repeats the claim, or may be part of its mean, though it was read as no score."""
+    every = [value for run in submission.runs for value in run.named_bpb]
+    exact = next((value for value in every if agree(claim, value.value, claim_unit(claim))), None)
+    least = min(every, key=lambda value: value.value, default=None)
+    if exact is not None or least is None or not least.value <= claim < lowest - unit_of(claim):
+        return exact
+    return least
 
 
 def _unread(submission: Submission) -> str:
@@ -220,8 +234,14 @@ def _in_table(claim: float, rows: Sequence[SeedClaim]) -> bool:
     values = [row.val_bpb.value for row in rows if isinstance(row.val_bpb, Located)]
     if not values:
         return False
-    unit = max(claim_unit(claim), min(map(claim_unit, values)))
-    return any(agree(claim, value, unit) for value in (statistics.fmean(values), *values))
+    row_unit = min(map(claim_unit, values))
+    unit = max(claim_unit(claim), row_unit)
+    if agree(claim, statistics.fmean(values), unit):
+        return True
+    if claim_unit(claim) >= row_unit:
+        return any(agree(claim, value, unit) for value in values)
+    # A row is the claim rounded or cut off: a mean may lie within a whole unit of a row by chance.
+    return any(-unit / 2 * (1 + 1e-6) <= claim - value < unit for value in values)
 
 
 @rule("PG303", "seed-claim-not-in-logs", family=FAMILY, status=Status.POLICY, authority="README, Submission Process")
@@ -248,7 +268,8 @@ def seed_claim_not_in_logs(submission: Submission) -> Outcome | None:
     ]
     if not claims:
         return None
-    pairs = [(claim, run) for claim in claims for run in submission.runs if known(run.seed) == known(claim.seed)]
+    scored = [run for run in submission.runs if printed_scores(run)]
+    pairs = [(claim, run) for claim in claims for run in scored if known(run.seed) == known(claim.seed)]
     checked = [claim for claim in claims if any(claim is other for other, _ in pairs)]
     if not checked:
         return undecided(

@@ -318,9 +318,7 @@ def run_unfinished(submission: Submission) -> Outcome | None:
         )
     unclear = [run for run in submission.runs if isinstance(run.complete, Missing)]
     if unclear:
-        clauses = [
-            f"{run.location} ({run.complete.reason})" for run in unclear if isinstance(run.complete, Missing)
-        ]
+        clauses = [f"{run.location} ({run.complete.reason})" for run in unclear if isinstance(run.complete, Missing)]
         return undecided(
             "Whether every run finished cannot be told", listed(clauses), *(run.location for run in unclear)
         )

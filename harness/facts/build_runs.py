@@ -77,6 +77,7 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         phases=phases,
         losses=_losses(log),
         coverage=tuple(Coverage(e.unit, e.count, e.tokens_each, log.at(e.line)) for e in log.of(CoverageEvent)),
+        named_bpb=tuple(Located(value, log.at(line)) for value, line in log.named),
         versions={e.name: Located(shown(e.version), log.at(e.line)) for e in log.of(VersionEvent)},
     )
 

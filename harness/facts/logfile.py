@@ -30,10 +30,12 @@ from harness.sources.trainlog import parse_lines
 
 EventT = TypeVar("EventT")
 
-# A seed in the name of a file.
-NAMED_SEED = re.compile(r"(?:seed|(?<![a-z0-9])s)[-_=]?(\d{1,10})(?!\d)", re.IGNORECASE)
+# A seed in the name of a file; `s1` may be a stage or a sweep.
+NAMED_SEED = re.compile(r"(?:seed[-_=]?(?=\d)|(?<![a-z0-9])s[-_=]?(?=\d\d))(\d{1,10})(?!\d)", re.IGNORECASE)
+_CALLED_BPB = re.compile(r"[bB][pP][bB]\w{0,40}[\"']?\s{0,2}[:=]\s{0,2}(\d\.\d{2,12})(?![\d.])")
 # More seeds than a claim rests on: a search, of which the last run is kept.
 SEEDS_LIMIT = 12
+NAMED_LIMIT = 60
 SCORES_LIMIT = 400
 CONFIG_LIMIT = 2_000
 # Real logs have a few thousand lines; every line is an object in memory.
@@ -50,6 +52,7 @@ class LogFile:
         concatenated: runs in the log.
         sha256: hash of the file.
         first_line: where the run begins, when others of the same log are kept too.
+        named: numbers of the whole log that are called bits per byte, with their lines: see `_named`.
     """
 
     path: str
@@ -57,6 +60,7 @@ class LogFile:
     concatenated: int
     sha256: str
     first_line: int | None = None
+    named: tuple[tuple[float, int], ...] = ()
     _by_type: dict[type, list[Event]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -82,12 +86,27 @@ def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
     if text.count("\n") > LINES_LIMIT:
         raise HarnessError(f"{path}: more than {LINES_LIMIT:,} lines, which are not read")
     segments = _segments(list(parse_lines(text.split("\n"))))
+    named = _named(text)
     digest, count = hashlib.sha256(data).hexdigest(), len(segments)
     by_seed = {} if NAMED_SEED.search(path.rpartition("/")[2]) else _by_seed(segments)
     if 1 < len(by_seed) <= SEEDS_LIMIT:
         chosen = [_chosen(each) for each in by_seed.values()]
-        return tuple(LogFile(path, _bounded(each), count, digest, each[0].line) for each in chosen)
-    return (LogFile(path, _bounded(_chosen(segments)), count, digest),) if segments else ()
+        return tuple(LogFile(path, _bounded(each), count, digest, each[0].line, named) for each in chosen)
+    return (LogFile(path, _bounded(_chosen(segments)), count, digest, named=named),) if segments else ()
+
+
+def _named(text: str) -> tuple[tuple[float, int], ...]:
+    """Numbers that are called bits per byte, whatever their line: the last ones and the lowest, each once.
+
+    Scores of unknown shape are among them: what no grammar reads may still be what the claim repeats.
+    """
+    found = {match[1]: match.start() for match in _CALLED_BPB.finditer(text)}
+    if not found:
+        return ()
+    kept = dict(list(found.items())[-NAMED_LIMIT:])
+    lowest = min(found, key=float)
+    kept[lowest] = found[lowest]
+    return tuple((float(digits), text.count("\n", 0, start) + 1) for digits, start in kept.items())
 
 
 def _chosen(segments: Sequence[list[Event]]) -> list[Event]:

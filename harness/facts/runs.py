@@ -116,6 +116,8 @@ class Run:
         losses: (step, training loss) in nats per token, thinned.
         coverage: what the log's evaluations announce to score, in order.
         versions: versions of Python and PyTorch by lower-case name.
+        named_bpb: numbers that the log calls bits per byte, in lines that may be no known score: the last and the
+            lowest.
     """
 
     location: Location
@@ -149,3 +151,4 @@ class Run:
     losses: tuple[tuple[int, float], ...] = ()
     coverage: tuple[Coverage, ...] = ()
     versions: Mapping[str, Located[str]] = field(default_factory=dict)
+    named_bpb: tuple[Located[float], ...] = ()
