@@ -494,3 +494,15 @@ def test_damaged_folders_are_read(tmp_path_factory: pytest.TempPathFactory, data
         train_DOT_log=damaged(log(source=SCRIPT)),
     )
     assert json.loads(json.dumps(as_json(submission), allow_nan=False)).keys() >= {"package", "claims", "runs", "size"}
+
+
+def test_numbers_called_bits_per_byte_are_kept_though_no_score_is_read() -> None:
+    run = run_of(log() + "mix_done ngram_bpb=0.3210 delta=-0.8\nppm_mix_bpb:0.832925\n")
+    named = {(fact.value, fact.location.line) for fact in run.named_bpb}
+    last = log().count("\n")
+    assert {(0.321, last + 1), (0.832925, last + 2)} <= named
+
+
+@pytest.mark.parametrize(("name", "seed"), [("s1_control.txt", None), ("final_s1337.txt", 1337), ("seed7.txt", 7)])
+def test_a_single_digit_after_s_is_no_seed(name: str, seed: int | None) -> None:
+    assert value(run_of(log(), name).named_seed) == seed

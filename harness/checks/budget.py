@@ -55,7 +55,8 @@ def training_over_cap(submission: Submission) -> Outcome | None:
     What it checks:
         The training time that each claimed run logs at its last step. Runs stop between steps, so up to two mean
         steps above the cap are normal. It does not apply to non-record submissions, whose compute is free, and it
-        decides nothing for runs on other machines than eight processes.
+        decides nothing for runs that do not log eight processes. Up to three seconds above the cap it warns, as it does
+        for a log that does not hold the claimed score of its seed.
 
     Why it matters:
         Records must "reproducibly run in under 10 minutes on 8xH100s".

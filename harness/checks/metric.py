@@ -101,7 +101,9 @@ def claim_not_in_logs(submission: Submission) -> Outcome | None:
     What it checks:
         The claim against the mean over the claimed seeds' logs, then each log's own final score, within the
         printed digits, then its other evaluations. A claim that equals a diagnostic or a validation during training
-        warns. It fails only when every claimed seed has a log and the claim is lower than every score in all logs.
+        warns. It fails only when every claimed seed has a log and the claim is lower than every score in all logs. A
+        number that a log calls bits per byte in a line of unknown shape leaves it undecided when the claim may be
+        made of it.
 
     Why it matters:
         The README asks for a submission.json with `val_bpb` and "a train log, automatically produced by your

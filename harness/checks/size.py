@@ -70,7 +70,8 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
     What it checks:
         Code bytes plus compressed model bytes of every claimed run, in three accountings: the training script as
         shipped; the code as the log's own compressed figure; every shipped code file. It fails only when every
-        accounting that can be computed is over the cap, and warns when some are.
+        accounting that can be computed is over the cap, and warns when some are, or when another log of the same
+        seed is under it.
 
     Why it matters:
         "The submission artifact is computed as code bytes plus compressed model bytes. ... The cap is decimal
