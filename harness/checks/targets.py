@@ -31,7 +31,8 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
         logarithm or the sum of the score. Where the model's own probability is added to the count before it is
         divided (a Dirichlet prior), which was never ruled, it only warns. Updating a table with the token after it
         was scored is none of this, nor is an embedding of hashed input tokens, nor a cache that reads a whole row of
-        candidates. Code that the run's configuration switches off is only noted.
+        candidates. Code that the run's configuration switches off is only noted. Scoring code that makes keys of
+        tokens by exclusive or, of which it is not found what goes into them, is left to the probe.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet ... it may not be
@@ -49,6 +50,10 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
     said = "The score reads a table at a hash of the token being scored"
     outcome = _judge(submission, UseKind.HASHED_LOOKUP, said, clean)
     smoothed = [use for use in submission.targets.uses if use.kind is UseKind.SMOOTHED_LOOKUP]
+    if outcome.verdict is Verdict.PASS and submission.targets.hashes:
+        places = submission.targets.hashes[:SHOWN]
+        reason = f"scoring code makes keys of tokens by exclusive or ({listed(places)}); {PROBE}"
+        return undecided("Whether the token being scored is in the key of a table cannot be told", reason, *places)
     if outcome.verdict is not Verdict.PASS or not smoothed:
         return outcome
     outcome = _judge(submission, UseKind.SMOOTHED_LOOKUP, f"{said}, with the model's own probability as prior", clean)
