@@ -150,7 +150,7 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
     lowest = min(candidate.value for candidate in (*candidates, *others))
     unread = _under_another_name(submission, claim.value, lowest)
     if unread is not None:
-        message = f"{subject}, but the log calls {bpb(unread.value)} bits per byte too, in a line that is not read."
+        message = f"{subject}, but a log prints {bpb(unread.value)} in a line that is not read as a score."
         return Outcome(Verdict.UNDECIDED, message, locations=(claim.location, unread.location))
     where = (claim.location, *nearest.locations)
     if claim.value < lowest - unit_of(claim.value):  # not even rounded so
