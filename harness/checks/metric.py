@@ -226,7 +226,12 @@ def readme_differs_from_claim(submission: Submission) -> Outcome | None:
     values: dict[str, Value] = {"claimed_bpb": claim.value, "readme_bpb": readme.value}
     where = places(claim, readme)
     if agree(claim.value, readme.value, max(claim_unit(claim.value), claim_unit(readme.value))):
-        return Outcome(Verdict.PASS, f"The README and submission.json both claim {bpb(claim.value)}.", values, where)
+        told = f"The README and submission.json both claim {bpb(claim.value)}."
+        if claim.value != readme.value:
+            told = (
+                f"submission.json claims {bpb(claim.value)}, the README, in fewer or more digits, {bpb(readme.value)}."
+            )
+        return Outcome(Verdict.PASS, told, values, where)
     message = f"submission.json claims {bpb(claim.value)}, the README {bpb(readme.value)}."
     return Outcome(Verdict.WARN, message, values, where)
 
