@@ -155,5 +155,17 @@ def test_a_tensor_made_for_the_window_is_slot() -> None:
     assert [str(each.order) for each in part] == ["trained on a part"]
 
 
+def test_a_gradient_in_a_closure_is_not_said_to_come_after_the_score() -> None:
+    closure = online(
+        "def closure():",
+        "    loss = net(part[:-1], part[1:])",
+        "    loss.backward()",
+        "    return loss",
+        "total += net(part[:-1], part[1:]).item()",
+        "opt.step(closure)",
+    )
+    assert order(closure) == ["unclear"]
+
+
 def test_training_data_is_nobody_s_business() -> None:
     assert found(SCORE + LEARN + MAIN.format("learn(net, read('fineweb_train_*.bin'))")) == []

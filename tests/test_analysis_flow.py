@@ -181,3 +181,25 @@ def test_chains_of_branches_and_operators_do_not_recurse_for_ever() -> None:
     start, end = "def evaluate(table, x, y):\n    if x:\n        key = 0\n", "    return np.log(q)\n"
     source = f"{start}{branches}    q = table[({chain}) % 64]\n{end}"
     assert kinds(source) <= {Label.COUNT, Label.PAIR}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "expected"),
+    [
+        ("eval_loop", "return tokens[at] ^ 7", [2]),
+        ("eval_loop", "return np.bitwise_xor(tokens[at], 7)", [2]),
+        ("embed", "return tokens[at] ^ 7", []),
+        ("eval_loop", "return tokens[at] * 7", []),
+    ],
+)
+def test_keys_made_in_scoring_code_are_places_to_ask_about(name: str, body: str, expected: list[int]) -> None:
+    text = f"def {name}(tokens, at):\n    {body}\n"
+    module = Module(Index(ast.parse(text)), lambda line: Location(PATH, line))
+    found = targets.scoring_hashes(Program(module, {}), {PATH: text})
+    assert [home.at(getattr(node, "lineno", None)).line for home, node in found] == expected
+
+
+def test_keys_that_scoring_code_asks_for_are_made_in_scoring_code() -> None:
+    text = "def keys(tokens):\n    return tokens ^ 7\ndef eval_loop(tokens):\n    return keys(tokens)\n"
+    module = Module(Index(ast.parse(text)), lambda line: Location(PATH, line))
+    assert len(list(targets.scoring_hashes(Program(module, {}), {PATH: text}))) == 1

@@ -99,3 +99,20 @@ def test_evaluation_on_another_machine_or_untimed_is_undecided() -> None:
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED
     assert "train_seed2.log" in outcome.message
+
+
+def test_a_run_on_an_unknown_number_of_processes_is_undecided() -> None:
+    run = factories.run(1, train_seconds=at(900.0, "a.log", 80), world_size=UNSTATED)
+    outcome = checks.training_over_cap.check(factories.submission(runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert "does not tell on how many processes" in outcome.message
+
+
+def test_a_log_that_does_not_hold_the_claimed_score_only_warns() -> None:
+    slow = factories.run(1, 1.4, path="sweep_seed1.log", train_seconds=at(900.0, "sweep_seed1.log", 80))
+    runs = (slow, *(factories.run(seed) for seed in (1, 2, 3)))
+    outcome = checks.training_over_cap.check(factories.submission(runs=runs))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.WARN
+    assert "sweep_seed1.log is not the one" in outcome.message

@@ -138,3 +138,33 @@ def test_without_a_script_nothing_is_decided(code: str) -> None:
     outcome = RULES[code].check(factories.submission(legality=LegalityFacts(Missing("it does not parse"))))
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED
+
+
+SWITCH = "TTT_ENABLED is 0 (default at train_gpt.py:5)"
+
+
+@pytest.mark.parametrize(
+    ("setting", "label", "verdict"),
+    [
+        (SWITCH, "legal_ttt", Verdict.UNDECIDED),
+        (SWITCH, "final_roundtrip", Verdict.PASS),
+        (SWITCH.replace("default", "log"), "legal_ttt", Verdict.PASS),
+        ("EVAL_MODE is 0 (default at train_gpt.py:5)", "final_eval", Verdict.PASS),
+    ],
+)
+def test_a_default_does_not_switch_off_what_the_log_reports(setting: str, label: str, verdict: Verdict) -> None:
+    off = training("never runs", runs="dead", settings=(at(setting, "train_gpt.py", 5),))
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), (off,))
+    run = factories.run(1, scores=(factories.score(1.2, label=label),))
+    outcome = RULES["PG601"].check(factories.submission(legality=legality, runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+    assert ("harness probe" in outcome.message) is (verdict is Verdict.UNDECIDED)
+
+
+@pytest.mark.parametrize("code", ["PG601", "PG602", "PG603", "PG604", "PG605", "PG606"])
+def test_code_made_at_run_time_leaves_a_pass_open(code: str) -> None:
+    assert decide(code).verdict is Verdict.PASS
+    outcome = decide(code, contacts=(at("dynamic code: exec", "train_gpt.py", 2),))
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert outcome.locations == (Location("train_gpt.py", 2),)

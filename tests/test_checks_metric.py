@@ -213,3 +213,31 @@ def test_tokens_of_an_unknown_split_are_undecided_and_of_a_declared_one_compared
     assert unknown is not None
     assert declared is not None
     assert (unknown.verdict, declared.verdict) == (Verdict.UNDECIDED, Verdict.PASS)
+
+
+@pytest.mark.parametrize(
+    ("bits", "named", "verdict"),
+    [
+        (0.85, (0.85, 0.9), Verdict.UNDECIDED),  # the claim itself
+        (0.87, (0.85, 0.9), Verdict.UNDECIDED),  # a mean of such numbers
+        (0.80, (0.85, 0.9), Verdict.FAIL),
+        (1.3456, (0.85, 0.9), Verdict.WARN),
+    ],
+)
+def test_what_the_log_prints_under_an_unread_name_accuses_nobody(
+    bits: float, named: tuple[float, ...], verdict: Verdict
+) -> None:
+    run = factories.run(1, named_bpb=tuple(at(value, "train_seed1.log", 95) for value in named))
+    outcome = claimed(bits, (run,), seeds=(1,))
+    assert outcome.verdict is verdict
+    assert ("train_seed1.log:95" in map(str, outcome.locations)) is (verdict is Verdict.UNDECIDED)
+
+
+@pytest.mark.parametrize(("claim", "verdict"), [(1.1467032, Verdict.WARN), (1.1468032, Verdict.PASS)])
+def test_a_readme_row_is_the_claim_rounded_or_cut_off(claim: float, verdict: Verdict) -> None:
+    rows = tuple(factories.claim(seed, bits) for seed, bits in ((1, 1.1474), (2, 1.1469), (3, 1.1468)))
+    readme = ReadmeClaims(val_bpb=at(1.149, "README.md", 3), val_bpb_std=UNSTATED, seeds=rows)
+    claims = factories.manifest(val_bpb=at(claim, pointer="/val_bpb"))
+    outcome = metric.readme_differs_from_claim.check(factories.submission(claims=claims, readme=readme))
+    assert outcome is not None
+    assert outcome.verdict is verdict

@@ -156,3 +156,15 @@ def test_no_script_means_undecided() -> None:
     outcome = code_checks.code_size_differs.check(factories.submission(size=size))
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("sizes", "verdict"),
+    [
+        ((16_500_000, 15_000_000), Verdict.WARN),
+        ((16_500_000, 16_400_000), Verdict.FAIL),
+        ((16_500_000,), Verdict.FAIL),
+    ],
+)
+def test_another_log_of_the_seed_may_be_the_claimed_one(sizes: tuple[int, ...], verdict: Verdict) -> None:
+    assert over_cap(*(factories.seed_size(1, model) for model in sizes)).verdict is verdict

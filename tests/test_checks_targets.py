@@ -6,7 +6,7 @@ import pytest
 
 from harness.checks import targets as checks
 from harness.facts.targets import Life, TargetFacts, TargetUse, UseKind
-from harness.model import Missing, Outcome, Verdict
+from harness.model import Location, Missing, Outcome, Verdict
 from tests import factories
 from tests.factories import AnyRule, at
 
@@ -70,3 +70,20 @@ def test_code_that_cannot_be_followed_is_undecided(rule: AnyRule) -> None:
     outcome = rule.check(factories.submission(targets=unread))
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED
+
+
+def test_keys_of_unknown_content_leave_the_lookup_open() -> None:
+    facts = TargetFacts(at(value=True, path="train_gpt.py"), (), (Location("train_gpt.py", 7),))
+    outcome = checks.target_in_lookup_key.check(factories.submission(targets=facts))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert outcome.locations == (Location("train_gpt.py", 7),)
+
+
+def test_a_default_does_not_switch_off_what_the_log_reports() -> None:
+    facts = TargetFacts(at(value=True, path="train_gpt.py"), (use(UseKind.HASHED_LOOKUP, Life.DEAD),))
+    run = factories.run(1, scores=(factories.score(1.2, label="cache_eval_exact"),))
+    outcome = checks.target_in_lookup_key.check(factories.submission(targets=facts, runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert "the log speaks of `cache_eval_exact`" in outcome.message

@@ -49,8 +49,8 @@ def log(seed: int = 42, *, bpb: float = 1.25, code: int = len(SCRIPT), source: s
 
 def run_of(text: str, path: str = "train_seed42.log") -> Run:
     parsed = read_log(text.encode(), path)
-    assert parsed is not None
-    return build_runs([parsed])[0]
+    assert len(parsed) == 1
+    return build_runs(parsed)[0]
 
 
 def value(fact: Fact[Any]) -> Any:
@@ -119,6 +119,26 @@ def test_the_last_finished_run_of_a_joined_log_counts() -> None:
     assert value(run.train_shards) == 3
 
 
+def test_the_runs_of_several_seeds_in_one_log_all_count() -> None:
+    crashed = log(3, bpb=1.9).partition("stopping_early")[0]
+    joined = log(1, bpb=1.5) + log(2, bpb=1.4) + crashed
+    runs = build_runs(read_log(joined.encode(), "train_logs.txt"))
+    assert [value(run.seed) for run in runs] == [1, 2, 3]
+    assert [known_headline(run) for run in runs] == [1.5, 1.4, None]
+    assert len({run.location for run in runs}) == 3
+    assert {run.concatenated for run in runs} == {3}
+
+
+def test_a_search_over_many_seeds_keeps_its_last_run() -> None:
+    joined = "".join(log(seed) for seed in range(1, 15))
+    assert [value(run.seed) for run in build_runs(read_log(joined.encode(), "search.txt"))] == [14]
+
+
+def known_headline(run: Run) -> Any:
+    headline = value(run.headline)
+    return None if headline is None else value(headline.val_bpb)
+
+
 def test_a_run_printed_twice_is_one_run() -> None:
     run = run_of(log() + log(source=SCRIPT))
     assert run.concatenated == 1
@@ -181,9 +201,9 @@ def test_an_unlabelled_total_counts_when_it_is_model_plus_code() -> None:
 
 
 def test_text_without_a_run_is_no_log() -> None:
-    assert read_log(b"torch>=2\nnumpy\n", "requirements.txt") is None
-    assert read_log(b"We reached val_bpb: 1.2 at last.\n", "notes.txt") is None
-    assert read_log(b"\x00\xff" * 40, "x.log") is None
+    assert read_log(b"torch>=2\nnumpy\n", "requirements.txt") == ()
+    assert read_log(b"We reached val_bpb: 1.2 at last.\n", "notes.txt") == ()
+    assert read_log(b"\x00\xff" * 40, "x.log") == ()
 
 
 def test_floods_of_scores_are_bounded() -> None:
@@ -474,3 +494,15 @@ def test_damaged_folders_are_read(tmp_path_factory: pytest.TempPathFactory, data
         train_DOT_log=damaged(log(source=SCRIPT)),
     )
     assert json.loads(json.dumps(as_json(submission), allow_nan=False)).keys() >= {"package", "claims", "runs", "size"}
+
+
+def test_numbers_called_bits_per_byte_are_kept_though_no_score_is_read() -> None:
+    run = run_of(log() + "mix_done ngram_bpb=0.3210 delta=-0.8\nppm_mix_bpb:0.832925\n")
+    named = {(fact.value, fact.location.line) for fact in run.named_bpb}
+    last = log().count("\n")
+    assert {(0.321, last + 1), (0.832925, last + 2)} <= named
+
+
+@pytest.mark.parametrize(("name", "seed"), [("s1_control.txt", None), ("final_s1337.txt", 1337), ("seed7.txt", 7)])
+def test_a_single_digit_after_s_is_no_seed(name: str, seed: int | None) -> None:
+    assert value(run_of(log(), name).named_seed) == seed

@@ -73,6 +73,12 @@ class Report:
     names: tuple[ast.Name, ...]
 
 
+def _inner(node: ast.AST, module: Module) -> bool:
+    """Whether a node stands in a function that is defined inside another one."""
+    function = module.index.function_of(node)
+    return function is not None and module.index.function_of(function.node) is not None
+
+
 class Adaptations:
     """Finds and judges the training sites of a program.
 
@@ -122,6 +128,9 @@ class Adaptations:
             yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return
         found = self._judge(site, labels, 0)
+        if found.order is Order.SCORED_FIRST and _inner(call, module):
+            # An optimizer calls the closure: when, the loops around it do not show.
+            found = Judged(Order.UNCLEAR, "an inner function takes the gradient", site.steps)
         yield Adaptation(found.order, found.why, name, (start, *found.steps), reached, found.label, fresh, found.rival)
 
     def _judge(self, site: Site, labels: Labels, depth: int) -> Judged:

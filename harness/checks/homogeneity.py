@@ -29,7 +29,7 @@ FAMILY = "homogeneity"
 # Settings that differ between any two honest runs: identity, places, devices, and what is measured.
 IDENTITY_KEY = re.compile(
     r"^s$|seed|run_?id|run_?name|path|dir|file|host|port|addr|rank|device|date|time_?stamp|log|wandb|checkpoint|resume|manifest"
-    r"|bytes$|headroom|^total$"
+    r"|bytes$|headroom|^total$|bpb|(?:^|_)loss$"
 )
 
 # Timings that logs print as `key:value` beside their settings, places on a disk, and what other rules compare.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.checks.common import counted, listed, places, undecided
+from harness.checks.legality_doubt import shown_running, unread_code
 from harness.facts.legality import Training
 from harness.facts.submission import Submission
 from harness.model import Fact, Located, Location, Missing, Outcome, Status, Verdict, rule
@@ -31,7 +32,8 @@ def trained_before_scored(submission: Submission) -> Outcome | None:
         configuration (logged hyperparameters, then the README's command, then defaults). It fails when such
         training runs to its end, its weights are kept, and a score of validation tokens is printed after it. A
         loop that scores tokens first and then trains on them passes. Where scoring and training share a function
-        and their order cannot be read, it is undecided.
+        and their order cannot be read, it is undecided; and so it is where only a default switches the training off
+        and a log prints a score that speaks of it. A pass says that nothing was found in the code that runs.
 
     Why it matters:
         "You CANNOT access validation data during training" and "you are only allowed to test-time train on
@@ -46,7 +48,8 @@ def trained_before_scored(submission: Submission) -> Outcome | None:
         Score each chunk before training on it, and report that first score; or leave the training out.
     """
     trainings = [each for each in submission.legality.trainings if not each.fresh]
-    return _decide(submission, trainings, "trained first", "Validation tokens are not trained on before their score")
+    well = "No training on validation tokens before their score was found in code that runs"
+    return _decide(submission, trainings, "trained first", well)
 
 
 @rule(
@@ -77,7 +80,8 @@ def scored_after_slot(submission: Submission) -> Outcome | None:
         Optimize on tokens that were scored before, and reset what remains of the others.
     """
     trainings = [each for each in submission.legality.trainings if each.fresh]
-    decided = _decide(submission, trainings, "trained first", "No tensor is optimized on tokens that it is scored on")
+    well = "No tensor optimized on tokens that it is scored on was found in code that runs"
+    decided = _decide(submission, trainings, "trained first", well)
     partial = [each for each in trainings if each.order == "trained on a part" and each.runs == "live"]
     if partial and decided.verdict is not Verdict.FAIL:
         clauses = [f"`{each.function or 'the script'}` at {_gradient(each)}: {each.why}" for each in partial]
@@ -113,7 +117,8 @@ def later_epoch_scored(submission: Submission) -> Outcome | None:
         Add to the score in the first epoch only.
     """
     trainings = [each for each in submission.legality.trainings if not each.fresh]
-    return _decide(submission, trainings, "a later epoch is scored", "No later epoch's loss is reported")
+    well = "No later epoch's loss was found in a reported score, in code that runs"
+    return _decide(submission, trainings, "a later epoch is scored", well)
 
 
 def _decide(submission: Submission, trainings: Sequence[Training], order: str, well: str) -> Outcome:
@@ -131,11 +136,23 @@ def _decide(submission: Submission, trainings: Sequence[Training], order: str, w
     doubts = [each for each in trainings if each.order in doubtful]
     if doubts:
         return _undecided(doubts, submission, notes)
+    if order == "trained first" and (shown := _shown(dead, submission)) is not None:
+        return shown
     running = [each for each in trainings if each.order not in {"never runs", *_OTHER_RULES}]
     reasons = f": {listed(list(dict.fromkeys(each.why for each in running)))}" if running else ""
-    return Outcome(
-        Verdict.PASS, f"{well}{reasons}.", locations=_places(running) or places(legality.script), notes=notes
-    )
+    where = _places(running) or places(legality.script)
+    return unread_code(Outcome(Verdict.PASS, f"{well}{reasons}.", locations=where, notes=notes), submission)
+
+
+def _shown(dead: Sequence[Training], submission: Submission) -> Outcome | None:
+    """Undecided where a log speaks of what a default is said to switch off."""
+    for each in dead:
+        label = shown_running([setting.value for setting in each.settings], submission)
+        if label is not None:
+            subject = f"Whether `{each.function or 'the script'}` at {_gradient(each)} trains on validation tokens"
+            reason = f"{each.settings[0].value} keeps it from running, but the log speaks of `{label.value}`; {PROBE}"
+            return undecided(f"{subject} before their score cannot be told", reason, *each.steps[-1:], label)
+    return None
 
 
 def _certain(training: Training, submission: Submission) -> bool:

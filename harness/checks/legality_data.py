@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from harness.checks.common import listed, many, places, undecided
 from harness.checks.legality import FAMILY, PROBE, is_afterthought
+from harness.checks.legality_doubt import unread_code
 from harness.facts.legality import Passage
 from harness.facts.submission import Submission
 from harness.model import Location, Missing, Outcome, Status, Verdict, rule
@@ -39,7 +40,8 @@ def scored_twice(submission: Submission) -> Outcome | None:
     counting = [each for each in legality.rescorings if not is_afterthought(each.label, submission)]
     aside = [each for each in legality.rescorings if each not in counting]
     notes = tuple(f"{_rescored(each)}; the logs report a score of another name." for each in aside)
-    found = _passages(counting, "No cache of all validation tokens is scored with.", _rescored)
+    well = "No cache filled from all validation tokens and then scored with was found in code that runs."
+    found = unread_code(_passages(counting, well, _rescored), submission)
     return dataclasses.replace(found, notes=notes)
 
 
@@ -68,7 +70,8 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
         return undecided("What is trained on cannot be told", script.reason, script)
     if isinstance(split, Missing):
         # Nothing speaks of validation files: the data was merely not followed.
-        return Outcome(Verdict.PASS, "No training loop reads the validation split.", locations=places(script))
+        message = "No training loop that reads the validation split was found in code that runs."
+        return unread_code(Outcome(Verdict.PASS, message, locations=places(script)), submission)
     if split.value != "validation":
         return Outcome(Verdict.PASS, "The training loss comes from the training split.", locations=places(script))
     message = f"Every gradient that runs is of a loss on the validation split, named at {split.location}."
@@ -100,7 +103,8 @@ def calibrated_on_validation_tokens(submission: Submission) -> Outcome | None:
     legality = submission.legality
     if isinstance(legality.script, Missing):
         return undecided("What the quantizer sees cannot be told", legality.script.reason, legality.script)
-    return _passages(legality.calibrations, "No calibration gets validation tokens.", _calibrated)
+    well = "No calibration on validation tokens was found in code that runs."
+    return unread_code(_passages(legality.calibrations, well, _calibrated), submission)
 
 
 def _rescored(each: Passage) -> str:

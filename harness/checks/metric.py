@@ -101,7 +101,9 @@ def claim_not_in_logs(submission: Submission) -> Outcome | None:
     What it checks:
         The claim against the mean over the claimed seeds' logs, then each log's own final score, within the
         printed digits, then its other evaluations. A claim that equals a diagnostic or a validation during training
-        warns. It fails only when every claimed seed has a log and the claim is lower than every score in all logs.
+        warns. It fails only when every claimed seed has a log and the claim is lower than every score in all logs. A
+        number that a log calls bits per byte in a line of unknown shape leaves it undecided when the claim may be
+        made of it.
 
     Why it matters:
         The README asks for a submission.json with `val_bpb` and "a train log, automatically produced by your
@@ -145,8 +147,12 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
         return undecided(subject, doubt if submission.runs else "no training log was read", claim)
     if doubt:
         return undecided(subject, doubt, claim)
-    where = (claim.location, *nearest.locations)
     lowest = min(candidate.value for candidate in (*candidates, *others))
+    unread = _under_another_name(submission, claim.value, lowest)
+    if unread is not None:
+        message = f"{subject}, but a log prints {bpb(unread.value)} in a line that is not read as a score."
+        return Outcome(Verdict.UNDECIDED, message, locations=(claim.location, unread.location))
+    where = (claim.location, *nearest.locations)
     if claim.value < lowest - unit_of(claim.value):  # not even rounded so
         message = f"{subject}, and every score in every log is higher, {bpb(lowest)} or more."
         return Outcome(Verdict.FAIL, message, _values(claim.value, nearest), where)
@@ -156,6 +162,16 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
         _values(claim.value, nearest),
         where,
     )
+
+
+def _under_another_name(submission: Submission, claim: float, lowest: float) -> Located[float] | None:
+    """A number in a log that repeats the claim, or may be part of its mean, though it was read as no score."""
+    every = [value for run in submission.runs for value in run.named_bpb]
+    exact = next((value for value in every if agree(claim, value.value, claim_unit(claim))), None)
+    least = min(every, key=lambda value: value.value, default=None)
+    if exact is not None or least is None or not least.value <= claim < lowest - unit_of(claim):
+        return exact
+    return least
 
 
 def _unread(submission: Submission) -> str:
@@ -210,7 +226,12 @@ def readme_differs_from_claim(submission: Submission) -> Outcome | None:
     values: dict[str, Value] = {"claimed_bpb": claim.value, "readme_bpb": readme.value}
     where = places(claim, readme)
     if agree(claim.value, readme.value, max(claim_unit(claim.value), claim_unit(readme.value))):
-        return Outcome(Verdict.PASS, f"The README and submission.json both claim {bpb(claim.value)}.", values, where)
+        told = f"The README and submission.json both claim {bpb(claim.value)}."
+        if claim.value != readme.value:
+            told = (
+                f"submission.json claims {bpb(claim.value)}, the README, in fewer or more digits, {bpb(readme.value)}."
+            )
+        return Outcome(Verdict.PASS, told, values, where)
     message = f"submission.json claims {bpb(claim.value)}, the README {bpb(readme.value)}."
     return Outcome(Verdict.WARN, message, values, where)
 
@@ -220,8 +241,14 @@ def _in_table(claim: float, rows: Sequence[SeedClaim]) -> bool:
     values = [row.val_bpb.value for row in rows if isinstance(row.val_bpb, Located)]
     if not values:
         return False
-    unit = max(claim_unit(claim), min(map(claim_unit, values)))
-    return any(agree(claim, value, unit) for value in (statistics.fmean(values), *values))
+    row_unit = min(map(claim_unit, values))
+    unit = max(claim_unit(claim), row_unit)
+    if agree(claim, statistics.fmean(values), unit):
+        return True
+    if claim_unit(claim) >= row_unit:
+        return any(agree(claim, value, unit) for value in values)
+    # A row is the claim rounded or cut off: a mean may lie within a whole unit of a row by chance.
+    return any(-unit / 2 * (1 + 1e-6) <= claim - value < unit for value in values)
 
 
 @rule("PG303", "seed-claim-not-in-logs", family=FAMILY, status=Status.POLICY, authority="README, Submission Process")
@@ -248,7 +275,8 @@ def seed_claim_not_in_logs(submission: Submission) -> Outcome | None:
     ]
     if not claims:
         return None
-    pairs = [(claim, run) for claim in claims for run in submission.runs if known(run.seed) == known(claim.seed)]
+    scored = [run for run in submission.runs if printed_scores(run)]
+    pairs = [(claim, run) for claim in claims for run in scored if known(run.seed) == known(claim.seed)]
     checked = [claim for claim in claims if any(claim is other for other, _ in pairs)]
     if not checked:
         return undecided(

@@ -312,15 +312,13 @@ def run_unfinished(submission: Submission) -> Outcome | None:
         return undecided("Whether the runs finished cannot be told", "no training log was read")
     stopped = [run for run in submission.runs if known(run.complete) is False]
     if stopped:
-        message = f"These logs stop before a final metric: {listed([run.location.path for run in stopped])}."
+        message = f"These logs stop before a final metric: {listed([str(run.location) for run in stopped])}."
         return Outcome(
             Verdict.WARN, message, {"unfinished_count": len(stopped)}, places(*(run.complete for run in stopped))
         )
     unclear = [run for run in submission.runs if isinstance(run.complete, Missing)]
     if unclear:
-        clauses = [
-            f"{run.location.path} ({run.complete.reason})" for run in unclear if isinstance(run.complete, Missing)
-        ]
+        clauses = [f"{run.location} ({run.complete.reason})" for run in unclear if isinstance(run.complete, Missing)]
         return undecided(
             "Whether every run finished cannot be told", listed(clauses), *(run.location for run in unclear)
         )

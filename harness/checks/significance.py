@@ -90,7 +90,8 @@ def mean_differs(submission: Submission) -> Outcome | None:
     numbers: dict[str, Value] = {"claimed_bpb": claim.value, "mean_bpb": round(mean, 10), "seed_count": len(values)}
     where = places(claim, *values)
     subject = f"The mean of {len(values)} {_noun(submission, source)} ({source}) is {bpb(mean)}"
-    unit = max(unit, claim_unit(claim.value))
+    # Nobody prints more than ten decimals on purpose.
+    unit = max(unit, claim_unit(claim.value), 1e-9)
     if agree(claim.value, mean, unit):
         return Outcome(Verdict.PASS, f"{subject}, as claimed.", numbers, where)
     ranked = sorted(value.value for value in values)

@@ -70,7 +70,8 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
     What it checks:
         Code bytes plus compressed model bytes of every claimed run, in three accountings: the training script as
         shipped; the code as the log's own compressed figure; every shipped code file. It fails only when every
-        accounting that can be computed is over the cap, and warns when some are.
+        accounting that can be computed is over the cap, and warns when some are, or when another log of the same
+        seed is under it.
 
     Why it matters:
         "The submission artifact is computed as code bytes plus compressed model bytes. ... The cap is decimal
@@ -93,7 +94,24 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
     values |= {f"{_key(accounting)}_bytes": accounting.largest for accounting in stated}
     locations = places(*(total for accounting in stated for total in accounting.known_totals))
     verdict, message = _judge(sizes, every)
+    smallest = _smallest(sizes)
+    if verdict is Verdict.FAIL and len(smallest) < len(sizes):
+        milder, _ = _judge(smallest, accountings(smallest))
+        if milder is not Verdict.FAIL:
+            message = f"{message} Another log of the same seed is smaller, and which one is claimed cannot be told."
+            verdict = Verdict.WARN
     return Outcome(verdict, message, values, locations)
+
+
+def _smallest(sizes: Sequence[SeedSize]) -> tuple[SeedSize, ...]:
+    """One run of each seed: the smallest where a seed has several logs. Logs that name no seed count as one."""
+    kept: dict[int | None, SeedSize] = {}
+    for run in sizes:
+        seed, total = known(run.seed), known(run.shipped_bytes)
+        best = known(kept[seed].shipped_bytes) if seed in kept else None
+        if seed not in kept or (total is not None and (best is None or total < best)):
+            kept[seed] = run
+    return tuple(kept.values())
 
 
 def _judge(sizes: Sequence[SeedSize], every: Sequence[Accounting]) -> tuple[Verdict, str]:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.checks.common import listed, many, undecided
+from harness.checks.legality_doubt import PROBE, shown_running, unread_code
 from harness.facts.submission import Submission
 from harness.facts.targets import Life, TargetUse, UseKind
 from harness.model import Location, Missing, Outcome, Status, Verdict, rule
 
 FAMILY = "legality"
 SHOWN = 3
-PROBE = "run `harness probe`"
 
 
 @rule(
@@ -31,7 +31,8 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
         logarithm or the sum of the score. Where the model's own probability is added to the count before it is
         divided (a Dirichlet prior), which was never ruled, it only warns. Updating a table with the token after it
         was scored is none of this, nor is an embedding of hashed input tokens, nor a cache that reads a whole row of
-        candidates. Code that the run's configuration switches off is only noted.
+        candidates. Code that the run's configuration switches off is only noted. Scoring code that makes keys of
+        tokens by exclusive or, of which it is not found what goes into them, is left to the probe.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet ... it may not be
@@ -45,10 +46,14 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
     How to fix:
         Look up every token of the vocabulary for the context, and divide by the sum of what was found.
     """
-    clean = "No table is read at a hash of the token being scored, as far as the code can be followed"
+    clean = "No table read at a hash of the token being scored was found in code that runs"
     said = "The score reads a table at a hash of the token being scored"
     outcome = _judge(submission, UseKind.HASHED_LOOKUP, said, clean)
     smoothed = [use for use in submission.targets.uses if use.kind is UseKind.SMOOTHED_LOOKUP]
+    if outcome.verdict is Verdict.PASS and submission.targets.hashes:
+        places = submission.targets.hashes[:SHOWN]
+        reason = f"scoring code makes keys of tokens by exclusive or ({listed(places)}); {PROBE}"
+        return undecided("Whether the token being scored is in the key of a table cannot be told", reason, *places)
     if outcome.verdict is not Verdict.PASS or not smoothed:
         return outcome
     outcome = _judge(submission, UseKind.SMOOTHED_LOOKUP, f"{said}, with the model's own probability as prior", clean)
@@ -85,7 +90,7 @@ def share_not_normalized(submission: Submission) -> Outcome:
     How to fix:
         Divide by the sum of what the table holds for all candidates.
     """
-    clean = "No share of a table's numbers that may not sum to one, as far as the code can be followed"
+    clean = "No share of a table's numbers that may not sum to one was found in code that runs"
     outcome = _judge(submission, UseKind.FOREIGN_SHARE, "A row of hashed counts is not divided by its own sum", clean)
     pairs = [use for use in submission.targets.uses if use.kind is UseKind.PAIR_LOOKUP and use.life is not Life.DEAD]
     if outcome.verdict is not Verdict.PASS or not pairs:
@@ -119,7 +124,7 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
     How to fix:
         Mix the experts' distributions with weights that depend on the prefix only.
     """
-    clean = "No loss is chosen by its value at the token being scored, as far as the code can be followed"
+    clean = "No loss chosen by its value at the token being scored was found in code that runs"
     return _judge(submission, UseKind.CHOSEN_LOSS, "The score takes the better of several losses of each token", clean)
 
 
@@ -150,7 +155,7 @@ def hint_gated_by_target(submission: Submission) -> Outcome:
     How to fix:
         Ask the class of the token before, or switch these hints off and keep those of the context alone.
     """
-    clean = "No hint is switched by the class of its own token, as far as the code can be followed"
+    clean = "No hint switched by the class of its own token was found in code that runs"
     return _judge(submission, UseKind.GATE, "A hint is switched by the class of the token that it is for", clean)
 
 
@@ -169,7 +174,13 @@ def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -
     if unknown:
         reason = f"{_path(unknown[0])}; whether it runs is not known: {unknown[0].because}; {PROBE}"
         return undecided(accusation, reason, *_places(unknown))
-    return Outcome(Verdict.PASS, f"{clean}.", locations=_places(_dead(uses)), notes=notes)
+    for use in _dead(uses):
+        label = shown_running([use.because], submission)
+        if label is not None:
+            reason = f"{_path(use)}; {use.because} keeps it off, but the log speaks of `{label.value}`; {PROBE}"
+            return undecided(f"Cannot be told: {accusation[0].lower()}{accusation[1:]}", reason, *_places([use]), label)
+    passed = Outcome(Verdict.PASS, f"{clean}.", locations=_places(_dead(uses)), notes=notes)
+    return unread_code(passed, submission)
 
 
 def _dead(uses: Sequence[TargetUse]) -> list[TargetUse]:

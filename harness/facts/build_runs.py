@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
-from harness.facts.logfile import LogFile
+from harness.facts.logfile import NAMED_SEED, LogFile
 from harness.facts.phasekinds import DIAGNOSTIC, EVALUATION, phase_kind
 from harness.facts.runs import Coverage, Phase, Run, Score
 from harness.model import Fact, Located, Location, Missing
@@ -36,7 +35,6 @@ LOSSES_LIMIT = 120
 CURVE_LIMIT = 2_000
 # Phases that belong to scoring although they stand outside the printed evaluation time.
 _SCORING_PHASES = frozenset({"ttt:completed"})
-_NAMED_SEED = re.compile(r"(?:seed|(?<![a-z0-9])s)[-_=]?(\d{1,10})(?!\d)", re.IGNORECASE)
 
 
 def build_runs(logs: Sequence[LogFile]) -> tuple[Run, ...]:
@@ -83,6 +81,7 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         coverage=tuple(Coverage(e.unit, e.count, e.tokens_each, log.at(e.line)) for e in log.of(CoverageEvent)),
         announced=tuple(Located(shown(e.text), log.at(e.line)) for e in log.of(AnnouncedEvent)),
         devices=tuple(Located(shown(e.name), log.at(e.line)) for e in log.of(DeviceEvent)),
+        named_bpb=tuple(Located(value, log.at(line)) for value, line in log.named),
         versions={e.name: Located(shown(e.version), log.at(e.line)) for e in log.of(VersionEvent)},
     )
 
@@ -161,7 +160,7 @@ def _seed(log: LogFile) -> Fact[int]:
 
 
 def _named_seed(log: LogFile) -> Fact[int]:
-    match = _NAMED_SEED.search(log.path.rpartition("/")[2])
+    match = NAMED_SEED.search(log.path.rpartition("/")[2])
     if match is None:
         return Missing("neither the log nor its name holds a seed", log.at(None))
     return Located(int(match[1]), log.at(None))

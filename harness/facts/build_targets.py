@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ast
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.analysis import gates, reach, targets
 from harness.analysis.configuration import Unknown
 from harness.analysis.labels import Label, Step
+from harness.analysis.program import Module
 from harness.analysis.reach import Reach, Reached
 from harness.facts.code import CodeBase
 from harness.facts.targets import Life, TargetFacts, TargetUse, UseKind
@@ -46,8 +48,21 @@ def build_targets(folder: Folder, code: CodeBase, reached: Reach | None) -> Targ
         return TargetFacts(Missing("the training script cannot be parsed", Location(code.entry)), ())
     texts = {path: each.script.text for path, each in code.scripts.items()}
     uses = [_use(use, reached) for use in targets.target_uses(program, texts)]
+    hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
     uses += [_gate(gate, reached) for gate in gates.gates(program, texts, _helpers(folder))]
-    return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses))
+    hashes = () if hashed else _hashes(targets.scoring_hashes(program, texts), reached)
+    return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses), hashes)
+
+
+def _hashes(found: Iterable[tuple[Module, ast.AST]], reached: Reach) -> tuple[Location, ...]:
+    """The first place of each function whose keys may be made in this configuration."""
+    places: dict[ast.AST | None, Location] = {}
+    for module, node in found:
+        function = module.index.function_of(node)
+        home = function.node if function is not None else None
+        if home not in places and reached.of(node, module).life is not reach.Life.DEAD:
+            places[home] = module.at(getattr(node, "lineno", None))
+    return tuple(places.values())
 
 
 def _use(use: targets.TargetUse, reached: Reach) -> TargetUse:

@@ -1,11 +1,13 @@
-"""One training log, cut down to the events of its last finished run.
+"""One training log, cut down to the events of its last finished run, or of one run for each seed.
 
-Logs are joined: a run that was repeated, the console and the log file of the same run, an evaluation after a run.
+Logs are joined: a run that was repeated, the console and the log file of the same run, an evaluation after a run, the
+runs of several seeds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -30,6 +32,12 @@ from harness.sources.trainlog import parse_lines
 
 EventT = TypeVar("EventT")
 
+# A seed in the name of a file; `s1` may be a stage or a sweep.
+NAMED_SEED = re.compile(r"(?:seed[-_=]?(?=\d)|(?<![a-z0-9])s[-_=]?(?=\d\d))(\d{1,10})(?!\d)", re.IGNORECASE)
+_CALLED_BPB = re.compile(r"[bB][pP][bB]\w{0,40}[\"']?\s{0,2}[:=]\s{0,2}(\d\.\d{2,12})(?![\d.])")
+# More seeds than a claim rests on: a search, of which the last run is kept.
+SEEDS_LIMIT = 12
+NAMED_LIMIT = 60
 SCORES_LIMIT = 400
 CONFIG_LIMIT = 2_000
 # Real logs have a few thousand lines; every line is an object in memory.
@@ -38,19 +46,23 @@ LINES_LIMIT = 400_000
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """One log that holds a run, reduced to the events of its last finished run.
+    """One log that holds a run, reduced to the events of one run.
 
     Attributes:
         path: relative path.
         events: the events of that run, in order.
         concatenated: runs in the log.
         sha256: hash of the file.
+        first_line: where the run begins, when others of the same log are kept too.
+        named: numbers of the whole log that are called bits per byte, with their lines: see `_named`.
     """
 
     path: str
     events: tuple[Event, ...]
     concatenated: int
     sha256: str
+    first_line: int | None = None
+    named: tuple[tuple[float, int], ...] = ()
     _by_type: dict[type, list[Event]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,12 +74,12 @@ class LogFile:
         return [event for event in self._by_type.get(kind, []) if isinstance(event, kind)]
 
     def at(self, line: int | None) -> Location:
-        """A line of the log."""
-        return Location(self.path, line)
+        """A line of the log; the run as a whole when there is none."""
+        return Location(self.path, self.first_line if line is None else line)
 
 
-def read_log(data: bytes, path: str) -> LogFile | None:
-    """Parse a log; None when it holds no run (no training step and no final score).
+def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
+    """Parse a log; empty when it holds no run (no training step and no final score).
 
     Raises:
         HarnessError: it has more lines than are read.
@@ -75,12 +87,44 @@ def read_log(data: bytes, path: str) -> LogFile | None:
     text = decode(data)
     if text.count("\n") > LINES_LIMIT:
         raise HarnessError(f"{path}: more than {LINES_LIMIT:,} lines, which are not read")
-    events = list(parse_lines(text.split("\n")))
-    segments = _segments(events)
-    if not segments:
-        return None
-    chosen = next((segment for segment in reversed(segments) if _finished(segment)), segments[-1])
-    return LogFile(path, _bounded(chosen), len(segments), hashlib.sha256(data).hexdigest())
+    segments = _segments(list(parse_lines(text.split("\n"))))
+    named = _named(text)
+    digest, count = hashlib.sha256(data).hexdigest(), len(segments)
+    by_seed = {} if NAMED_SEED.search(path.rpartition("/")[2]) else _by_seed(segments)
+    if 1 < len(by_seed) <= SEEDS_LIMIT:
+        chosen = [_chosen(each) for each in by_seed.values()]
+        return tuple(LogFile(path, _bounded(each), count, digest, each[0].line, named) for each in chosen)
+    return (LogFile(path, _bounded(_chosen(segments)), count, digest, named=named),) if segments else ()
+
+
+def _named(text: str) -> tuple[tuple[float, int], ...]:
+    """Numbers that are called bits per byte, whatever their line: the last ones and the lowest, each once.
+
+    Scores of unknown shape are among them: what no grammar reads may still be what the claim repeats.
+    """
+    found = {match[1]: match.start() for match in _CALLED_BPB.finditer(text)}
+    if not found:
+        return ()
+    kept = dict(list(found.items())[-NAMED_LIMIT:])
+    lowest = min(found, key=float)
+    kept[lowest] = found[lowest]
+    return tuple((float(digits), text.count("\n", 0, start) + 1) for digits, start in kept.items())
+
+
+def _chosen(segments: Sequence[list[Event]]) -> list[Event]:
+    """The last finished run; the last one when none is."""
+    return next((segment for segment in reversed(segments) if _finished(segment)), segments[-1])
+
+
+def _by_seed(segments: Sequence[list[Event]]) -> dict[int, list[list[Event]]]:
+    """The runs of each seed; empty when one of them prints none, or several."""
+    found: dict[int, list[list[Event]]] = {}
+    for segment in segments:
+        seeds = {event.seed for event in segment if isinstance(event, SeedEvent)}
+        if len(seeds) != 1:
+            return {}
+        found.setdefault(seeds.pop(), []).append(segment)
+    return found
 
 
 def _segments(events: Sequence[Event]) -> list[list[Event]]:

@@ -109,7 +109,8 @@ class Run:
         compressed_code_bytes: code size as logged after compression, where the log has it.
         named_seed: the seed in the log's file name.
         evaluation_only: True when the log scores an artifact and holds no training step.
-        concatenated: runs that the log holds one after another; the facts are those of the last finished one.
+        concatenated: runs that the log holds one after another: the facts are those of the last finished one, or of the
+            last one of the seed where each names its own.
         sha256: hash of the log file, to recognise a copy under another name.
         phases: every timed phase outside training steps, in order.
         losses: (step, training loss) in nats per token, thinned.
@@ -117,6 +118,8 @@ class Run:
         versions: versions of Python and PyTorch by lower-case name.
         announced: lines that begin a calibration, timed or not, in order.
         devices: graphics cards that the log lists, in order.
+        named_bpb: numbers that the log calls bits per byte, in lines that may be no known score: the last and the
+            lowest.
     """
 
     location: Location
@@ -152,3 +155,4 @@ class Run:
     versions: Mapping[str, Located[str]] = field(default_factory=dict)
     announced: tuple[Located[str], ...] = ()
     devices: tuple[Located[str], ...] = ()
+    named_bpb: tuple[Located[float], ...] = ()

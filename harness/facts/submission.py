@@ -164,18 +164,18 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
         if len(paths) >= LOGS_LIMIT:
             refused.append(Located(f"more than {LOGS_LIMIT} logs: the rest is not read", Location(path)))
             break
-        log = _log(walked, path, refused)
-        logs += [log] if log is not None else []
-        paths += [path] if log is not None or name.endswith(".log") else []
+        found = _log(walked, path, refused)
+        logs += found
+        paths += [path] if found or name.endswith(".log") else []
     return logs, paths
 
 
-def _log(walked: Folder, path: str, refused: list[Located[str]]) -> LogFile | None:
+def _log(walked: Folder, path: str, refused: list[Located[str]]) -> tuple[LogFile, ...]:
     try:
         return read_log(walked.read(path, LOG_LIMIT_BYTES), path)
     except HarnessError as error:
         refused.append(Located(str(error), Location(path)))
-        return None
+        return ()
 
 
 def _read(walked: Folder, path: str, refused: list[Located[str]]) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from harness.model import Fact, Located
+from harness.model import Fact, Located, Location
 
 
 class UseKind(enum.StrEnum):
@@ -51,7 +51,10 @@ class TargetFacts:
     Attributes:
         read: Located(True) at the training script where its code could be followed; Missing otherwise.
         uses: what was found, in the order of the code.
+        hashes: keys that scoring code makes, and of which it was not found what goes into them; only where no use of
+            a hashed key was found at all.
     """
 
     read: Fact[bool]
     uses: tuple[TargetUse, ...]
+    hashes: tuple[Location, ...] = ()

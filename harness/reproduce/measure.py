@@ -35,9 +35,11 @@ class Measured:
 
 def read(path: Path) -> Measured:
     """Read a log that a job wrote; its size is bounded by the job's caps."""
-    log = read_log(path.read_bytes(), path.name)
-    if log is None:
+    logs = read_log(path.read_bytes(), path.name)
+    if not logs:
         return Measured()
+    # A job is one run; the last one counts if it did not stick to that.
+    log = logs[-1]
     (run,) = build_runs((log,))
     model_bytes, total_bytes = _known(run.model_bytes), _known(run.total_bytes)
     score = choose(log.of(ScoreEvent))
