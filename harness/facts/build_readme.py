@@ -137,8 +137,8 @@ def _columns(table: Table) -> _Columns | None:
         loss=_column(header, r"(?!.*(?:pre|train|delta|gain)).*(?:loss|nats).*"),
         size=_column(header, r"(?:artifact|submission|total)(?!.*time).*|size.*"),
         steps=_column(header, r"(?:train(?:ing)? )?steps?"),
-        train=_column(header, r"train(?:ing)?[ _](?:time|ms|s|seconds|wallclock)\b.*"),
-        evaluation=_column(header, r"(?:total |ttt )?eval[ _](?:time|ms|s|seconds)\b.*"),
+        train=_column(header, r"train(?:ing)?[ _](?:timer?|ms|s|seconds|wallclock)\b.*"),
+        evaluation=_column(header, r"(?:total |ttt )?eval[ _](?:timer?|ms|s|seconds)\b.*"),
     )
 
 
