@@ -40,7 +40,9 @@ _STEP_PAIR = re.compile(
     rf"({_NUMBER})\s*(ms|s|m|min)?(?![\w.])",
     re.IGNORECASE,
 )
-_BPB = re.compile(rf"(?<![\w-])(?:(?:val_)?bpb|(?:val_|eval_)?bits_per_byte)\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
+_BPB = re.compile(
+    rf"(?<![\w-])(?:(?:val_)?bpb|(?:val_|eval_)?bits_per_byte)\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE
+)
 _LOSS = re.compile(rf"(?<![\w-])(?:val_)?loss\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
 _EVAL_TIME = re.compile(
     rf"(?<!\w)(?:\w{{0,40}}eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE
