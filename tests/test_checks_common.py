@@ -93,6 +93,27 @@ def test_another_experiment_with_a_claimed_seed_is_not_the_claimed_run() -> None
     assert len(chosen.runs) == 3
 
 
+def variants(*rows: tuple[int, float], claim: float) -> common.Counted:
+    readme = dataclasses.replace(
+        factories.submission().readme, seeds=tuple(factories.claim(seed, bits) for seed, bits in rows)
+    )
+    runs = tuple(factories.run(seed, bits=bits, path=f"log{index}.txt") for index, (seed, bits) in enumerate(rows))
+    claims = factories.manifest(seeds=(), val_bpb=at(claim))
+    return counted(factories.submission(claims=claims, readme=readme, runs=runs))
+
+
+def test_a_table_of_variants_counts_for_the_claimed_one() -> None:
+    rows = ((1, 1.32000001), (1, 1.25000001), (2, 1.34000001), (2, 1.27000001))
+    chosen = variants(*rows, claim=1.26)
+    assert ([run.location.path for run in chosen.runs], chosen.basis) == (["log1.txt", "log3.txt"], "README")
+
+
+def test_a_table_of_variants_that_is_not_claimed_names_no_runs() -> None:
+    rows = ((1, 1.32000001), (1, 1.25000001), (2, 1.34000001), (2, 1.27000001))
+    assert variants(*rows, claim=1.11).basis == ""
+    assert variants((1, 1.32000001), (1, 1.32000001), (2, 1.34000001), claim=1.11).basis == "README"
+
+
 def test_a_trailing_zero_in_a_table_does_not_widen_it() -> None:
     rows = [factories.claim(1, 1.064), factories.claim(2, 1.06308)]
     assert common.table_unit(rows) == pytest.approx(1e-5)

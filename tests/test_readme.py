@@ -76,6 +76,22 @@ def test_tables_without_seeds_are_passed_over() -> None:
     assert claims("| Seed | Color |\n|---|---|\n| 1 | red |\n").seeds == ()
 
 
+def test_counts_and_steps_are_no_scores_and_no_times() -> None:
+    found = claims(
+        "| Run | TTT Epochs | Seed | Static BPB | Final BPB | Train step |\n|---|---|---|---|---|---|\n"
+        "| a | 1 | 7 | 1.31 | 1.2767 | 4927 |\n| b | **2** | 8 | 1.3087 | **1.2744** | 4931 |\n"
+    ).seeds
+    assert [value(row.val_bpb) for row in found] == [1.2767, 1.2744]
+    assert [value(row.train_seconds) for row in found] == [None, None]
+    assert [value(row.steps) for row in found] == [4927, 4931]
+
+
+def test_a_better_score_in_a_later_column_leaves_the_final_one_open() -> None:
+    table = "| Seed | Post-TTT | Quantized+Slide+X |\n|---|---|---|\n| 7 | 1.2788 | {} |\n"
+    assert isinstance(claims(table.format("1.2736")).seeds[0].val_bpb, Missing)
+    assert value(claims(table.format("1.2836")).seeds[0].val_bpb) == 1.2788
+
+
 def test_a_column_called_bpb_with_impossible_values_is_missing() -> None:
     found = claims("| Seed | BPB |\n|---|---|\n| 1 | 45 |\n").seeds
     assert isinstance(found[0].val_bpb, Missing)

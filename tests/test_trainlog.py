@@ -111,6 +111,7 @@ def test_scores_keep_label_digits_and_time() -> None:
     assert only("final_window_eval stride:64 val_loss:1.95 val_bpb:1.15 eval_time:75096ms") == ScoreEvent(
         1, "final_window_eval stride:64", 1.95, 1.15, 2, 2, 75096.0
     )
+    assert only("eval_bits_per_byte=1.25") == ScoreEvent(1, "val_bpb", None, 1.25, 2, 0, None)
     assert only("val_bpb:          1.12278022") == ScoreEvent(1, "val_bpb", None, 1.12278022, 8, 0, None)
 
 

@@ -6,6 +6,7 @@ import ast
 import base64
 import bz2
 import gzip
+import json
 import lzma
 import zlib
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def test_stubs_that_run_a_neighbour(stub: str) -> None:
         ("import zlib\nexec(zlib.decompress(b'zzz'))", "zlib data is damaged"),
         ("import base64\nexec(base64.b85decode('\\x00 '))", "base85 data is damaged"),
         ("import os\nexec(os.system('true'))", "os.system"),
-        ("exec('x'.join(['a']))", "join"),
+        ("exec('x'.join(3))", "join"),
         ("exec('a' * 9)", "computes"),
     ],
 )
@@ -217,3 +218,171 @@ def test_damaged_payloads_are_one_clear_error(data: bytes, module: str) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_unwrapped(text: str) -> None:
     assert unpack(text).texts[0] == text
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        # Rebound names, pieces added one by one, and options computed from constants.
+        "S=zlib.decompress(base64.b64decode({b64}))\nS=S.decode()\nexec(compile(S,__file__+'.x','exec'))",
+        "s=''\nfor_=1\ns+={b64}[:9]\ns+={b64}[9:]\nexec(zlib.decompress(base64.b64decode(s)))",
+        "exec(zlib.decompress(base64.b64decode(''.join([{b64}[:9],{b64}[9:]]))))",
+        "parts={b64}[:9],{b64}[9:]\nexec(zlib.decompress(base64.b64decode(parts[0]+parts[1])))",
+        "a,b={b64}[:9],{b64}[9:]\nexec(zlib.decompress(base64.b64decode(a+b)))",
+        "exec(zlib.decompress(bytes({codes})))",
+        # Other names of the same functions.
+        "import codecs\nexec(codecs.decode(codecs.decode({b64}.encode(),'base64'),'zlib'))",
+        "exec(getattr(__import__('zlib'),'decompress')(__import__('base64').b64decode({b64})))",
+        "import builtins\nbuiltins.exec(zlib.decompressobj().decompress(base64.b64decode({b64})))",
+        "eval(compile(zlib.decompress(base64.b64decode({b64})),'x','exec'))",
+        "run=exec\nrun(zlib.decompress(base64.b64decode({b64})))",
+        # Everything on one line, and inside the usual guards.
+        "import zlib as z;import base64 as b;exec(z.decompress(b.b64decode({b64})))",
+        "if __name__=='__main__':\n exec(zlib.decompress(base64.b64decode({b64})))",
+        "try:\n import brotli\nexcept ImportError:\n pass\nexec(zlib.decompress(base64.b64decode({b64})))",
+    ],
+)
+def test_ways_to_say_the_same(wrapper: str) -> None:
+    data = zlib.compress(BODY.encode())
+    filled = wrapper.replace("{b64}", repr(b64(data))).replace("{codes}", str(list(data)))
+    found = unpack(f"import zlib, base64\n{filled}\n")
+    assert (found.text, found.problem) == (BODY, "")
+    assert found.layers[-1] == "zlib"
+
+
+def test_presets_in_filters() -> None:
+    data = base85(lzma.compress(BODY.encode(), format=lzma.FORMAT_RAW, filters=RAW_FILTERS))
+    filters = "[{'id':L.FILTER_LZMA2,'preset':9|L.PRESET_EXTREME}]"
+    text = (
+        f"import lzma as L,base64 as B\nexec(L.decompress(B.b85decode('{data}'),format=L.FORMAT_RAW,filters={filters}))"
+    )
+    assert unpack(text).text == BODY
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "_d=tempfile.mkdtemp()\n_f=os.path.join(_d,'x.py')\nopen(_f,'wb').write(_c)\nrunpy.run_path(_f,run_name='__main__')",
+        "d=os.path.join(os.path.dirname(os.path.abspath(__file__)),'x.py')\nwith open(d,'wb') as f:f.write(_c)\nrunpy.run_path(d)",  # noqa: E501
+        """p='x.py'
+with open('l','w') as l:
+ if not os.path.exists(p):
+  with open(p,'wb') as f:f.write(_c)
+s=U.spec_from_file_location('__main__',p)
+m=U.module_from_spec(s)
+s.loader.exec_module(m)""",
+        "Path('x.py').write_bytes(_c)\nexec(Path('x.py').read_text())",
+        """for n,c in zip(['y.py','x.py'],['pass',_c]):
+ f=os.path.join('d',n);os.makedirs('d')
+ open(f,'w').write(c)
+exec(open(os.path.join('d','x.py')).read())""",
+        "b={'x.py':_c}\nfor n,c in b.items():\n with open(n,'w') as f:\n  f.write(c)\nexec(compile(b['x.py'],'x.py','exec'))",  # noqa: E501
+    ],
+)
+def test_payloads_written_to_a_file_first(end: str) -> None:
+    head = "import zlib,base64,os,tempfile,runpy,importlib.util as U\nfrom pathlib import Path\n"
+    found = unpack(f"{head}_c=zlib.decompress(base64.b64decode('{b64(zlib.compress(BODY.encode()))}'))\n{end}")
+    assert (found.text, found.layers, found.problem) == (BODY, ("base64", "zlib"), "")
+
+
+def test_a_written_file_is_known_to_what_runs_later() -> None:
+    text = f"open('a.py','w').write({BODY!r})\nopen('b.py','w').write('exec(open(\"a.py\").read())')\nexec(open('b.py').read())"  # noqa: E501
+    assert unpack(text).text == BODY
+
+
+@pytest.mark.parametrize(
+    ("stub", "name", "data", "layers"),
+    [
+        (
+            "exec(compile(lzma.decompress(pathlib.Path(__file__).with_suffix('.py.lzma').read_bytes()),__file__,'exec'))",
+            "train_gpt.py.lzma",
+            lzma.compress(BODY.encode()),
+            ("lzma",),
+        ),
+        (
+            """with open(os.path.join(os.path.dirname(__file__),'code.lzma'),'rb') as f:
+    bundle=json.loads(lzma.decompress(f.read()))
+exec(compile(bundle['core.py'],'core.py','exec'))""",
+            "code.lzma",
+            lzma.compress(json.dumps({"core.py": BODY}).encode()),
+            ("lzma",),
+        ),
+        ("exec(gzip.open('src/code.gz').read())", "src/code.gz", gzip.compress(BODY.encode(), mtime=0), ("gzip",)),
+        (
+            """import brotli
+here=pathlib.Path(__file__).resolve().parent
+exec(brotli.decompress((here/'code.br').read_bytes()))""",
+            "code.br",
+            brotli.compress(BODY.encode()),
+            ("brotli",),
+        ),
+        (
+            "from compression import zstd\nexec(zstd.decompress(open('code.zst','rb').read()))",
+            "code.zst",
+            zstandard.compress(BODY.encode()),
+            ("zstd",),
+        ),
+    ],
+)
+def test_compressed_files_beside_the_script(stub: str, name: str, data: bytes, layers: tuple[str, ...]) -> None:
+    text = f"import lzma, json, os, pathlib, gzip\n{stub}\n"
+    files: dict[str, str | bytes] = {name: data}
+    found = unwrap(text, "train_gpt.py", files.get)
+    assert (found.text, found.layers, found.problem) == (BODY, (f"file:{name.rpartition('/')[2]}", *layers), "")
+    absent = unpack(text)
+    assert "which the folder does not hold" in absent.problem
+
+
+def test_a_payload_behind_the_script_itself() -> None:
+    tail = b64(zlib.compress(BODY.encode()))
+    text = (
+        f"import zlib,base64\nexec(zlib.decompress(base64.b64decode(open(__file__).read().split('#!')[-1])))\n#!{tail}"
+    )
+    found = unwrap(text, "train_gpt.py", {"train_gpt.py": text.encode()}.get)
+    assert found.text == BODY
+
+
+def test_a_bundle_of_modules_is_not_read_as_its_first_file() -> None:
+    text = "open('core.py','w').write('x = 1')\nexec('import core\\nprint(core.x)')"
+    assert "imports core from its own payload" in unpack(text).problem
+
+
+def test_several_payloads_are_one_program() -> None:
+    found = unpack("exec('import os')\nexec('x = 1')\ndef f():\n    return x\nf()\n")
+    assert found.text == "import os\nx = 1\ndef f():\n    return x\nf()\n"
+    assert "os.system" in unpack("import os\nexec('x = 1')\nexec(os.system('true'))").problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import marshal\nexec(marshal.loads(b'x'))",
+        "import marshal, types\ntypes.FunctionType(marshal.loads(b'x'), globals())()",
+        "import pickle\nexec(pickle.loads(b'x'))",
+    ],
+)
+def test_byte_code_is_never_loaded(text: str) -> None:
+    assert "never loaded" in unpack(text).problem
+
+
+def test_codecs_that_decompress_are_no_text_encodings() -> None:
+    assert "decode" in unpack("exec(b'zzz'.decode('zlib'))").problem
+
+
+def test_a_payload_that_nothing_is_seen_to_run_is_no_plain_source() -> None:
+    assert "holds a payload" in unpack(f"a='{'x' * 9_000}'\nimport core\ncore.start(a)\n").problem
+    assert unpack(f"a='{'x' * 9_000}'\ndef f():\n    return a\n").problem == ""
+
+
+def test_many_small_pieces() -> None:
+    data = b64(zlib.compress("".join(f"x{n} = {n}\n" for n in range(9_000)).encode()))
+    pieces = "\n".join(f"s+={data[at : at + 40]!r}" for at in range(0, len(data), 40))
+    found = unpack(f"import zlib,base64\ns=''\n{pieces}\nexec(zlib.decompress(base64.b64decode(s)))")
+    assert found.problem == ""
+    assert found.text.endswith("x8999 = 8999\n")
+    joined = "+".join(repr(data[at : at + 400]) for at in range(0, len(data), 400))
+    assert unpack(f"import zlib,base64\nexec(zlib.decompress(base64.b64decode({joined})))").problem == ""

@@ -156,12 +156,14 @@ def counted(submission: Submission) -> Counted:
     """Choose the runs whose seed and score submission.json names, else those that the README's table names.
 
     A seed's log that does not hold the seed's claimed score is another experiment with that seed, not the claimed
-    run. When nobody names seeds, or only one, a claim that is one log's score names that log.
+    run. When nobody names seeds, or only one, a claim that is one log's score names that log. A table that gives a
+    seed several scores compares variants: it counts for the variant that the claim is about, and else for none.
     """
     runs = distinct(submission.runs)
     if len(runs) <= 1:
         return Counted(runs, "the only log")
-    for basis, claims in (("submission.json", submission.claims.seeds), ("README", submission.readme.seeds)):
+    for basis, table in (("submission.json", submission.claims.seeds), ("README", submission.readme.seeds)):
+        claims = _one_variant(table, known(submission.claims.val_bpb))
         chosen = [run for claim in claims for run in claimed_runs(claim, runs, table_unit(claims))]
         scored = _printing_claim(submission, chosen) if len(claimed_seeds(claims)) == 1 else ()
         if len(scored) == 1:
@@ -172,6 +174,29 @@ def counted(submission: Submission) -> Counted:
     if len(scored) == 1:
         return Counted(scored, "the claim")
     return Counted(runs, "")
+
+
+def _one_variant(claims: tuple[SeedClaim, ...], claim: float | None) -> tuple[SeedClaim, ...]:
+    """The rows of the one variant whose mean or score is the claim; all rows of a table that has one for each seed."""
+    variants: list[list[SeedClaim]] = []
+    for row in claims:
+        earlier = sum(known(row.seed) == known(other.seed) for variant in variants for other in variant)
+        if earlier == len(variants):
+            variants.append([])
+        variants[earlier].append(row)
+    scores = [{known(row.seed): known(row.val_bpb) for row in variant} for variant in variants]
+    repeated = any(scores[0].get(seed) != value for variant in scores[1:] for seed, value in variant.items())
+    if not repeated:
+        return claims
+    matching = [variant for variant in variants if claim is not None and _states(variant, claim)]
+    return tuple(matching[0]) if len(matching) == 1 else ()
+
+
+def _states(rows: Sequence[SeedClaim], claim: float) -> bool:
+    """Whether a claim is the mean of the rows' scores."""
+    values = [value for row in rows if (value := known(row.val_bpb)) is not None]
+    unit = max(table_unit(rows), claim_unit(claim))
+    return bool(values) and agree(sum(values) / len(values), claim, unit)
 
 
 def _printing_claim(submission: Submission, runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -78,9 +78,9 @@ def read_scripts(folder: Folder) -> tuple[list[ParsedScript], list[Located[str]]
     for path in [path for path in folder.files if path.endswith(".py")][:SCRIPTS_LIMIT]:
         parent = path.rpartition("/")[0]
 
-        def sibling(name: str, parent: str = parent) -> str | None:
+        def sibling(name: str, parent: str = parent) -> bytes | None:
             beside = f"{parent}/{name}" if parent else name
-            return folder.text(beside) if beside in folder.files else None
+            return folder.read(beside) if beside in folder.files else None
 
         try:
             scripts.append(read_script(path, folder.text(path), folder.files[path].size_bytes, sibling))

@@ -21,7 +21,7 @@ PLAUSIBLE_BPB = (0.2, 10.0)
 _NUMBER = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
 _NOT_A_SCORE = re.compile(
     r"loss|nats|time|gain|gap|size|artifact|bytes?\b|code|Δ|delta|total|\beval\b(?! bpb)|\bms\b|std|tok|speed|improve"
-    r"|vs\b|fits|gptq",
+    r"|vs\b|fits|gptq|epochs?\b|\blr\b|rate\b|rank\b|chunk|layers?\b",
     re.IGNORECASE,
 )
 _MEAN_ROW = re.compile(r"(?:mean|average|avg\.?)(?: ?± ?std)?", re.IGNORECASE)
@@ -111,6 +111,7 @@ class _Columns:
 
     seed: int
     score: int
+    later: tuple[int, ...]
     loss: int
     size: int
     steps: int
@@ -122,19 +123,22 @@ def _columns(table: Table) -> _Columns | None:
     """The columns of a table that has one row for each seed; None for any other table."""
     header = [cell.lower() for cell in table.header]
     seed = next((index for index, cell in enumerate(header) if cell == "seed"), -1)
-    scores = [index for index, cell in enumerate(header) if index != seed and _is_score(cell)]
+    named = [index for index, cell in enumerate(header) if index != seed and _is_score(cell)]
+    scores = [index for index in named if _holds_scores(table, index)] or named
     if seed < 0 or not scores:
         return None
     best = max(kind_of(header[index]) for index in scores)
+    # The last of the most final kind: tables go from the first evaluation to the last.
+    chosen = [index for index in scores if kind_of(header[index]) == best][-1]
     return _Columns(
         seed=seed,
-        # The last of the most final kind: tables go from the first evaluation to the last.
-        score=[index for index in scores if kind_of(header[index]) == best][-1],
+        score=chosen,
+        later=tuple(index for index in scores if index > chosen),
         loss=_column(header, r"(?!.*(?:pre|train|delta|gain)).*(?:loss|nats).*"),
         size=_column(header, r"(?:artifact|submission|total)(?!.*time).*|size.*"),
         steps=_column(header, r"(?:train(?:ing)? )?steps?"),
-        train=_column(header, r"train(?:ing)?[ _](?:time|ms|s|seconds|wallclock).*"),
-        evaluation=_column(header, r"(?:total |ttt )?eval[ _](?:time|ms|s|seconds).*"),
+        train=_column(header, r"train(?:ing)?[ _](?:timer?|ms|s|seconds|wallclock)\b.*"),
+        evaluation=_column(header, r"(?:total |ttt )?eval[ _](?:timer?|ms|s|seconds)\b.*"),
     )
 
 
@@ -142,6 +146,12 @@ def _is_score(cell: str) -> bool:
     if _NOT_A_SCORE.search(cell) or kind_of(cell) == Kind.DIAGNOSTIC:
         return False
     return _NAMES_BPB.search(cell) is not None or kind_of(cell) != Kind.UNNAMED
+
+
+def _holds_scores(table: Table, index: int) -> bool:
+    """Whether no number of a column is a count: `TTT epochs` names no score, whatever else its name says."""
+    texts = [match[0] for _, cells in table.rows if (match := _NUMBER.match(_cell(cells, index).lstrip("~≈")))]
+    return not texts or any("." in text for text in texts)
 
 
 def _column(header: Sequence[str], pattern: str) -> int:
@@ -173,6 +183,10 @@ def _row(table: Table, columns: _Columns, row: tuple[int, int, tuple[str, ...]],
     score = fact(columns.score, "val_bpb")
     if isinstance(score, Located) and not _plausible(score.value):
         score = Missing(f"the README's table gives {score.value} as val_bpb", place)
+    # A better score further to the right may be the final one, whatever its column is called.
+    further = [number for index in columns.later if (number := _number(_cell(cells, index))) is not None]
+    if isinstance(score, Located) and any(_plausible(number) and number < score.value for number in further):
+        score = Missing("the README's table gives several scores, and which is final cannot be told", place)
     return SeedClaim(
         seed=Located(seed, place),
         val_bpb=score,

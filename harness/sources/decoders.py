@@ -39,6 +39,8 @@ def decode(function: str, data: bytes, options: Mapping[str, Any]) -> tuple[str,
     Raises:
         DecodeError: unknown function, damaged input, or output beyond the cap.
     """
+    if function == "codecs.decode":
+        function = _CODECS.get(str(options.get("encoding")).lower().replace("-", "_"), function)
     if function not in _DECODERS:
         raise DecodeError(f"{function} is not a decoder that is known here")
     name, decoder = _DECODERS[function]
@@ -111,6 +113,10 @@ _DECODERS: Mapping[str, tuple[str, Decoder]] = {
     "brotli.decompress": ("brotli", _brotli),
     "zstandard.decompress": ("zstd", _zstd),
     "zstd.decompress": ("zstd", _zstd),
+    "compression.zstd.decompress": ("zstd", _zstd),
+    "backports.zstd.decompress": ("zstd", _zstd),
+    "pyzstd.decompress": ("zstd", _zstd),
+    "brotlicffi.decompress": ("brotli", _brotli),
     "base64.b85decode": ("base85", _of(base64.b85decode)),
     "base64.a85decode": ("ascii85", _of(base64.a85decode)),
     "base64.b64decode": ("base64", _of(base64.b64decode)),
@@ -120,5 +126,18 @@ _DECODERS: Mapping[str, tuple[str, Decoder]] = {
     "base64.b16decode": ("base16", _of(base64.b16decode)),
     "binascii.unhexlify": ("hex", _of(binascii.unhexlify)),
     "binascii.a2b_base64": ("base64", _of(binascii.a2b_base64)),
+    "base64.decodebytes": ("base64", _of(base64.decodebytes)),
+    "binascii.a2b_hex": ("hex", _of(binascii.unhexlify)),
+    "bytearray.fromhex": ("hex", lambda data, _options: bytes.fromhex(data.decode("ascii"))),
     "bytes.fromhex": ("hex", lambda data, _options: bytes.fromhex(data.decode("ascii"))),
+}
+_CODECS: Mapping[str, str] = {
+    "hex": "binascii.unhexlify",
+    "hex_codec": "binascii.unhexlify",
+    "base64": "base64.decodebytes",
+    "base64_codec": "base64.decodebytes",
+    "zlib": "zlib.decompress",
+    "zlib_codec": "zlib.decompress",
+    "bz2": "bz2.decompress",
+    "bz2_codec": "bz2.decompress",
 }

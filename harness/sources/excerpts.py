@@ -99,9 +99,9 @@ def _layer(folder: Folder, place: Location, text: str) -> tuple[str, int | None]
     """
     beside = place.path.rpartition("/")[0]
 
-    def neighbour(name: str) -> str | None:
+    def neighbour(name: str) -> bytes | None:
         path = f"{beside}/{name}" if beside else name
-        return folder.text(path) if path in folder.files else None
+        return folder.read(path) if path in folder.files else None
 
     unpacked = unwrap(text, place.path.rpartition("/")[2], neighbour)
     if not unpacked.layers:

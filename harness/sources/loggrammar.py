@@ -42,7 +42,9 @@ _STEP_PAIR = re.compile(
     rf"({_NUMBER})\s*(ms|s|m|min)?(?![\w.])",
     re.IGNORECASE,
 )
-_BPB = re.compile(rf"(?<![\w-])(?:val_)?bpb\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
+_BPB = re.compile(
+    rf"(?<![\w-])(?:(?:val_)?bpb|(?:val_|eval_)?bits_per_byte)\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE
+)
 _LOSS = re.compile(rf"(?<![\w-])(?:val_)?loss\s*[:=]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
 _EVAL_TIME = re.compile(
     rf"(?<!\w)(?:\w{{0,40}}eval_time|elapsed|time)\s*[:=]\s*({_NUMBER})\s*(ms|s|m|min)(?!\w)", re.IGNORECASE
@@ -226,7 +228,8 @@ def _progress(text: str, number: int) -> Event | None:
 
 
 def _score(text: str, number: int) -> Event | None:
-    bpb = _BPB.search(text) if "bpb" in text.lower() else None
+    lower = text.lower()
+    bpb = _BPB.search(text) if "bpb" in lower or "bits_per" in lower else None
     if bpb is None:
         return None
     loss = _LOSS.search(text)

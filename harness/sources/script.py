@@ -9,7 +9,8 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from harness.sources.unwrap import PARSED_LIMIT_CHARACTERS, ReadFile, Unpacked, unwrap
+from harness.sources.payloadvalues import ReadFile
+from harness.sources.unwrap import PARSED_LIMIT_CHARACTERS, Unpacked, unwrap
 
 # Packages that submissions install, by import name; anything else that is neither in the standard library nor in
 # the folder is taken for a module of the submission's own that was not shipped.
@@ -91,7 +92,7 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
         path: relative path.
         text: its text as shipped.
         size_bytes: its size on disk.
-        read_file: text of a file beside it, or None; packed scripts may run one.
+        read_file: a file by its path from the script's directory, or None; packed scripts may run one.
     """
     if len(text) > PARSED_LIMIT_CHARACTERS:
         unpacked = Unpacked(text, (), (text,), None, f"longer than {PARSED_LIMIT_CHARACTERS:,} characters", _NOTHING)
