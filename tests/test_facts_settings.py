@@ -48,7 +48,8 @@ def test_a_setting_with_several_values_is_left_out() -> None:
 
 @given(st.text(max_size=200))
 def test_any_text_is_read(text: str) -> None:
-    stated_settings(text, "README.md")
+    found = stated_settings(text, "README.md")
+    assert all(each.location.line is not None and each.location.line <= text.count("\n") + 1 for each in found)
 
 
 def test_long_lines_do_not_take_long() -> None:
