@@ -17,6 +17,21 @@ _FILLING = frozenset(
     {"append", "extend", "insert", "add", "add_", "copy_", "update", "appendleft", "index_add_", "scatter_add_"}
 )
 
+# Nodes that can give a name a value: a tenth of all.
+_BINDING: frozenset[type[ast.AST]] = frozenset(
+    {
+        ast.AnnAssign,
+        ast.Assign,
+        ast.AsyncFor,
+        ast.AugAssign,
+        ast.Call,
+        ast.For,
+        ast.NamedExpr,
+        ast.comprehension,
+        ast.withitem,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -135,7 +150,7 @@ class Scope:
         body = self.module.index.tree.body if self.function is None else self.function.node.body
         found: list[tuple[str, Binding]] = []
         for node in own_nodes(body):
-            for target, binding in _bound(node, self.module.index):
+            for target, binding in _bound(node, self.module.index) if node.__class__ in _BINDING else ():
                 if isinstance(target, ast.Name):
                     found.append((target.id, binding))
         return _by_name(sorted(found, key=lambda pair: pair[1].place))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.analysis.adaptation import Adaptation, Adaptations
 from harness.analysis.alternation import Order, Step
 from harness.analysis.calibration import Calibrations
-from harness.analysis.configuration import Configuration, Reason, Stated
+from harness.analysis.configuration import Reason, Stated
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
 from harness.analysis.reach import Life, Reach, Reached
@@ -20,18 +20,18 @@ from harness.model import Fact, Located, Location, Missing
 _ADAPTING = frozenset({Order.SCORED_FIRST, Order.LATER_EPOCH, Order.CONTEXT, Order.DISCARDED})
 
 
-def build_legality(code: CodeBase, package: PackageFacts, stated: Stated) -> LegalityFacts:
+def build_legality(code: CodeBase, package: PackageFacts, stated: Stated, reach: Reach | None) -> LegalityFacts:
     """Follow the training script under its configuration.
 
     Args:
         code: the folder's scripts.
         package: for the reason when there is no script to follow.
         stated: what is known of the runs' settings.
+        reach: which of its code runs under them; None where there is no script to follow.
     """
     program = code.program
-    if program is None:
+    if program is None or reach is None:
         return LegalityFacts(_unread(package))
-    reach = Reach(program, Configuration(program, stated))
     origins = Origins(program, reach.skipped)
     adaptations = Adaptations(program, reach, origins)
     trainings = tuple(_training(each, stated) for each in adaptations.all())

@@ -108,7 +108,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         size=build_size(walked, package, scripts, runs, always=recount),
         targets=build_targets(walked, code, reached),
         byte_tables=build_bytetable(code, reached),
-        legality=build_legality(code, package, stated),
+        legality=build_legality(code, package, stated, reached),
         reproduction=Missing("no evidence of a reproduction was given"),
         names=build_names(code),
         pipeline=build_pipeline(code),
