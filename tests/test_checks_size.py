@@ -168,3 +168,14 @@ def test_no_script_means_undecided() -> None:
 )
 def test_another_log_of_the_seed_may_be_the_claimed_one(sizes: tuple[int, ...], verdict: Verdict) -> None:
     assert over_cap(*(factories.seed_size(1, model) for model in sizes)).verdict is verdict
+
+
+def test_one_log_of_another_code_size_is_not_said_of_all() -> None:
+    runs = tuple(
+        factories.run(seed, code_bytes=factories.at(factories.CODE_BYTES + (89 if seed == 1 else 0), "train.log", 86))
+        for seed in (1, 2, 3)
+    )
+    outcome = code_checks.code_size_differs.check(factories.submission(runs=runs))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.WARN
+    assert outcome.message.startswith("1 of 3 logs count 50,089 bytes of code")

@@ -67,7 +67,9 @@ def code_size_differs(submission: Submission) -> Outcome | None:
     if not different:
         return Outcome(Verdict.PASS, f"The logged code size is the one on disk, {size(distinct[0])}.", values, where)
     figures = listed([size(value) for value in different])
-    message = f"The logs count {figures} of code; the shipped script has {size(entry.value)}"
+    apart = [fact for fact in stated if fact.value in different]
+    who = "The logs count" if len(apart) == len(stated) else f"{len(apart)} of {len(stated)} logs count"
+    message = f"{who} {figures} of code; the shipped script has {size(entry.value)}"
     if isinstance(every, Located) and every.value != entry.value:
         message = f"{message}, all code files {size(every.value)}"
     if max(different) < entry.value / 2:
