@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
+
+import pytest
 
 from harness.workers import each
 
@@ -16,7 +19,9 @@ def answer(task: str) -> str:
     return task.upper()
 
 
-def test_crashes_and_hangs_are_told_and_end_nothing_else() -> None:
+def test_crashes_and_hangs_are_told_and_end_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A fresh process imports this module by name; the console script of pytest does not put the checkout on the path.
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
     tasks = ["a", "crash", "hang", "b", "c"]
     started = time.monotonic()
     ends = {done.task: done for done in each(answer, tasks, workers=2, seconds=4.0)}
