@@ -8,6 +8,7 @@ import pytest
 
 from harness.checks import bytetable as checks
 from harness.facts.bytetable import ByteTable, ByteTableFacts
+from harness.facts.claims import DeclaredSplit
 from harness.facts.submission import Submission
 from harness.model import Fact, Missing, Outcome, Verdict
 from tests import factories
@@ -71,3 +72,19 @@ def test_changed_text_warns_unless_raw_bytes_are_counted() -> None:
         outcome = checks.text_transformed.check(made)
         assert outcome is not None
         assert outcome.verdict is verdict
+
+
+@pytest.mark.parametrize(("split_bytes", "verdict"), [(None, Verdict.PASS), (99_999, Verdict.UNDECIDED)])
+def test_an_unread_table_passes_only_where_the_declared_split_has_the_logged_bytes(
+    split_bytes: int | None, verdict: Verdict
+) -> None:
+    made = submission(UNREAD, canonical=False)
+    ratio = judged(made).values["bytes_per_token"]
+    assert isinstance(ratio, list)
+    assert isinstance(ratio[0], float)
+    same = dataclasses.replace(made, runs=made.runs[:1])
+    tokens = 10_000_000
+    split = DeclaredSplit("own", tokens, split_bytes or round(tokens * ratio[0]))
+    outcome = judged(dataclasses.replace(same, claims=factories.manifest((1,), validation_split=at(split))))
+    assert outcome.verdict is verdict
+    assert "not understood" in outcome.message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.checks.common import counted, listed, places, undecided
-from harness.checks.fingerprint import Ratio, fitting, ratio_of
+from harness.checks.fingerprint import Ratio, against_declared, fitting, ratio_of
 from harness.facts.bytetable import ByteTable
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Value, Verdict, rule
@@ -58,13 +58,7 @@ def byte_denominator_wrong(submission: Submission) -> Outcome:
     values: dict[str, Value] = {"bytes_per_token": [round(ratio.value, 6) for ratio in ratios]}
     logged = places(*(ratio.run.headline for ratio in ratios[:1]))
     if isinstance(facts.kind, Missing):
-        where = (*places(facts.kind), *logged)
-        if canonical:
-            message = (
-                f"The bytes are those of a canonical split by the log: {witness}; in the code, {facts.kind.reason}"
-            )
-            return Outcome(Verdict.PASS, f"{message}.", values, where)
-        return undecided("How bytes are counted cannot be told", f"{facts.kind.reason}; {witness}", *where)
+        return _unread(submission, facts.kind, ratios, canonical=canonical)
     kind = facts.kind.value
     where = (*_lines(facts.tables, kind), *logged)
     if kind in RIGHT:
@@ -76,6 +70,22 @@ def byte_denominator_wrong(submission: Submission) -> Outcome:
         return undecided(f"The code shows {kind}", f"but the log does not: {witness}", *where)
     verdict = Verdict.FAIL if kind in PROVED_WRONG else Verdict.WARN
     return Outcome(verdict, f"The code counts wrong bytes: {kind}; {witness}.", values, where)
+
+
+def _unread(submission: Submission, kind: Missing, ratios: list[Ratio], *, canonical: bool) -> Outcome:
+    """The code tells nothing: then only the logs' bytes per token speak."""
+    witness, declared = _witness(ratios, canonical=canonical), submission.claims.validation_split
+    values: dict[str, Value] = {"bytes_per_token": [round(ratio.value, 6) for ratio in ratios]}
+    where = (*places(kind), *places(*(ratio.run.headline for ratio in ratios[:1])))
+    if canonical:
+        message = f"The bytes are those of a canonical split by the log: {witness}; in the code, {kind.reason}."
+        return Outcome(Verdict.PASS, message, values, where)
+    if ratios and isinstance(declared, Located):
+        # A text of one's own: its bytes are what the submission declares, and only they can be compared.
+        found = against_declared(ratios, declared)
+        if found.verdict is Verdict.PASS:
+            return Outcome(Verdict.PASS, f"{found.message[:-1]}; in the code, {kind.reason}.", values, where)
+    return undecided("How bytes are counted cannot be told", f"{kind.reason}; {witness}", *where)
 
 
 def _witness(ratios: list[Ratio], *, canonical: bool) -> str:

@@ -92,7 +92,7 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
         return undecided("Bytes per token cannot be told", _why(runs), *(run.location for run in runs))
     declared = submission.claims.validation_split
     if isinstance(declared, Located):
-        return _against_declared(ratios, declared)
+        return against_declared(ratios, declared)
     strange = [ratio for ratio in ratios if not fitting(ratio)]
     values: dict[str, Value] = {"bytes_per_token": [round(ratio.value, 6) for ratio in ratios]}
     if strange:
@@ -120,7 +120,7 @@ def _why(runs: Sequence[Run]) -> str:
     return "; ".join(filter(None, (reason_of(headlines), reason_of(inner)))) or "the values are not finite and positive"
 
 
-def _against_declared(ratios: Sequence[Ratio], declared: Located[DeclaredSplit]) -> Outcome:
+def against_declared(ratios: Sequence[Ratio], declared: Located[DeclaredSplit]) -> Outcome:
     """Compare with the split that submission.json declares."""
     split = declared.value
     constant = split.bytes / split.tokens
