@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from harness.model import Verdict
 from harness.report.plain import plain
+from harness.report.terminal import rendered
 from harness.report.text import STYLES, WIDE_COLUMNS
 
 TITLES: Final = {"record": "Record track", "non-record": "Non-record track", "": "No track stated"}
@@ -74,17 +74,8 @@ TEXT_COLUMNS: Final = frozenset({"date", "verdict", "folder"})
 
 def text(document: Mapping[str, Any], width: int, *, color: bool) -> str:
     """The document as tables, one for each track, and below them the folders without a score."""
-    console = Console(
-        file=io.StringIO(),
-        width=max(width, 20),
-        color_system="standard" if color else None,
-        force_terminal=color,
-        no_color=not color,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
-    with console.capture() as capture:
+
+    def write(console: Console) -> None:
         for title, rows in _tracks(document["rows"]):
             console.print(Text(f"{title}: {len(rows)} folders", style="bold"))
             console.print(_table(rows, wide=width >= WIDE_COLUMNS))
@@ -92,7 +83,8 @@ def text(document: Mapping[str, Any], width: int, *, color: bool) -> str:
             console.print(Text(LEGEND, style="dim"))
         for one in document.get("unranked", ()):
             console.print(Text(plain(f"without a score: {one['folder']}: {one['reason']}")))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+    return rendered(write, width, color=color)
 
 
 def _tracks(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from harness.model import Finding, Location, NotExercised, Report, SubmissionRep
 from harness.report import quotes, values
 from harness.report.commands import by_command
 from harness.report.plain import plain
+from harness.report.terminal import rendered
 
 STYLES = {
     Verdict.FAIL: "bold red",
@@ -40,23 +40,14 @@ def render(report: Report, width: int, *, color: bool) -> str:
         width: columns of the terminal.
         color: whether to use colour; without it the text holds no escape sequence at all.
     """
-    console = Console(
-        file=io.StringIO(),
-        width=max(width, 20),
-        color_system="standard" if color else None,
-        force_terminal=color,
-        no_color=not color,
-        markup=False,
-        emoji=False,
-        highlight=False,
-        soft_wrap=False,
-    )
-    with console.capture() as capture:
+
+    def write(console: Console) -> None:
         for submission in report.submissions:
             _submission(console, submission)
         if len(report.submissions) > 1:
             _summary(console, report.submissions)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+    return rendered(write, width, color=color)
 
 
 def _submission(console: Console, report: SubmissionReport) -> None:
