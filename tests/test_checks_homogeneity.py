@@ -119,7 +119,9 @@ def test_a_tuned_setting_is_named_with_its_values() -> None:
     assert {str(place) for place in outcome.locations} == {"train_seed1.log:11", "train_seed2.log:11"}
 
 
-@pytest.mark.parametrize("key", ["seed", "run_id", "data_path", "logfile", "local_rank", "master_port"])
+@pytest.mark.parametrize(
+    "key", ["seed", "run_id", "data_path", "logfile", "local_rank", "master_port", "delta_bpb", "val_loss"]
+)
 def test_settings_that_name_a_run_are_no_difference(key: str) -> None:
     one, other = ({"vocab_size": at("1024"), key: at(value)} for value in ("a", "b"))
     runs = (factories.run(1, config=one), factories.run(2, config=other))

@@ -114,6 +114,23 @@ def test_a_seed_row_that_is_not_in_its_log_is_named() -> None:
     )
 
 
+def test_a_log_without_any_score_contradicts_no_seed_row() -> None:
+    silent = dataclasses.replace(factories.run(2), headline=UNSTATED, scores=())
+    claims = factories.manifest_with(factories.manifest(), factories.claim(1), factories.claim(2, 1.1999))
+    made = factories.submission(claims=claims, runs=(factories.run(1), silent))
+    outcome = metric.seed_claim_not_in_logs.check(made)
+    assert outcome is not None
+    assert outcome.verdict is Verdict.PASS
+
+
+def test_a_claim_in_other_digits_is_told_in_both() -> None:
+    assert readme(1.203).message == "The README and submission.json both claim 1.203 BPB."
+    finer = readme(1.2034)
+    assert finer.verdict is Verdict.PASS
+    assert "1.203 BPB" in finer.message
+    assert "1.2034 BPB" in finer.message
+
+
 def test_seed_rows_without_a_log_are_left_to_another_rule() -> None:
     outcome = metric.seed_claim_not_in_logs.check(factories.submission(runs=(factories.run(9),)))
     assert outcome is not None
