@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import statistics
 
 import pytest
 
@@ -118,10 +118,10 @@ def test_non_record_submissions_need_no_three_seeds() -> None:
     assert checks.few_seeds.check(factories.submission(claims=claims)) is None
 
 
-def test_the_last_bit_of_a_mean_is_no_difference() -> None:
+def test_the_last_bits_of_a_mean_are_no_difference() -> None:
     bits = {1: 1.0865119312345678, 2: 1.0871234512345679, 3: 1.0859876512345677}
     runs = tuple(factories.run(seed, value) for seed, value in bits.items())
-    for claimed, verdict in ((math.nextafter(sum(bits.values()) / 3, 2.0), Verdict.PASS), (1.0875, Verdict.WARN)):
+    for claimed, verdict in ((statistics.fmean(bits.values()) + 1e-15, Verdict.PASS), (1.0875, Verdict.WARN)):
         claims = dataclasses.replace(
             factories.manifest(val_bpb=at(claimed, pointer="/val_bpb")),
             seeds=tuple(factories.claim(seed, value) for seed, value in bits.items()),
