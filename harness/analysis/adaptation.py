@@ -141,8 +141,7 @@ class Adaptations:
             return alternating
         undone = self._undone(site)
         if undone is not None:
-            step = Step("weights are set again", site.module.at(undone.lineno))
-            return Judged(Order.DISCARDED, "weights are set again after the training", (*site.steps, step))
+            return self._discarded(site, undone)
         found = self._following(site)
         if found is not None:
             scored = found.scored or found.node
@@ -169,6 +168,9 @@ class Adaptations:
             return Judged(Order.SCORED_FIRST, "the tokens are scored before", site.steps)
         first = min(event.forward for event in events)
         if first > site.end and self._connected(site, events):
+            undone = self._undone(site)
+            if undone is not None and place_of(undone) < first:
+                return self._discarded(site, undone)
             steps = (*site.steps, Step("score", site.module.at(first[0])))
             return Judged(Order.TRAINED_FIRST, "the same function scores them after it", steps)
         return Judged(Order.UNCLEAR, "the function that trains on the tokens also scores them", site.steps)
@@ -265,6 +267,11 @@ class Adaptations:
                 if after and (name == "copy_" or owner in site.model) and not self._made_after(call, site):
                     return call
         return None
+
+    @staticmethod
+    def _discarded(site: Site, undone: ast.Call) -> Judged:
+        step = Step("weights are set again", site.module.at(undone.lineno))
+        return Judged(Order.DISCARDED, "weights are set again after the training", (*site.steps, step))
 
     def _made_after(self, call: ast.Call, site: Site) -> bool:
         """Whether what a call loads was made after the site, from the model as trained."""
