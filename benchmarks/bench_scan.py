@@ -1,4 +1,4 @@
-"""Chunked scan against mambapy's parallel scan, forward and backward, interleaved in one run.
+"""Chunked and compiled scan against mambapy's parallel scan, forward and backward, interleaved in one run.
 
     python benchmarks/bench_scan.py [--shape 8,1024,256,8] [--rounds 5] [--threads 2] [--chunks 64]
 
@@ -17,6 +17,7 @@ from mambapy.pscan import pscan
 from torch import Tensor
 
 from reference_model.scan import ScanInputs, selective_scan
+from reference_model.scan_cpp import scan_kernel
 
 
 def random_inputs(shape: tuple[int, int, int, int]) -> ScanInputs:
@@ -77,6 +78,8 @@ def main() -> None:
     actions: dict[str, Callable[[], object]] = {"mambapy": lambda: backward(parallel_scan(inputs))}
     for chunk in chunks:
         actions[f"chunk {chunk}"] = lambda chunk=chunk: backward(selective_scan(inputs, chunk=chunk)[0])  # type: ignore[misc]  # a default argument binds the loop's value
+    if scan_kernel() is not None:
+        actions["compiled"] = lambda: backward(selective_scan(inputs, backend="cpp")[0])
     best = best_seconds(actions, arguments.rounds)
     for name, seconds in best.items():
         print(f"{name:>10}: {seconds * 1e3:8.1f} ms, {best['mambapy'] / seconds:5.2f} times mambapy's speed")

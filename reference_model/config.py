@@ -38,6 +38,7 @@ class ModelConfig(Section):
     conv_width: Annotated[int, Setting("HYMBA_CONV_KERNEL", 1, 64)] = 4
     dt_rank: Annotated[int, Setting("HYMBA_DT_RANK", 0, 1 << 14)] = 0
     scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 64
+    scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=("reference", "torch", "cpp"))] = "torch"
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
     global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0

@@ -94,7 +94,7 @@ class HymbaMixer(AttentionMixer):
         channels, rank, state = config.ssm_dim, config.ssm_dt_rank, config.ssm_state
         self.sizes = (self.kv_dim, self.kv_dim, channels, channels)
         self.scan_sizes = (rank, state, state)
-        self.scan_chunk = config.scan_chunk
+        self.scan_chunk, self.scan_backend = config.scan_chunk, config.scan_backend
         self.conv1d = DepthwiseConv(channels, config.conv_width)
         self.x_proj = nn.Linear(channels, sum(self.scan_sizes), bias=False)
         self.dt_proj = nn.Linear(rank, channels)
@@ -118,7 +118,7 @@ class HymbaMixer(AttentionMixer):
         dt_BTR, B_BTN, C_BTN = self.x_proj(x_BTD).split(self.scan_sizes, -1)
         dt_BTD = F.softplus(self.dt_proj(dt_BTR))
         inputs = ScanInputs(x_BTD, dt_BTD, -self.A_log.float().exp(), B_BTN, C_BTN)
-        y_BTD, _ = selective_scan(inputs, chunk=self.scan_chunk)
+        y_BTD, _ = selective_scan(inputs, chunk=self.scan_chunk, backend=self.scan_backend)
         output_BTD: Tensor = self.mamba_out_proj(torch.addcmul(y_BTD, self.D, x_BTD) * F.silu(gate_BTD))
         return output_BTD
 

@@ -15,6 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from reference_model.scan_cpp import KERNEL_STATES, CppScan, ScanKernel, scan_kernel
+
+# The float64 steps, PyTorch's operators, one compiled operator.
+SCAN_BACKENDS = ("reference", "torch", "cpp")
+
 
 class ScanInputs(NamedTuple):
     """What the scan reads.
@@ -52,7 +57,9 @@ def selective_scan_reference(inputs: ScanInputs, state_BDN: Tensor | None = None
     return torch.stack(outputs, 1), h_BDN
 
 
-def selective_scan(inputs: ScanInputs, state_BDN: Tensor | None = None, *, chunk: int = 64) -> tuple[Tensor, Tensor]:
+def selective_scan(
+    inputs: ScanInputs, state_BDN: Tensor | None = None, *, chunk: int = 64, backend: str = "torch"
+) -> tuple[Tensor, Tensor]:
     """Scan in chunks of `chunk` steps; differentiable in all inputs, the initial state among them.
 
     Computes in float32 (float64 when x is), whatever the surrounding autocast says. Only the states at the chunks'
@@ -61,18 +68,39 @@ def selective_scan(inputs: ScanInputs, state_BDN: Tensor | None = None, *, chunk
     Args:
         inputs: See ScanInputs.
         state_BDN: State before the first step; zeros when absent.
-        chunk: Steps per chunk; it changes speed and memory, not the result.
+        chunk: Steps per chunk of the torch backend; it changes speed and memory, not the result.
+        backend: One of SCAN_BACKENDS. "cpp" falls back to "torch" where the kernel cannot be compiled, for float64,
+            for state sizes without a kernel and off the CPU.
 
     Returns:
         y_BTD and the state after the last step, in the computing type.
 
+    Raises:
+        ValueError: There is no such backend.
+
     """
+    if backend not in SCAN_BACKENDS:
+        raise ValueError(f"scan backend {backend!r} is none of {', '.join(SCAN_BACKENDS)}")
+    if backend == "reference":
+        return selective_scan_reference(inputs, state_BDN)
     dtype = torch.promote_types(inputs.x_BTD.dtype, torch.float32)
     if state_BDN is None:
         state_BDN = inputs.x_BTD.new_zeros(len(inputs.x_BTD), *inputs.A_DN.shape)
     tensors = (inputs.x_BTD, inputs.dt_BTD, inputs.A_DN.t(), inputs.B_BTN, inputs.C_BTN, state_BDN.transpose(1, 2))
-    y_BTD, state_BND = SelectiveScan.apply(chunk, *(tensor.to(dtype).contiguous() for tensor in tensors))  # type: ignore[no-untyped-call]  # untyped in torch
+    ready = tuple(tensor.to(dtype).contiguous() for tensor in tensors)
+    kernel = _kernel_for(ready) if backend == "cpp" else None
+    if kernel is not None:
+        y_BTD, state_BND = CppScan.apply(kernel, *ready)  # type: ignore[no-untyped-call]  # untyped in torch
+    else:
+        y_BTD, state_BND = SelectiveScan.apply(chunk, *ready)  # type: ignore[no-untyped-call]  # untyped in torch
     return y_BTD, state_BND.transpose(1, 2)
+
+
+def _kernel_for(tensors: tuple[Tensor, ...]) -> ScanKernel | None:
+    """The compiled kernel, where it can serve these tensors."""
+    x_BTD, A_ND = tensors[0], tensors[2]
+    fits = x_BTD.dtype == torch.float32 and x_BTD.device.type == "cpu" and len(A_ND) in KERNEL_STATES
+    return scan_kernel() if fits and x_BTD.numel() else None
 
 
 class ScanContext(FunctionCtx):
