@@ -229,7 +229,6 @@ def _collector_resting() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-            gc.collect(0)
 
 
 def _audited(folder: Path, options: Options, reader: Callable[[Path], Submission] | None) -> Audited:

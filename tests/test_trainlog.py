@@ -390,3 +390,14 @@ def test_lines_of_one_repeated_word_are_read_in_linear_time(word: str) -> None:
         parse_line(text, number)
     # A pattern that backtracks over the whole line takes longer than this for a single one.
     assert time.perf_counter() - started < 0.5
+
+
+def test_a_line_that_stated_nothing_is_read_anew_where_it_may() -> None:
+    parser = LineParser()
+    parser.feed("step:1/20 train_loss:5.0 train_time:9ms", 1)
+    assert parser.feed("width:64", 2) == ()
+    assert parser.feed("width:64", 3) == ()
+    # A run begins again: `key:value` lines are hyperparameters.
+    parser.feed("seed:7", 4)
+    [event] = parser.feed("width:64", 5)
+    assert isinstance(event, ConfigEvent)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from harness.analysis import flowwords as words
 from harness.analysis.index import dotted, last_name
@@ -16,6 +15,26 @@ from harness.analysis.program import Module
 DEPTH_LIMIT = 80
 
 
+# By name: see `flow`. The method's argument has the type of the key.
+_EXPRESSIONS: Mapping[type[object], str] = {
+    ast.Name: "_name",
+    ast.Attribute: "_name",
+    ast.Subscript: "_subscript",
+    ast.BinOp: "_binary",
+    ast.UnaryOp: "_unary",
+    ast.Compare: "_nothing",
+    ast.BoolOp: "_nothing",
+    ast.Tuple: "_tuple",
+    ast.List: "_tuple",
+    ast.IfExp: "_choice",
+    ast.ListComp: "_comprehension",
+    ast.GeneratorExp: "_comprehension",
+    ast.Starred: "_starred",
+    ast.NamedExpr: "_walrus",
+    ast.Call: "_call",
+}
+
+
 class Expressions(ABC):
     """Reads the expressions of one function; what its names hold is in `names`."""
 
@@ -23,24 +42,6 @@ class Expressions(ABC):
         self.module = module
         self.names = names
         self._depth = 0
-        # By the type of node, so the argument's type follows from the key.
-        self._expressions: Mapping[type[ast.AST], Callable[[Any], Flowing]] = {
-            ast.Name: self._name,
-            ast.Attribute: self._name,
-            ast.Subscript: self._subscript,
-            ast.BinOp: self._binary,
-            ast.UnaryOp: self._unary,
-            ast.Compare: self._nothing,
-            ast.BoolOp: self._nothing,
-            ast.Tuple: self._tuple,
-            ast.List: self._tuple,
-            ast.IfExp: self._choice,
-            ast.ListComp: self._comprehension,
-            ast.GeneratorExp: self._comprehension,
-            ast.Starred: self._starred,
-            ast.NamedExpr: self._walrus,
-            ast.Call: self._call,
-        }
 
     @abstractmethod
     def bind(self, target: ast.expr, value: Flowing, source: ast.expr) -> None:
@@ -60,12 +61,13 @@ class Expressions(ABC):
 
     def value(self, node: ast.AST | None) -> Flowing:
         """The labels of an expression."""
-        handler = self._expressions.get(type(node)) if node is not None else None
-        if handler is None or self._depth > DEPTH_LIMIT:
+        method = _EXPRESSIONS.get(type(node))
+        if method is None or self._depth > DEPTH_LIMIT:
             return NOTHING
         self._depth += 1
         try:
-            return handler(node)
+            flowing: Flowing = getattr(self, method)(node)
+            return flowing
         finally:
             self._depth -= 1
 

@@ -9,9 +9,8 @@ scoring above it. Calls of the script's own functions are followed, by position 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.analysis import flowwords as words
 from harness.analysis.expressions import Expressions
@@ -68,6 +67,21 @@ class Flow:
         return frame.returned
 
 
+# By name: a table of bound methods would hold its frame, and all that it read, in a circle.
+_STATEMENTS: Mapping[type[ast.AST], str] = {
+    ast.Assign: "_assign",
+    ast.AnnAssign: "_annotated",
+    ast.AugAssign: "_augmented",
+    ast.If: "_if",
+    ast.For: "_for",
+    ast.While: "_while",
+    ast.With: "_with",
+    ast.Try: "_try",
+    ast.Return: "_return",
+    ast.Expr: "_expression",
+}
+
+
 class Frame(Expressions):
     """One function being read: its statements in order, and what it returns."""
 
@@ -77,26 +91,14 @@ class Frame(Expressions):
         self.function = function
         self.returned = NOTHING
         self._blocks = 0
-        self._statements: Mapping[type[ast.AST], Callable[[Any], None]] = {
-            ast.Assign: self._assign,
-            ast.AnnAssign: self._annotated,
-            ast.AugAssign: self._augmented,
-            ast.If: self._if,
-            ast.For: self._for,
-            ast.While: self._while,
-            ast.With: self._with,
-            ast.Try: self._try,
-            ast.Return: self._return,
-            ast.Expr: self._expression,
-        }
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
         """Read statements in order; a chain of a hundred branches is left unread."""
         self._blocks += 1
         for statement in statements if self._blocks <= BLOCKS_LIMIT else ():
-            handler = self._statements.get(statement.__class__)
-            if handler is not None:
-                handler(statement)
+            method = _STATEMENTS.get(statement.__class__)
+            if method is not None:
+                getattr(self, method)(statement)
         self._blocks -= 1
 
     def _assign(self, node: ast.Assign) -> None:

@@ -11,7 +11,7 @@ import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from harness.analysis.index import Function, dotted, last_name, own_nodes
 from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
@@ -58,6 +58,22 @@ def never(node: ast.AST, module: Module) -> bool:  # noqa: ARG001 - one of the k
     return False
 
 
+# By name: a table of bound methods would hold all that is known of a program in a circle.
+_KINDS: Mapping[type[ast.expr], str] = {
+    ast.Constant: "_pattern",
+    ast.Name: "_name",
+    ast.Attribute: "_attribute",
+    ast.Call: "_call",
+    ast.Subscript: "_part",
+    ast.ListComp: "_element",
+    ast.SetComp: "_element",
+    ast.GeneratorExp: "_element",
+    ast.IfExp: "_choice",
+    ast.Lambda: "_nothing",
+    ast.Compare: "_nothing",
+}
+
+
 class Origins:
     """Answers for the expressions of one program; remembered.
 
@@ -73,19 +89,6 @@ class Origins:
         self._returned: dict[Function, Labels] = {}
         self._handed: dict[Scope, dict[str, list[Binding]]] = {}
         self._work = 0
-        self._kinds: dict[type[ast.expr], Callable[[Any, Scope, int], Labels]] = {
-            ast.Constant: self._pattern,
-            ast.Name: self._name,
-            ast.Attribute: self._attribute,
-            ast.Call: self._call,
-            ast.Subscript: self._part,
-            ast.ListComp: self._element,
-            ast.SetComp: self._element,
-            ast.GeneratorExp: self._element,
-            ast.IfExp: self._choice,
-            ast.Lambda: self._nothing,
-            ast.Compare: self._nothing,
-        }
 
     def of(self, node: ast.expr, scope: Scope) -> Labels:
         """The origins of an expression's data, parameters of the functions around it left as such."""
@@ -128,9 +131,10 @@ class Origins:
         return self._known[node]
 
     def _followed(self, node: ast.expr, scope: Scope, depth: int) -> Labels:
-        follow = self._kinds.get(type(node))
-        if follow is not None:
-            return follow(node, scope, depth)
+        method = _KINDS.get(type(node))
+        if method is not None:
+            followed: Labels = getattr(self, method)(node, scope, depth)
+            return followed
         return self._union((each for each in ast.iter_child_nodes(node) if isinstance(each, ast.expr)), scope, depth)
 
     def _part(self, node: ast.Subscript, scope: Scope, depth: int) -> Labels:

@@ -84,8 +84,9 @@ class Module:
     @functools.cached_property
     def loads(self) -> Mapping[str, list[ast.Name | ast.Attribute]]:
         """Every mention of a name or attribute that reads it, by its last name, in no particular order."""
-        nodes: list[ast.Name | ast.Attribute] = [*self.index.each(ast.Name), *self.index.each(ast.Attribute)]
-        return _by_name([(last_name(node), node) for node in nodes if isinstance(node.ctx, ast.Load)])
+        names = [(node.id, node) for node in self.index.each(ast.Name) if node.ctx.__class__ is ast.Load]
+        attributes = [(node.attr, node) for node in self.index.each(ast.Attribute) if node.ctx.__class__ is ast.Load]
+        return _by_name([*names, *attributes])
 
     @functools.cached_property
     def stores(self) -> Mapping[str, list[tuple[ast.Attribute, Binding]]]:

@@ -58,6 +58,14 @@ class CodeBase:
         others = {path.rpartition("/")[2].removesuffix(".py"): code for path, code in self.scripts.items()}
         return Program(main.module, {stem: code.imported for stem, code in others.items() if code is not main})
 
+    def release(self) -> None:
+        """Forget every analysis: they name each other in circles, and the syntax trees would wait for the collector."""
+        for code in self.scripts.values():
+            for known in (vars(code).get("module"), vars(code).get("index"), code):
+                if known is not None:
+                    vars(known).clear()
+        vars(self).clear()
+
     @property
     def main(self) -> Code | None:
         """The training script, when it is known and parses."""

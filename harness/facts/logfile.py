@@ -90,11 +90,16 @@ def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
     segments = _segments(list(parse_lines(text.split("\n"))))
     named = _named(text)
     digest, count = hashlib.sha256(data).hexdigest(), len(segments)
-    by_seed = {} if NAMED_SEED.search(path.rpartition("/")[2]) else _by_seed(segments)
+    by_seed = {} if names_seed(path) else _by_seed(segments)
     if 1 < len(by_seed) <= SEEDS_LIMIT:
         chosen = [_chosen(each) for each in by_seed.values()]
         return tuple(LogFile(path, _bounded(each), count, digest, each[0].line, named) for each in chosen)
     return (LogFile(path, _bounded(_chosen(segments)), count, digest, named=named),) if segments else ()
+
+
+def names_seed(path: str) -> bool:
+    """Whether a log's name says which seed it is of: then it is read as one run, whatever seeds it prints."""
+    return NAMED_SEED.search(path.rpartition("/")[2]) is not None
 
 
 def _named(text: str) -> tuple[tuple[float, int], ...]:

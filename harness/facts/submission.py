@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
 from harness.facts.legality import LegalityFacts
-from harness.facts.logfile import LogFile, read_log
+from harness.facts.logfile import LogFile, names_seed, read_log
 from harness.facts.names import NamesFacts
 from harness.facts.package import PackageFacts
 from harness.facts.pipeline import PipelineFacts
@@ -98,7 +100,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     written = Located(text, Location(readme_path)) if text is not None else None
     stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
     reached = Reach(code.program, Configuration(code.program, stated)) if code.program is not None else None
-    return Submission(
+    submission = Submission(
         folder=shown(str(folder), PATH_SHOWN_CHARACTERS),
         name=walked.name,
         package=package,
@@ -114,6 +116,8 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         pipeline=build_pipeline(code),
         settings=stated_settings(text or "", readme_path),
     )
+    code.release()
+    return submission
 
 
 def as_json(submission: Submission) -> dict[str, Value]:
@@ -157,6 +161,7 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
     """The logs with a run in them, and the paths of all files that are logs by content or by name."""
     logs: list[LogFile] = []
     paths: list[str] = []
+    known: dict[tuple[bytes, bool], tuple[LogFile, ...]] = {}
     for path in walked.files:
         name = path.rpartition("/")[2].lower()
         if not name.endswith(LOG_ENDINGS) or name.startswith(NEVER_LOGS):
@@ -164,15 +169,22 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
         if len(paths) >= LOGS_LIMIT:
             refused.append(Located(f"more than {LOGS_LIMIT} logs: the rest is not read", Location(path)))
             break
-        found = _log(walked, path, refused)
+        found = _log(walked, path, refused, known)
         logs += found
         paths += [path] if found or name.endswith(".log") else []
     return logs, paths
 
 
-def _log(walked: Folder, path: str, refused: list[Located[str]]) -> tuple[LogFile, ...]:
+def _log(
+    walked: Folder, path: str, refused: list[Located[str]], known: dict[tuple[bytes, bool], tuple[LogFile, ...]]
+) -> tuple[LogFile, ...]:
+    """Read a log; a copy of one that was read before, under another name, is not read again."""
     try:
-        return read_log(walked.read(path, LOG_LIMIT_BYTES), path)
+        data = walked.read(path, LOG_LIMIT_BYTES)
+        key = (hashlib.sha256(data).digest(), names_seed(path))
+        if key not in known:
+            known[key] = read_log(data, path)
+        return tuple(dataclasses.replace(each, path=path) for each in known[key])
     except HarnessError as error:
         refused.append(Located(str(error), Location(path)))
         return ()

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from harness.sources.decoders import DecodeError
 from harness.sources.folder import decode as as_read
@@ -43,6 +42,21 @@ def leading(body: Sequence[ast.stmt]) -> list[ast.stmt]:
     return result
 
 
+# By name: a table of bound methods would hold the wrapper's tree in a circle.
+_READERS: Mapping[type[ast.expr], str] = {
+    ast.Constant: "_constant",
+    ast.Name: "_lookup",
+    ast.List: "_collection",
+    ast.Tuple: "_collection",
+    ast.Dict: "_dict",
+    ast.UnaryOp: "_unary",
+    ast.BinOp: "_binary",
+    ast.Attribute: "_attribute",
+    ast.Subscript: "_subscript",
+    ast.Call: "_call",
+}
+
+
 class Payload:
     """The statements of one wrapper, what they run, and the files that they write."""
 
@@ -57,18 +71,6 @@ class Payload:
         self._steps: list[ast.Expr] = []
         self._moments: list[int] = []
         self._now = 0
-        self._readers: dict[type[ast.expr], Callable[[Any], object]] = {
-            ast.Constant: lambda node: node.value,
-            ast.Name: self._lookup,
-            ast.List: self._collection,
-            ast.Tuple: self._collection,
-            ast.Dict: self._dict,
-            ast.UnaryOp: self._unary,
-            ast.BinOp: self._binary,
-            ast.Attribute: self._attribute,
-            ast.Subscript: self._subscript,
-            ast.Call: self._call,
-        }
         self._take(body)
 
     def runs(self) -> Iterator[tuple[ast.Call, Callable[[], str]]]:
@@ -215,10 +217,14 @@ class Payload:
             self._writes.append((self._now, *written))
 
     def _value(self, node: ast.expr) -> object:
-        reader = self._readers.get(type(node))
-        if reader is None:
+        method = _READERS.get(type(node))
+        if method is None:
             raise UnknownPayloadError(f"the argument of exec uses {type(node).__name__}, which cannot be worked out")
-        return reader(node)
+        return getattr(self, method)(node)
+
+    @staticmethod
+    def _constant(node: ast.Constant) -> object:
+        return node.value
 
     def _lookup(self, node: ast.Name) -> object:
         before = [bound for bound in self._bound.get(node.id, ()) if bound[0] < self._now]

@@ -39,6 +39,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 
 # A line of hyperparameters is long; nothing longer is one, and no line of source is.
 LINE_LIMIT_CHARACTERS = 65_536
+# So many different lines without a statement are remembered.
+SILENT_LIMIT = 20_000
 # Launchers nest two or three of them.
 PREFIXES_LIMIT = 6
 # First characters of lines that may be something else than an ordinary statement: cheaper than matching.
@@ -101,6 +103,8 @@ class LineParser:
         self._announced = False
         self._in_config = False
         self._header = True
+        # Lines that state nothing, with whether they stood before the first step.
+        self._silent: set[tuple[str, bool]] = set()
 
     def feed(self, line: str, number: int) -> tuple[Event, ...]:
         """The events that one more line states; `number` is its 1-based number."""
@@ -146,7 +150,7 @@ class LineParser:
             return ()
         if text.lstrip()[:1] in _TABLE_BEGINS:
             return device_row(text, number)
-        events = parse_line(text, number, header=self._header)
+        events = self._stated(text, number)
         if not events:
             return ()
         if any(isinstance(event, StepEvent) for event in events):
@@ -154,6 +158,15 @@ class LineParser:
         elif not self._header and any(isinstance(event, (CountEvent, SeedEvent)) for event in events):
             # Data and seed are announced again: another run follows in the same log.
             self._header = True
+        return events
+
+    def _stated(self, text: str, number: int) -> tuple[Event, ...]:
+        """What a line states. Traces and warnings come once for each process: some logs hold ten thousands of them."""
+        if (text, self._header) in self._silent:
+            return ()
+        events = parse_line(text, number, header=self._header)
+        if not events and len(self._silent) < SILENT_LIMIT:
+            self._silent.add((text, self._header))
         return events
 
     def _config_entry(self, text: str, number: int) -> tuple[Event, ...]:
