@@ -268,16 +268,12 @@ class Configuration:
 
     def _fields(self, name: str, owner: str, module: Module, frame: _Frame) -> dict[str, Answer]:
         """Values of `name = ...` in the bodies of classes, by class; of the class `owner` alone when it has one."""
-        found: dict[str, Answer] = {}
-        for label, node in module.index.classes.items():
-            if owner and label != owner:
-                continue
-            for line in node.body:
-                if isinstance(line, ast.Assign) and any(last_name(target) == name for target in line.targets):
-                    found[label] = self._of(line.value, _Frame(module.scope(None), {}, frame.depth))
-                elif isinstance(line, ast.AnnAssign) and last_name(line.target) == name and line.value is not None:
-                    found[label] = self._of(_field_default(line.value), _Frame(module.scope(None), {}, frame.depth))
-        return found
+        inner = _Frame(module.scope(None), {}, frame.depth)
+        return {
+            field.owner: self._of(_field_default(field.value) if field.annotated else field.value, inner)
+            for field in module.fields.get(name, ())
+            if owner in {"", field.owner}
+        }
 
     def _stores(self, name: str, owners: frozenset[str], module: Module, frame: _Frame) -> list[Answer]:
         """Values of `x.name = ...` that run; those of `self.name` only in the classes `owners`, when there are any."""

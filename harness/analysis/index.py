@@ -7,6 +7,7 @@ cost more than the parsing.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -42,9 +43,9 @@ _DEFINITIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, a
 _KEPT = "_walked_children"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Function:
-    """A function or method of the script.
+    """A function or method of the script; one object for each definition, so that it is found again by identity.
 
     Attributes:
         node: its definition.
@@ -56,7 +57,7 @@ class Function:
     name: str
     owner: str
 
-    @property
+    @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of its parameters, in the order of a call, keyword-only ones last."""
         arguments = self.node.args

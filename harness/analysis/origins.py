@@ -88,6 +88,8 @@ class Origins:
         self._known: dict[ast.expr, Labels] = {}
         self._returned: dict[Function, Labels] = {}
         self._handed: dict[Scope, dict[str, list[Binding]]] = {}
+        self._closed: dict[tuple[Labels, int], Labels] = {}
+        self._passed: dict[Label, Labels] = {}
         self._work = 0
 
     def of(self, node: ast.expr, scope: Scope) -> Labels:
@@ -96,16 +98,24 @@ class Origins:
         return self._of(node, scope, 0)
 
     def closed(self, labels: Labels, calls: int = 5) -> Labels:
-        """The same with every parameter replaced by what all its callers pass."""
-        for _ in range(calls):
-            opened = [label for label in labels if label.kind == PARAMETER]
-            if not opened:
-                break
-            labels = labels.difference(opened).union(*(self.passed(label) for label in opened))
-        return frozenset(label for label in labels if label.kind != PARAMETER)
+        """The same with every parameter replaced by what all its callers pass; remembered."""
+        key = (labels, calls)
+        if key not in self._closed:
+            for _ in range(calls):
+                opened = [label for label in labels if label.kind == PARAMETER]
+                if not opened:
+                    break
+                labels = labels.difference(opened).union(*(self.passed(label) for label in opened))
+            self._closed[key] = frozenset(label for label in labels if label.kind != PARAMETER)
+        return self._closed[key]
 
     def passed(self, label: Label) -> Labels:
-        """What callers pass for a parameter."""
+        """What callers pass for a parameter; remembered."""
+        if label not in self._passed:
+            self._passed[label] = self._from_callers(label)
+        return self._passed[label]
+
+    def _from_callers(self, label: Label) -> Labels:
         if label.function is None:
             return NONE
         found: set[Label] = set()
@@ -217,8 +227,8 @@ class Origins:
             stores = module.stores.get(node.attr, [])[:STORES_LIMIT]
             for target, binding in stores:
                 found |= self._bound([binding], module.scope_of(target), depth)
-            for value in module.fields.get(node.attr, [])[:STORES_LIMIT]:
-                found |= self._of(value, module.scope(None), depth)
+            for field in module.fields.get(node.attr, [])[:STORES_LIMIT]:
+                found |= self._of(field.value, module.scope(None), depth)
         # What a constructor was given is not followed: the constructor's caller need not be the one at hand.
         found = frozenset(label for label in found if label.kind != PARAMETER)
         return found or self._of(node.value, scope, depth)

@@ -58,6 +58,21 @@ class Binding:
         return self.place[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A value that the body of a class gives a name.
+
+    Attributes:
+        owner: the class.
+        value: the value.
+        annotated: whether the name has a type beside it, as the fields of dataclasses have.
+    """
+
+    owner: str
+    value: ast.expr
+    annotated: bool
+
+
 class Module:
     """One script of the program.
 
@@ -99,14 +114,15 @@ class Module:
         return _by_name(found)
 
     @functools.cached_property
-    def fields(self) -> Mapping[str, list[ast.expr]]:
-        """Values of `name = ...` in the bodies of classes, by name."""
-        found: list[tuple[str, ast.expr]] = []
-        for node in self.index.classes.values():
+    def fields(self) -> Mapping[str, list[Field]]:
+        """Every `name = ...` in the bodies of classes, by name."""
+        found: list[tuple[str, Field]] = []
+        for label, node in self.index.classes.items():
             for line in node.body:
                 if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value is not None:
                     targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-                    found += [(last_name(target), line.value) for target in targets]
+                    field = Field(label, line.value, annotated=isinstance(line, ast.AnnAssign))
+                    found += [(last_name(target), field) for target in targets]
         return _by_name(found)
 
     @functools.cached_property

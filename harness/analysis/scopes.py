@@ -244,8 +244,10 @@ def certainly_unbound(scopes: Scopes, node: ast.Name) -> bool:
     index, unit = scopes.index, scopes.units[scopes.unit_of(node)]
     if unit.kind == _CLASS or (unit.kind == _MODULE and (node.id in PYTHON_NAMES or binds_unseen(index))):
         return False
+    if _in_comprehension(index, node, unit.node):
+        return False
     own = scopes.own(scopes.unit_of(node))
-    if id(node) not in own or _in_comprehension(index, node, unit.node):
+    if id(node) not in own:
         return False
     if any(isinstance(each, (ast.Global, ast.Nonlocal)) and node.id in each.names for each in own.values()):
         return False
