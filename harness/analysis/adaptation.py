@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, optimized, sharing
-from harness.analysis.index import Function, dotted, last_name, own_nodes, place_of
+from harness.analysis.index import Function, dotted, last_name, place_of
 from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
@@ -286,7 +286,7 @@ class Adaptations:
     def _used_between(self, site: Site, until: tuple[int, int]) -> bool:
         """Whether the model is handed on between the site and a later place."""
         for name in site.model:
-            for mention in sorted(site.module.loads.get(name.rpartition(".")[2], ()), key=place_of):
+            for mention in site.module.loads(name.rpartition(".")[2]):
                 if (
                     site.end < (mention.lineno, mention.col_offset) < until
                     and site.module.scope_of(mention) is site.scope
@@ -328,10 +328,9 @@ class Adaptations:
     def reports(self, scope: Scope) -> list[Report]:
         """The places of a function that print a score of validation tokens, in order."""
         if scope not in self._known_reports:
-            body = scope.function.node.body if scope.function is not None else scope.module.index.tree.body
-            calls = [
-                node for node in own_nodes(body) if isinstance(node, ast.Call) and last_name(node.func) in _REPORTERS
-            ]
+            index = scope.module.index
+            own = index.own(index.tree if scope.function is None else scope.function.node)
+            calls = [node for node in own if isinstance(node, ast.Call) and last_name(node.func) in _REPORTERS]
             calls.sort(key=lambda call: (call.lineno, call.col_offset))
             self._known_reports[scope] = [report for call in calls for report in self._report(call, scope)]
         return self._known_reports[scope]

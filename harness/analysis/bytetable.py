@@ -217,7 +217,8 @@ class _Space:
         """A line that reads the table of leading spaces at a token and adds what it holds."""
         names = {*flags, *self._handed_on(flags)}
         for each in (self.module, *(other for other in self.program.modules.values() if other is not self.module)):
-            mentions = [node for name in each.loads if "space" in name or name in names for node in each.loads[name]]
+            known = dict.fromkeys((*each.index.names, *each.index.attributes))
+            mentions = [node for name in known if "space" in name or name in names for node in each.loads(name)]
             for node in sorted(mentions, key=place_of):
                 holder = each.index.parent(node)
                 if isinstance(holder, ast.Subscript) and holder.value is node and _is_summed(each, holder):

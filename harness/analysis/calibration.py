@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.alternation import Step
-from harness.analysis.index import Function, own_nodes
+from harness.analysis.index import Function
 from harness.analysis.origins import PARAMETER, VALIDATION, Origins, reaching
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach, Reached
@@ -83,7 +83,7 @@ class Calibrations:
     def _fed(self, function: Function, module: Module, parameter: str) -> ast.Call | None:
         """A call in the function that hands a parameter's data to a name that was passed in, the model."""
         scope = module.scope(function)
-        for node in own_nodes(function.node.body):
+        for node in module.index.own(function.node):
             if not isinstance(node, ast.Call):
                 continue
             owner = node.func

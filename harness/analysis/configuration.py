@@ -278,7 +278,7 @@ class Configuration:
     def _stores(self, name: str, owners: frozenset[str], module: Module, frame: _Frame) -> list[Answer]:
         """Values of `x.name = ...` that run; those of `self.name` only in the classes `owners`, when there are any."""
         found: list[Answer] = []
-        for target, binding in module.stores.get(name, [])[: CALL_SITES_LIMIT + 1]:
+        for target, binding in module.stores(name)[: CALL_SITES_LIMIT + 1]:
             scope = module.scope_of(target)
             here = scope.function.owner if scope.function is not None else ""
             if owners and last_name(target.value) == "self" and here not in owners:
@@ -372,7 +372,7 @@ class Configuration:
             return _UNKNOWN
         name = str(node.args[1].value)
         found = self._attribute(ast.Attribute(node.args[0], name, ast.Load()), frame)
-        defined = any(name in module.stores for module in self._program.modules.values())
+        defined = any(module.stores(name) for module in self._program.modules.values())
         if isinstance(found, Resolved) or defined or len(node.args) < 3 or name.lower() in self._stated.unclear:
             return found
         fields = [

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 NodeT = TypeVar("NodeT", bound=ast.AST)
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -24,7 +26,6 @@ _WALKED = frozenset(
 )
 # More than half of all nodes.
 _CHILDLESS = frozenset({ast.Name, ast.Constant, ast.alias, ast.Pass, ast.Break, ast.Continue})
-_NONE: tuple[ast.AST, ...] = ()
 # Fields that hold no nodes, or only such leaves; and the lists that may hold None beside nodes.
 _PLAIN_FIELDS = frozenset(
     """
@@ -38,7 +39,27 @@ _FIELDS = {
     for kind in _WALKED - {ast.Constant, ast.Global, ast.MatchSingleton, ast.Nonlocal}
 }
 _LINE_AND_COLUMN = attrgetter("lineno", "col_offset")
-_DEFINITIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda})
+_FUNCTIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef})
+_DEFINITIONS = _FUNCTIONS | {ast.ClassDef, ast.Lambda}
+_BODIED = _DEFINITIONS | {ast.Module}
+_CLOSED = _DEFINITIONS | _CHILDLESS
+# What a definition is asked for most: what gives names a value, is called, or is returned.
+_TELLING = frozenset(
+    {
+        ast.AnnAssign,
+        ast.Assign,
+        ast.AsyncFor,
+        ast.AugAssign,
+        ast.Call,
+        ast.Expr,
+        ast.For,
+        ast.NamedExpr,
+        ast.Return,
+        ast.Yield,
+        ast.comprehension,
+        ast.withitem,
+    }
+)
 # Where the index keeps a node's children, on the node itself: looking them up again costs more than the walk.
 _KEPT = "_walked_children"
 
@@ -71,13 +92,16 @@ class Index:
         tree: the module.
         functions: every function by qualified name; of several with one name the last, as in Python.
         classes: every class by qualified name.
+        names: every use of a name, by the name, in no particular order.
     """
 
     def __init__(self, tree: ast.Module) -> None:
         self.tree = tree
         self.functions: dict[str, Function] = {}
         self.classes: dict[str, ast.ClassDef] = {}
-        self._nodes: dict[type[ast.AST], list[ast.AST]] = {}
+        self.names: defaultdict[str, list[ast.Name]] = defaultdict(list)
+        self._nodes: defaultdict[type[ast.AST], list[ast.AST]] = defaultdict(list)
+        self._own: dict[ast.AST, list[ast.AST]] = {}
         self._parents: dict[ast.AST, ast.AST] = {}
         self._ordered: dict[tuple[type[ast.AST], ...], list[ast.AST]] = {}
         self._walk()
@@ -88,13 +112,30 @@ class Index:
         found = self._ordered.get(types)
         if found is None:
             key = _LINE_AND_COLUMN if all(issubclass(kind, (ast.expr, ast.stmt)) for kind in types) else place_of
-            found = sorted((node for kind in types for node in self._nodes.get(kind, ())), key=key)
+            found = sorted((node for kind in types for node in self.each(kind)), key=key)
             self._ordered[types] = found
         return found.copy()  # type: ignore[return-value]  # by construction they have those types
 
     def each(self, kind: type[NodeT]) -> list[NodeT]:
         """Nodes of one concrete type in no particular order; not copied, and ten times faster than `of`."""
+        if issubclass(kind, ast.Name):
+            return list(itertools.chain.from_iterable(self.names.values()))  # type: ignore[arg-type]  # they are names
         return self._nodes.get(kind, [])  # type: ignore[return-value]  # by construction they have that type
+
+    @functools.cached_property
+    def attributes(self) -> Mapping[str, list[ast.Attribute]]:
+        """Every attribute by its own name, in no particular order."""
+        found: defaultdict[str, list[ast.Attribute]] = defaultdict(list)
+        for node in self.each(ast.Attribute):
+            found[node.attr].append(node)
+        return found
+
+    def own(self, definition: ast.AST) -> Sequence[ast.AST]:
+        """The assignments, loops, calls, expression statements and returns in the body of a function or of the module.
+
+        Those of functions and classes defined inside it are left out: see `own_nodes`, which gives all nodes.
+        """
+        return self._own.get(definition, ())
 
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node that directly holds this one; None for the module."""
@@ -109,10 +150,10 @@ class Index:
 
     def function_of(self, node: ast.AST) -> Function | None:
         """The innermost function around a node (a definition is in the function around it); None at module level."""
-        for above in self.ancestors(node):
-            if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                return self._by_node.get(above)
-        return None
+        above = self._parents.get(node)
+        while above is not None and above.__class__ not in _FUNCTIONS:
+            above = self._parents.get(above)
+        return None if above is None else self._by_node.get(above)
 
     def statement_of(self, node: ast.AST) -> ast.stmt | None:
         """The innermost statement that holds a node, or is it."""
@@ -132,22 +173,33 @@ class Index:
 
     def _walk(self) -> None:
         """Fill the tables; iterative, because chains of operators nest deeper than Python's stack."""
-        nodes, parents = self._nodes, self._parents
-        stack: list[ast.AST] = [self.tree]
-        while stack:
-            node = stack.pop()
-            same = nodes.get(node.__class__)
-            if same is None:
-                nodes[node.__class__] = same = []
-            same.append(node)
-            if node.__class__ in _CHILDLESS:
-                node.__dict__[_KEPT] = _NONE
-                continue
-            found = children(node)
-            node.__dict__[_KEPT] = found
-            for child in found:
-                parents[child] = node
-            stack += found
+        names, nodes, parents = self.names, self._nodes, self._parents
+        waiting: list[tuple[list[ast.AST], list[Any]]] = [([], [self.tree])]
+        for own, stack in waiting:
+            while stack:
+                node = stack.pop()
+                kind = node.__class__
+                if kind is ast.Name:
+                    names[node.id].append(node)
+                    continue
+                nodes[kind].append(node)
+                if kind in _CHILDLESS:
+                    continue
+                node.__dict__[_KEPT] = found = children(node)
+                for child in found:
+                    parents[child] = node
+                if kind in _BODIED:
+                    waiting += self._parts(node, found)
+                    continue
+                stack += found
+                if kind in _TELLING:
+                    own.append(node)
+
+    def _parts(self, node: ast.AST, found: Sequence[ast.AST]) -> Iterator[tuple[list[ast.AST], list[ast.AST]]]:
+        """The body of a definition, and what belongs to the definition itself: decorators, defaults, bases."""
+        self._own[node] = []
+        yield self._own[node], [each for each in found if isinstance(each, ast.stmt)]
+        yield [], [each for each in found if not isinstance(each, ast.stmt)]
 
     def _name_definitions(self) -> None:
         names: dict[ast.AST, str] = {}
@@ -190,7 +242,8 @@ def descend(node: ast.AST) -> Iterator[ast.AST]:
     while stack:
         node = stack.pop()
         yield node
-        stack += children(node)
+        if node.__class__ not in _CHILDLESS:
+            stack += children(node)
 
 
 def own_nodes(function: Iterable[ast.AST]) -> Iterator[ast.AST]:
@@ -199,10 +252,8 @@ def own_nodes(function: Iterable[ast.AST]) -> Iterator[ast.AST]:
     while stack:
         node = stack.pop()
         yield node
-        if node.__class__ not in _DEFINITIONS:
-            # As `children` does, without the cost of a million calls.
-            kept = node.__dict__.get(_KEPT)
-            stack += kept if kept is not None else children(node)
+        if node.__class__ not in _CLOSED:
+            stack += children(node)
 
 
 def dotted(node: ast.AST) -> str:

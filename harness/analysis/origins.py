@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from harness.analysis.index import Function, dotted, last_name, own_nodes
+from harness.analysis.index import Function, dotted, last_name
 from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
 from harness.model import Location
 
@@ -189,7 +189,7 @@ class Origins:
         if scope in self._handed or scope.function is None:
             return self._handed.get(scope, {})
         table = self._handed[scope] = {}
-        for node in own_nodes(scope.function.node.body):
+        for node in scope.module.index.own(scope.function.node):
             if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
                 continue
             call = node.value
@@ -224,7 +224,7 @@ class Origins:
             return NONE
         found: Labels = NONE
         for module in self._program.modules.values():
-            stores = module.stores.get(node.attr, [])[:STORES_LIMIT]
+            stores = module.stores(node.attr)[:STORES_LIMIT]
             for target, binding in stores:
                 found |= self._bound([binding], module.scope_of(target), depth)
             for field in module.fields.get(node.attr, [])[:STORES_LIMIT]:
@@ -269,7 +269,7 @@ class Origins:
             scope = module.scope(function)
             given = [
                 node.value
-                for node in own_nodes(function.node.body)
+                for node in module.index.own(function.node)
                 if isinstance(node, (ast.Return, ast.Yield)) and node.value is not None
             ]
             self._returned[function] = self._union(given, scope, depth)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, TypeVar
 
-from harness.analysis.index import Function, Index, imported_names, last_name, own_nodes, place_of
+from harness.analysis.index import Function, Index, imported_names, last_name, place_of
 from harness.model import Location
 
 At: TypeAlias = Callable[[int | None], Location]
@@ -17,24 +17,8 @@ _FILLING = frozenset(
     {"append", "extend", "insert", "add", "add_", "copy_", "update", "appendleft", "index_add_", "scatter_add_"}
 )
 
-# Nodes that can give a name a value: a tenth of all.
-_BINDING: frozenset[type[ast.AST]] = frozenset(
-    {
-        ast.AnnAssign,
-        ast.Assign,
-        ast.AsyncFor,
-        ast.AugAssign,
-        ast.Call,
-        ast.For,
-        ast.NamedExpr,
-        ast.comprehension,
-        ast.withitem,
-    }
-)
 
-
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """One place that gives a name a value.
 
     Attributes:
@@ -73,6 +57,9 @@ class Field:
     annotated: bool
 
 
+_Bound: TypeAlias = tuple[ast.expr, Binding]
+
+
 class Module:
     """One script of the program.
 
@@ -85,6 +72,7 @@ class Module:
         self.index = index
         self.at = at
         self._scopes: dict[Function | None, Scope] = {}
+        self._stores: dict[str, list[tuple[ast.Attribute, Binding]]] = {}
 
     @functools.cached_property
     def imports(self) -> Mapping[str, str]:
@@ -96,22 +84,22 @@ class Module:
         """Calls by the last name of what is called, in order."""
         return _by_name([(last_name(call.func), call) for call in self.index.of(ast.Call)])
 
-    @functools.cached_property
-    def loads(self) -> Mapping[str, list[ast.Name | ast.Attribute]]:
-        """Every mention of a name or attribute that reads it, by its last name, in no particular order."""
-        names = [(node.id, node) for node in self.index.each(ast.Name) if node.ctx.__class__ is ast.Load]
-        attributes = [(node.attr, node) for node in self.index.each(ast.Attribute) if node.ctx.__class__ is ast.Load]
-        return _by_name([*names, *attributes])
+    def loads(self, name: str) -> list[ast.Name | ast.Attribute]:
+        """Every mention that reads a name, or an attribute of that name, in order."""
+        names, attributes = self.index.names.get(name, ()), self.index.attributes.get(name, ())
+        return sorted((node for node in (*names, *attributes) if isinstance(node.ctx, ast.Load)), key=place_of)
 
-    @functools.cached_property
-    def stores(self) -> Mapping[str, list[tuple[ast.Attribute, Binding]]]:
-        """Every `x.name = value`, by `name`, in order."""
-        found: list[tuple[str, tuple[ast.Attribute, Binding]]] = []
-        for node in self.index.of(ast.Attribute):
-            statement = self.index.statement_of(node) if isinstance(node.ctx, ast.Store) else None
-            if statement is not None:
-                found += [(node.attr, (node, each)) for target, each in _bound(statement, self.index) if target is node]
-        return _by_name(found)
+    def stores(self, name: str) -> list[tuple[ast.Attribute, Binding]]:
+        """Every `x.name = value`, in order; remembered."""
+        if name not in self._stores:
+            stored = [node for node in self.index.attributes.get(name, ()) if isinstance(node.ctx, ast.Store)]
+            self._stores[name] = [
+                (node, binding)
+                for node in sorted(stored, key=place_of)
+                for target, binding in _bound(self.index.statement_of(node), self.index)
+                if target is node
+            ]
+        return self._stores[name]
 
     @functools.cached_property
     def fields(self) -> Mapping[str, list[Field]]:
@@ -164,12 +152,13 @@ class Scope:
     @functools.cached_property
     def bindings(self) -> Mapping[str, list[Binding]]:
         """What each name is bound to, in the order of the text."""
-        body = self.module.index.tree.body if self.function is None else self.function.node.body
-        found: list[tuple[str, Binding]] = []
-        for node in own_nodes(body):
-            for target, binding in _bound(node, self.module.index) if node.__class__ in _BINDING else ():
-                if isinstance(target, ast.Name):
-                    found.append((target.id, binding))
+        index = self.module.index
+        found = [
+            (target.id, binding)
+            for node in index.own(index.tree if self.function is None else self.function.node)
+            for target, binding in _bound(node, index)
+            if isinstance(target, ast.Name)
+        ]
         return _by_name(sorted(found, key=lambda pair: pair[1].place))
 
     def holder(self, name: str) -> Scope | None:
@@ -253,7 +242,7 @@ class Program:
             for name in module.names_of(function.node.name):
                 for call in module.calls.get(name, ()):
                     yield module, call, int(bool(function.owner))
-                for mention in sorted(module.loads.get(name, ()), key=place_of):
+                for mention in module.loads(name):
                     holder = module.index.parent(mention)
                     if isinstance(holder, ast.Call) and mention in holder.args:
                         yield module, holder, int(bool(function.owner)) - holder.args.index(mention) - 1
@@ -280,60 +269,63 @@ def default_of(function: Function, parameter: str) -> ast.expr | None:
     return {**defaults, **named}.get(parameter)
 
 
-def _bound(node: ast.AST, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
+def _bound(node: ast.AST | None, index: Index) -> list[_Bound]:
     """The targets that a node gives a value, each with what it is bound to."""
     if isinstance(node, ast.Call):
-        yield from _filled(node, index)
-    elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension, ast.withitem)):
-        yield from _taken(node, index)
-    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign)) and node.value is not None:
-        for each in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            added = isinstance(node, ast.AugAssign)
-            for target, binding in _targets(each, node.value, index.parent(node), whole=not added):
-                yield target, replace(binding, replaces=False) if added else binding
+        return _filled(node, index)
+    if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign)):
+        if node.value is None:
+            return []
+        value, added, block = node.value, isinstance(node, ast.AugAssign), index.parent(node)
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [pair for each in targets for pair in _targets(each, value, block, whole=not added, replaces=not added)]
+    return _taken(node, index)
 
 
-def _taken(
-    node: ast.For | ast.AsyncFor | ast.comprehension | ast.withitem, index: Index
-) -> Iterator[tuple[ast.expr, Binding]]:
+def _taken(node: ast.AST | None, index: Index) -> list[_Bound]:
     """The targets of loops and `with`, which hold an item of the value or what it opens."""
     if isinstance(node, ast.withitem):
-        if node.optional_vars is not None:
-            yield from _targets(node.optional_vars, node.context_expr, index.parent(node), whole=False)
-    elif isinstance(node, ast.comprehension):
+        opened = node.optional_vars
+        return [] if opened is None else _targets(opened, node.context_expr, index.parent(node), whole=False)
+    if isinstance(node, ast.comprehension):
         # Its names hold in the text before it, too.
-        for target, binding in _targets(node.target, node.iter, None, whole=False):
-            yield target, replace(binding, place=(0, 0))
-    else:
-        yield from _targets(node.target, node.iter, node, whole=False)
+        return _targets(node.target, node.iter, None, whole=False, place=(0, 0))
+    return _targets(node.target, node.iter, node, whole=False) if isinstance(node, (ast.For, ast.AsyncFor)) else []
 
 
-def _filled(node: ast.Call, index: Index) -> Iterator[tuple[ast.expr, Binding]]:
+def _filled(node: ast.Call, index: Index) -> list[_Bound]:
     """What a method call puts into the object that it is called on: `items.append(value)`."""
     if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLING and node.args:
-        for target, binding in _targets(node.func.value, node.args[-1], index.parent(node), whole=False):
-            yield target, replace(binding, replaces=False)
+        return _targets(node.func.value, node.args[-1], index.parent(node), whole=False, replaces=False)
+    return []
 
 
 def _targets(
-    target: ast.expr, value: ast.expr, block: ast.AST | None, *, whole: bool
-) -> Iterator[tuple[ast.expr, Binding]]:
-    place = (value.end_lineno or value.lineno, value.end_col_offset or value.col_offset)
+    target: ast.expr,
+    value: ast.expr,
+    block: ast.AST | None,
+    *,
+    whole: bool,
+    replaces: bool = True,
+    place: tuple[int, int] | None = None,
+) -> list[_Bound]:
+    place = place or (value.end_lineno or value.lineno, value.end_col_offset or value.col_offset)
     if isinstance(target, (ast.Tuple, ast.List)):
         pairs = value.elts if whole and isinstance(value, (ast.Tuple, ast.List)) else []
         matched = len(pairs) == len(target.elts)
-        for position, each in enumerate(target.elts):
-            for inner, binding in _targets(each, pairs[position] if matched else value, block, whole=matched):
-                yield inner, replace(binding, place=place)
-    elif isinstance(target, ast.Starred):
-        yield from _targets(target.value, value, block, whole=False)
-    elif isinstance(target, ast.Subscript):
-        item: ast.expr = target
-        while isinstance(item, ast.Subscript):
-            item = item.value
-        yield item, Binding(place, value, whole=False, replaces=False, block=block)
-    else:
-        yield target, Binding(place, value, whole, replaces=True, block=block)
+        parts = pairs if matched else [value] * len(target.elts)
+        return [
+            pair
+            for each, part in zip(target.elts, parts, strict=True)
+            for pair in _targets(each, part, block, whole=matched, replaces=replaces, place=place)
+        ]
+    if isinstance(target, ast.Starred):
+        return _targets(target.value, value, block, whole=False, replaces=replaces, place=place)
+    if isinstance(target, ast.Subscript):
+        whole = replaces = False
+        while isinstance(target, ast.Subscript):
+            target = target.value
+    return [(target, Binding(place, value, whole, replaces, block))]
 
 
 def _by_name(pairs: list[tuple[str, _T]]) -> dict[str, list[_T]]:

@@ -122,7 +122,8 @@ class Reach:
     def _mentions(self, name: str) -> Iterator[tuple[Module, ast.AST]]:
         for module in self.program.modules.values():
             for known in module.names_of(name):
-                for mention in module.loads.get(known, ()):
+                # From the end, where a script calls what it defines.
+                for mention in reversed(module.loads(known)):
                     yield module, mention
 
     def _guard(self, guard: Guard, module: Module) -> Reached:

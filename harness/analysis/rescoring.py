@@ -66,7 +66,7 @@ class Rescorings:
                 continue
             calls = [
                 (node, name)
-                for node in own_nodes(function.node.body)
+                for node in module.index.own(function.node)
                 if isinstance(node, ast.Call)
                 for name in (*_handed(node, made), *self._captured(node, made, scope))
             ]
@@ -175,8 +175,8 @@ class Rescorings:
 
     def _counts_in(self, method: str, *, through: bool = True) -> bool:
         """Whether a method counts, itself or through another method of its object."""
-        for _, function in [*self._program.functions(method)][:_METHODS_LIMIT]:
-            for node in own_nodes(function.node.body) if function.owner else ():
+        for module, function in [*self._program.functions(method)][:_METHODS_LIMIT]:
+            for node in module.index.own(function.node) if function.owner else ():
                 if _counts(node):
                     return True
                 if not through or not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -197,7 +197,7 @@ class Rescorings:
 
     def _calls_counting(self, function: Function, name: str, module: Module) -> bool:
         """Whether a function calls, and may run, a counting method of a name."""
-        for node in own_nodes(function.node.body):
+        for node in module.index.own(function.node):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 alive = last_name(node.func.value) == name and not self._reach.skipped(node, module)
                 if alive and self._counts_in(node.func.attr):

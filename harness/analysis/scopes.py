@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.analysis.index import Index, own_nodes
@@ -109,11 +109,12 @@ class Scopes:
 
     def _bind(self) -> None:
         bound, lines, later = self.bound, self._unit_of_line, self._assigned_later()
-        for node in self.index.each(ast.Name):
-            if node.ctx.__class__ is ast.Store:
-                key, place = (lines[node.lineno], node.id), later.get(node) or (node.lineno, node.col_offset)
-                if key not in bound or place < bound[key]:
-                    bound[key] = place
+        for name, uses in self.index.names.items():
+            for node in uses:
+                if node.ctx.__class__ is ast.Store:
+                    key, place = (lines[node.lineno], name), later.get(node) or (node.lineno, node.col_offset)
+                    if key not in bound or place < bound[key]:
+                        bound[key] = place
         self.assigned = frozenset(bound)
         for unit, name, place in self._other_bindings():
             bound[unit, name] = min(place, bound.get((unit, name), place))
@@ -160,19 +161,27 @@ class Scopes:
 
     def _look_up(self) -> None:
         bound, lines, known = self.bound, self._unit_of_line, self.module_names | PYTHON_NAMES
-        for node in self.index.each(ast.Name):
-            if node.ctx.__class__ is not ast.Load:
-                continue
-            first = bound.get((lines[node.lineno], node.id))
-            if first is None:
-                if node.id not in known:
-                    self.undefined.append(node)
-            elif (node.lineno, node.col_offset) < first:
-                self.early.append(node)
+        units: dict[str, dict[int, tuple[int, int]]] = {}
+        for (unit, name), place in bound.items():
+            units.setdefault(name, {})[unit] = place
+        for name, uses in self.index.names.items():
+            if name in units or name not in known:
+                self._look_up_uses(uses, units.get(name, {}), known=name in known)
         for statement in self.index.each(ast.AugAssign):
             target = statement.target
             if isinstance(target, ast.Name) and (target.lineno, -1) < bound[lines[target.lineno], target.id]:
                 self.early.append(target)
+
+    def _look_up_uses(self, uses: Iterable[ast.Name], units: Mapping[int, tuple[int, int]], *, known: bool) -> None:
+        """Look up the uses of one name, which `units` bind first at these places."""
+        for node in uses:
+            if node.ctx.__class__ is ast.Load:
+                first = units.get(self._unit_of_line[node.lineno])
+                if first is None:
+                    if not known:
+                        self.undefined.append(node)
+                elif node.lineno <= first[0] and (node.lineno, node.col_offset) < first:
+                    self.early.append(node)
 
 
 def binds_unseen(index: Index) -> str:
@@ -247,9 +256,9 @@ def certainly_unbound(scopes: Scopes, node: ast.Name) -> bool:
     if _in_comprehension(index, node, unit.node):
         return False
     own = scopes.own(scopes.unit_of(node))
-    if id(node) not in own:
-        return False
-    if any(isinstance(each, (ast.Global, ast.Nonlocal)) and node.id in each.names for each in own.values()):
+    if id(node) not in own or any(
+        isinstance(each, (ast.Global, ast.Nonlocal)) and node.id in each.names for each in own.values()
+    ):
         return False
     stores = [each for each in own.values() if isinstance(each, ast.Name) and each.id == node.id and each is not node]
     stores = [

@@ -7,7 +7,7 @@ import builtins
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from harness.analysis.index import last_name, own_nodes
+from harness.analysis.index import last_name
 from harness.analysis.origins import VALIDATION, Origins, reaching
 from harness.analysis.program import Binding, Program, Scope
 
@@ -164,7 +164,7 @@ def returned(scope: Scope) -> list[ast.expr]:
     """What a function returns."""
     if scope.function is None:
         return []
-    nodes = own_nodes(scope.function.node.body)
+    nodes = scope.module.index.own(scope.function.node)
     return [node.value for node in nodes if isinstance(node, ast.Return) and node.value is not None]
 
 
