@@ -35,6 +35,8 @@ _CONSTANT = re.compile(
     r"|^[ \t]*\w*bpb\w*[ \t]*=[^#\n]{0,200}/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*[ \t]*\d+\.\d+[ \t]*\)",
     re.IGNORECASE | re.MULTILINE,
 )
+# What every match of it holds, with few letters that a search could begin at.
+_CONSTANT_PART = re.compile(r"/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*|bytes_per_tok", re.IGNORECASE)
 _ALL_ONE = re.compile(r"base_bytes\w*\s*(?:\[[^\]]*:[^\]]*\])?\s*=\s*(?:1\b|(?:np|torch)\.ones\()")
 
 
@@ -93,7 +95,8 @@ def _by_text(module: Module, text: str) -> Iterator[Table]:
         (("base_bytes",), _ALL_ONE, TableKind.BYTES),
     )
     for names, mark, kind in marks:
-        for match in mark.finditer(text) if any(name in text for name in names) else ():
+        hinted = any(name in text for name in names) and (mark is not _CONSTANT or _CONSTANT_PART.search(text))
+        for match in mark.finditer(text) if hinted else ():
             start = text.rfind("\n", 0, match.start()) + 1
             if not text[start : match.start() + 1].lstrip().startswith("#"):
                 yield Table(kind, ((kind.value, module.at(text.count("\n", 0, match.start()) + 1)),), None, module)

@@ -191,7 +191,7 @@ class Index:
                 if kind in _BODIED:
                     waiting += self._parts(node, found)
                     continue
-                stack += found
+                stack.extend(found)
                 if kind in _TELLING:
                     own.append(node)
 

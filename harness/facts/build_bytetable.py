@@ -27,6 +27,8 @@ _TOKENIZES = re.compile(r"\bsp\w*\.encode\(|\.encode_as_ids\(|EncodeAsIds\(|toke
 _TRANSFORMS = re.compile(
     r"(?:\.casefold\(\)|unicodedata\.normalize\(|\b(?:text|doc|document|raw|content)\w*\.lower\(\))"
 )
+# Of which every match holds one.
+_HINTS = ("casefold", "unicodedata", ".lower()")
 
 
 def build_bytetable(code: CodeBase, reached: Reach | None) -> ByteTableFacts:
@@ -73,9 +75,12 @@ def _together(tables: Sequence[ByteTable], entry: Location) -> Fact[str]:
 def _transformed(code: Code) -> Iterator[Location]:
     """Lines of a script that tokenizes text, where it changes the text first."""
     text = code.script.text
-    hinted = any(word in text for word in ("casefold", "unicodedata", ".lower()"))
-    if not hinted or not _TRANSFORMS.search(text) or not _TOKENIZES.search(text):
+    if not any(hint in text for hint in _HINTS):
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if _TRANSFORMS.search(line) and not line.lstrip().startswith("#"):
-            yield code.at(number)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if _transforms(line)]
+    if lines and _TOKENIZES.search(text):
+        yield from (code.at(number) for number, line in lines if not line.lstrip().startswith("#"))
+
+
+def _transforms(line: str) -> bool:
+    return any(hint in line for hint in _HINTS) and _TRANSFORMS.search(line) is not None

@@ -154,13 +154,13 @@ def _names(script: ParsedScript, path: str) -> Location | None:
     stem = re.escape(name.partition(".")[0])
     # Minified scripts put imports behind a colon or a semicolon.
     imports = rf"(?:^|[;:])[ \t]*(?:from\s+{stem}[\s.]|import\s+(?:[\w.]+(?: as \w+)?,[ \t]*)*{stem}\b)"
-    match = re.search(imports, script.text, re.MULTILINE) if path.endswith((".py", ".so")) else None
-    match = match or re.search(rf"""["'](?:[^"'\n]*/)?{re.escape(name)}["']""", script.text)
-    if match is None:
-        return None
-    # The import may stand behind the line break that the match begins with.
-    line = script.text.count("\n", 0, match.end()) + 1
-    return Location(script.path, line, layer=script.layer)
+    quoted = rf"""["'](?:[^"'\n]*/)?{re.escape(name)}["']"""
+    lines = [pair for pair in enumerate(script.text.split("\n"), start=1) if name.partition(".")[0] in pair[1]]
+    for pattern in (imports, quoted) if path.endswith((".py", ".so")) else (quoted,):
+        for number, line in lines:
+            if re.search(pattern, line):
+                return Location(script.path, number, layer=script.layer)
+    return None
 
 
 def _seed_size(run: Run, entry: Fact[int], total: Fact[int], recounted: Fact[Recount]) -> SeedSize:

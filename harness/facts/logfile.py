@@ -107,13 +107,17 @@ def _named(text: str) -> tuple[tuple[float, int], ...]:
 
     Scores of unknown shape are among them: what no grammar reads may still be what the claim repeats.
     """
-    found = {match[1]: match.start() for match in _CALLED_BPB.finditer(text)}
+    found: dict[str, int] = {}
+    line, place = 1, 0
+    for match in _CALLED_BPB.finditer(text):
+        line, place = line + text.count("\n", place, match.start()), match.start()
+        found[match[1]] = line
     if not found:
         return ()
     kept = dict(list(found.items())[-NAMED_LIMIT:])
     lowest = min(found, key=float)
     kept[lowest] = found[lowest]
-    return tuple((float(digits), text.count("\n", 0, start) + 1) for digits, start in kept.items())
+    return tuple((float(digits), line) for digits, line in kept.items())
 
 
 def _chosen(segments: Sequence[list[Event]]) -> list[Event]:

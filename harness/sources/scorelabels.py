@@ -9,6 +9,7 @@ round trip.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Collection, Sequence
 
@@ -42,6 +43,7 @@ _ROUND_TRIP = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=1_000)
 def kind_of(label: str) -> Kind:
     """The kind of a score, from its label in a log or a table.
 
