@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from harness.analysis.index import Index, dotted, last_name
+from harness.analysis.index import Index, children, dotted, last_name
 
 # What every torch module has, methods and documented state; other attributes of `nn.Module` are private.
 _MODULE = frozenset(
@@ -87,12 +87,12 @@ class Attributes:
     def _collect(self) -> None:
         """One pass over the attributes, one over the calls, one over the bodies of classes."""
         of_line = self._classes_by_line()
-        for node in self._index.each(ast.Attribute):
-            value = node.value
-            if value.__class__ is ast.Name and value.id == "self":
-                self._note(node, of_line[node.lineno])
-            elif node.ctx.__class__ is not ast.Load:
-                self._elsewhere.add(node.attr)
+        for name, uses in self._index.attributes.items():
+            for node in uses:
+                if node.value.__class__ is ast.Name and node.value.id == "self":
+                    self._note(node, of_line[node.lineno])
+                elif node.ctx.__class__ is not ast.Load:
+                    self._elsewhere.add(name)
         for call in self._index.each(ast.Call):
             name = last_name(call.func)
             if name in _SETTERS or name in _ASKING or name == "vars":
@@ -198,4 +198,4 @@ def _class_level(each: _Class) -> None:
                 each.opened = True
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             each.has.update(alias.asname or alias.name for alias in node.names)
-        stack.extend(ast.iter_child_nodes(node))
+        stack.extend(children(node))

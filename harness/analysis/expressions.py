@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.analysis import flowwords as words
-from harness.analysis.index import dotted, last_name
+from harness.analysis.index import children, dotted, last_name
 from harness.analysis.labels import NOTHING, Flowing, Label, Step, Trace, fork, join, one_after_the_other, union
 from harness.analysis.program import Module
 
@@ -144,7 +144,7 @@ class Expressions(ABC):
 
     def _nothing(self, node: ast.AST) -> Flowing:
         """Comparisons and the like: evaluated for the calls inside, without labels of their own."""
-        for child in ast.iter_child_nodes(node):
+        for child in children(node):
             self.value(child)
         return NOTHING
 

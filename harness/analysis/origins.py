@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from harness.analysis.index import Function, dotted, last_name
+from harness.analysis.index import Function, children, dotted, last_name
 from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
 from harness.model import Location
 
@@ -145,7 +145,7 @@ class Origins:
         if method is not None:
             followed: Labels = getattr(self, method)(node, scope, depth)
             return followed
-        return self._union((each for each in ast.iter_child_nodes(node) if isinstance(each, ast.expr)), scope, depth)
+        return self._union((each for each in children(node) if isinstance(each, ast.expr)), scope, depth)
 
     def _part(self, node: ast.Subscript, scope: Scope, depth: int) -> Labels:
         return self._of(node.value, scope, depth)

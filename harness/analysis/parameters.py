@@ -82,9 +82,10 @@ def _patterns(index: Index, filters: list[ast.ListComp]) -> frozenset[str]:
 
 def _block_lists(index: Index) -> Iterator[str]:
     """Names bound to the parameters of a model's blocks, and the expressions themselves."""
-    for node in index.each(ast.Assign):
-        target = node.targets[0]
-        if isinstance(target, ast.Name) and _of_blocks(node.value):
+    for called in index.attributes.get("named_parameters", ()):
+        statement = index.statement_of(called)
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if isinstance(statement, ast.Assign) and isinstance(target, ast.Name) and _of_blocks(statement.value):
             yield target.id
 
 
@@ -103,14 +104,14 @@ def _takes_everything(index: Index, filters: list[ast.ListComp]) -> bool:
     """Whether anything beside the blocks' lists may feed the optimizers made near them: a whole model's parameters."""
     home = index.function_of(filters[0])
     last = max(each.lineno for each in filters) + NEAR_LINES
-    for call in index.each(ast.Call):
-        if last_name(call.func) not in {"parameters", "named_parameters", "named_modules"}:
-            continue
-        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-        if owner is None or dotted(owner).endswith(".blocks") or index.function_of(call) != home or call.lineno > last:
-            continue
-        if not _only_counts(index, call, index.statement_of(call)):
-            return True
+    for method in ("parameters", "named_parameters", "named_modules"):
+        for func in index.attributes.get(method, ()):
+            call = index.parent(func)
+            if not isinstance(call, ast.Call) or call.func is not func or dotted(func.value).endswith(".blocks"):
+                continue
+            near = index.function_of(call) is home and call.lineno <= last
+            if near and not _only_counts(index, call, index.statement_of(call)):
+                return True
     return False
 
 
@@ -172,12 +173,20 @@ def _parts(index: Index) -> set[ast.ClassDef]:
 
 def _making_blocks(index: Index) -> Iterator[ast.stmt]:
     """The statements of the functions that set `self.blocks`, without those that set other attributes."""
-    for each in index.each(ast.Assign):
-        function = index.function_of(each) if dotted(each.targets[0]) == "self.blocks" else None
+    for each in _setting_blocks(index):
+        function = index.function_of(each)
         for statement in function.node.body if function is not None else ():
             target = dotted(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
             if not target.startswith("self.") or target == "self.blocks":
                 yield statement
+
+
+def _setting_blocks(index: Index) -> Iterator[ast.Assign]:
+    """Assignments to `self.blocks`."""
+    for target in index.attributes.get("blocks", ()):
+        statement = index.parent(target)
+        if isinstance(statement, ast.Assign) and statement.targets[0] is target and dotted(target) == "self.blocks":
+            yield statement
 
 
 def _rank(node: ast.expr) -> tuple[int, str]:
@@ -209,8 +218,8 @@ def _with_blocks(index: Index) -> set[ast.ClassDef]:
     """The classes that set `self.blocks`."""
     return {
         above
-        for node in index.each(ast.Assign)
-        if len(node.targets) == 1 and dotted(node.targets[0]) == "self.blocks"
+        for node in _setting_blocks(index)
+        if len(node.targets) == 1
         for above in index.ancestors(node)
         if isinstance(above, ast.ClassDef)
     }
@@ -222,14 +231,17 @@ def _top_level(index: Index, place: ast.expr) -> Iterator[Dead]:
     if len(models) != 1:
         return
     inside = range(models[0].lineno, (models[0].end_lineno or 0) + 1)
-    named = {each.attr for each in index.each(ast.Attribute) if each.lineno not in inside}
-    words = _words(index.each(ast.Constant))
+    words: frozenset[str] | None = None
     for node in index.within(models[0], ast.Assign):
         name = dotted(node.targets[0]).removeprefix("self.")
         made = node.value
         always = isinstance(index.parent(node), ast.FunctionDef)
         if "." in name or not name or not always or not isinstance(made, ast.Call) or _frozen(made):
             continue
-        if last_name(made.func) not in {"Parameter", *_OWN_LAYERS} or name in named or name in words:
+        if last_name(made.func) not in {"Parameter", *_OWN_LAYERS}:
             continue
-        yield Dead(f"{models[0].name}.{name}", node, place, "is named by no group")
+        if any(each.lineno not in inside for each in index.attributes.get(name, ())):
+            continue
+        words = _words(index.each(ast.Constant)) if words is None else words
+        if name not in words:
+            yield Dead(f"{models[0].name}.{name}", node, place, "is named by no group")

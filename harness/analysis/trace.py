@@ -7,7 +7,7 @@ import builtins
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from harness.analysis.index import last_name
+from harness.analysis.index import children, last_name
 from harness.analysis.origins import VALIDATION, Origins, reaching
 from harness.analysis.program import Binding, Program, Scope
 
@@ -69,7 +69,7 @@ class Tracer:
                     elif self.holds_validation(binding.value, scope):
                         yield binding
                         waiting.append(binding.value)
-            waiting.extend(each for each in ast.iter_child_nodes(node) if isinstance(each, (ast.expr, ast.keyword)))
+            waiting.extend(each for each in children(node) if isinstance(each, (ast.expr, ast.keyword)))
 
     def holds_validation(self, node: ast.expr, scope: Scope) -> bool:
         """Whether an expression holds data of the validation split."""
@@ -88,7 +88,7 @@ class Tracer:
             return
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
             found.parts.update(each for side in (node.left, node.right) for each in self._mask(side, scope))
-        yield from (child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.expr, ast.keyword)))
+        yield from (child for child in children(node) if isinstance(child, (ast.expr, ast.keyword)))
 
     def _name(self, node: ast.Name, scope: Scope, found: Trace) -> Iterator[ast.expr]:
         found.names.setdefault(node.id, set()).add((node.lineno, node.col_offset))
