@@ -138,6 +138,22 @@ class _Frame:
         return _Frame(self.scope, self.local, self.depth + 1)
 
 
+# By name: a table of bound methods would hold the configuration, and the trees it read, in a circle.
+_KINDS: Mapping[type[ast.expr], str] = {
+    ast.Attribute: "_attribute",
+    ast.Call: "_call",
+    ast.BoolOp: "_connective",
+    ast.UnaryOp: "_operator",
+    ast.BinOp: "_operator",
+    ast.Compare: "_comparison",
+    ast.IfExp: "_choice",
+    ast.Tuple: "_sequence",
+    ast.List: "_sequence",
+    ast.Set: "_sequence",
+    ast.Subscript: "_item",
+}
+
+
 class Configuration:
     """Values of expressions under the run's configuration."""
 
@@ -146,16 +162,6 @@ class Configuration:
         self._stated = stated
         self._known: dict[ast.expr, Answer] = {}
         self._work = 0
-        self._kinds: tuple[tuple[type[ast.expr] | tuple[type[ast.expr], ...], Callable[[Any, _Frame], Answer]], ...] = (
-            (ast.Attribute, self._attribute),
-            (ast.Call, self._call),
-            (ast.BoolOp, self._connective),
-            ((ast.UnaryOp, ast.BinOp), self._operator),
-            (ast.Compare, self._comparison),
-            (ast.IfExp, self._choice),
-            ((ast.Tuple, ast.List, ast.Set), self._sequence),
-            (ast.Subscript, self._item),
-        )
 
     def value(self, node: ast.expr, scope: Scope) -> Answer:
         """What an expression in a scope is."""
@@ -188,10 +194,9 @@ class Configuration:
             return self._name(node.id, frame)
         if isinstance(node, ast.NamedExpr):
             return self._of(node.value, frame)
-        for kind, evaluate in self._kinds:
-            if isinstance(node, kind):
-                return evaluate(node, frame)
-        return _UNKNOWN
+        method_name = _KINDS.get(node.__class__)
+        answer: Answer = getattr(self, method_name)(node, frame) if method_name is not None else _UNKNOWN
+        return answer
 
     def _operator(self, node: ast.UnaryOp | ast.BinOp, frame: _Frame) -> Answer:
         if isinstance(node, ast.UnaryOp):

@@ -10,7 +10,7 @@ import ast
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
@@ -185,7 +185,7 @@ class Index:
                 nodes[kind].append(node)
                 if kind in _CHILDLESS:
                     continue
-                node.__dict__[_KEPT] = found = children(node)
+                node.__dict__[_KEPT] = found = _CHILDREN.get(kind, children)(node)
                 for child in found:
                     parents[child] = node
                 if kind in _BODIED:
@@ -234,6 +234,18 @@ def children(node: ast.AST) -> Sequence[ast.AST]:
         elif value is not None:
             found.append(value)
     return found
+
+
+# The same, quicker, for the nodes that are most of all.
+_CHILDREN: Mapping[type[ast.AST], Callable[[Any], Sequence[ast.AST]]] = {
+    ast.Assign: lambda node: [*node.targets, node.value],
+    ast.Attribute: lambda node: (node.value,),
+    ast.BinOp: attrgetter("left", "right"),
+    ast.Call: lambda node: [node.func, *node.args, *node.keywords],
+    ast.Expr: lambda node: (node.value,),
+    ast.Subscript: attrgetter("value", "slice"),
+    ast.keyword: lambda node: (node.value,),
+}
 
 
 def descend(node: ast.AST) -> Iterator[ast.AST]:

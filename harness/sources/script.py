@@ -116,7 +116,7 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
         syntax_error=problem,
         error_line=line,
         undecided=undecided,
-        imports=tuple(_imports(tree)),
+        imports=tuple(_imports(tree, _lines_with(unpacked.text, ("import",)))),
         environment=tuple(_environment(tree, unpacked.text) if tree.body else _environment_by_text(unpacked.text)),
         tree=tree,
         newer=unpacked.newer,
@@ -167,14 +167,14 @@ def _module_names(path: str) -> list[str]:
     return [*names, head] if tail and path.endswith(".py") else names
 
 
-def _imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Imports that must succeed: neither in a `try` nor under a condition."""
+def _imports(tree: ast.Module, lines: list[int]) -> Iterator[tuple[str, int]]:
+    """Imports that must succeed: neither in a `try` nor under a condition; they stand on some of the lines."""
     stack: list[ast.AST] = [tree]
     found: list[tuple[str, int]] = []
     while stack:
         node = stack.pop()
         found += _imported(node)
-        stack += _must_run(node)
+        stack += [each for each in _must_run(node) if _touches(each, lines)]
     seen: set[str] = set()
     for name, line in sorted(found, key=lambda item: item[1]):
         if name not in seen:
@@ -250,12 +250,19 @@ def _nodes_on(tree: ast.Module, lines: list[int]) -> list[ast.expr | ast.stmt]:
                 if not isinstance(child, ast.AST):
                     continue
                 if isinstance(child, (ast.expr, ast.stmt)):
-                    index = bisect.bisect_left(lines, child.lineno)
-                    if index == len(lines) or lines[index] > (child.end_lineno or child.lineno):
+                    if not _touches(child, lines):
                         continue
                     found.append(child)
                 stack.append(child)
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))
+
+
+def _touches(node: ast.AST, lines: list[int]) -> bool:
+    """Whether a node stands on one of some lines, which are sorted; a `case` may."""
+    if not isinstance(node, (ast.expr, ast.stmt)):
+        return True
+    index = bisect.bisect_left(lines, node.lineno)
+    return index < len(lines) and lines[index] <= (node.end_lineno or node.lineno)
 
 
 def _is_environment_helper(function: ast.FunctionDef) -> bool:
@@ -279,7 +286,8 @@ def _default(call: ast.Call) -> str | None:
         if keyword.arg == "default":
             node = keyword.value
     try:
-        value = ast.literal_eval(node) if node is not None else None
+        # Mostly a constant; `literal_eval` leaves a circle of functions behind.
+        value = node.value if isinstance(node, ast.Constant) else ast.literal_eval(node) if node is not None else None
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     return None if value is None else str(value)[:500]
