@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.attributes import FOREIGN
-from harness.analysis.index import FunctionNode, Index, last_name
+from harness.analysis.index import FunctionNode, Index, last_name, place_of
 from harness.analysis.scopes import Scopes
 
 
@@ -29,19 +29,14 @@ class BadCall:
 
 def bad_calls(index: Index, scopes: Scopes) -> list[BadCall]:
     """Calls by plain name of functions and classes that the module defines once and never rebinds."""
-    targets = dict(_targets(index, scopes))
     found = []
-    for call in index.each(ast.Call):
-        if not isinstance(call.func, ast.Name) or call.func.id not in targets:
-            continue
-        unit = scopes.unit_of(call)
-        if unit and (unit, call.func.id) in scopes.bound:
-            continue
-        definition, skipped = targets[call.func.id]
-        problem = _problem(call, definition, skipped)
-        if problem:
-            found.append(BadCall(call, definition, problem))
-    return sorted(found, key=lambda bad: bad.call.lineno)
+    for name, (definition, skipped) in _targets(index, scopes):
+        for call in index.plain_calls(name):
+            unit = scopes.unit_of(call)
+            problem = _problem(call, definition, skipped) if not unit or (unit, name) not in scopes.bound else ""
+            if problem:
+                found.append(BadCall(call, definition, problem))
+    return sorted(found, key=lambda bad: place_of(bad.call))
 
 
 def _targets(index: Index, scopes: Scopes) -> Iterator[tuple[str, tuple[FunctionNode, int]]]:

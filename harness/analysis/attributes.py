@@ -85,14 +85,17 @@ class Attributes:
         return next(each for each in self._index.ancestors(read) if isinstance(each, ast.ClassDef))
 
     def _collect(self) -> None:
-        """One pass over the attributes, one over the calls, one over the bodies of classes."""
+        """One pass over the uses of `self`, one over what is set, one over calls, one over bodies of classes."""
         of_line = self._classes_by_line()
-        for name, uses in self._index.attributes.items():
-            for node in uses:
-                if node.value.__class__ is ast.Name and node.value.id == "self":
-                    self._note(node, of_line[node.lineno])
-                elif node.ctx.__class__ is not ast.Load:
-                    self._elsewhere.add(name)
+        for use in self._index.names.get("self", ()):
+            above = self._index.parent(use)
+            if isinstance(above, ast.Attribute):
+                self._note(above, of_line[above.lineno])
+        for node in self._index.each(ast.Attribute):
+            if node.ctx.__class__ is not ast.Load and not (
+                isinstance(node.value, ast.Name) and node.value.id == "self"
+            ):
+                self._elsewhere.add(node.attr)
         for call in self._index.each(ast.Call):
             name = last_name(call.func)
             if name in _SETTERS or name in _ASKING or name == "vars":

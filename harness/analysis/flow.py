@@ -140,10 +140,11 @@ class Frame(Expressions):
         otherwise = self._behind(node.orelse, before)
         # An `if` without `else` stands for itself: what it leaves alone holds in any case.
         marks = self.step("", node.body[0]), self.step("", node.orelse[0] if node.orelse else node)
-        self.names = {
-            name: fork((after.get(name, NOTHING), marks[0]), (otherwise.get(name, NOTHING), marks[1]))
-            for name in {**otherwise, **after}
-        }
+        self.names = {**otherwise, **after}
+        for name in self.names:
+            here, there = after.get(name, NOTHING), otherwise.get(name, NOTHING)
+            if here is not there:
+                self.names[name] = fork((here, marks[0]), (there, marks[1]))
 
     def _better_kept(self, node: ast.If) -> None:
         """`if new_nll < old_nll: nll[i] = new_nll`: the better of two losses of one token is kept."""

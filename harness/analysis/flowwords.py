@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Mapping
 
@@ -48,6 +49,7 @@ CHOICES_OVER = frozenset({"min", "amin", "argmin", "max", "amax", "argmax"})
 STACKS = frozenset({"stack", "cat", "concatenate", "vstack", "column_stack"})
 
 
+@functools.lru_cache(maxsize=4_000)
 def means_target(name: str) -> bool:
     """Whether a name says that it holds the token being scored.
 

@@ -92,7 +92,8 @@ class Index:
         tree: the module.
         functions: every function by qualified name; of several with one name the last, as in Python.
         classes: every class by qualified name.
-        names: every use of a name, by the name, in no particular order.
+        names: every place that reads a name, by the name, in no particular order.
+        stored: every place that sets or deletes a name, the same.
     """
 
     def __init__(self, tree: ast.Module) -> None:
@@ -100,6 +101,7 @@ class Index:
         self.functions: dict[str, Function] = {}
         self.classes: dict[str, ast.ClassDef] = {}
         self.names: defaultdict[str, list[ast.Name]] = defaultdict(list)
+        self.stored: defaultdict[str, list[ast.Name]] = defaultdict(list)
         self._nodes: defaultdict[type[ast.AST], list[ast.AST]] = defaultdict(list)
         self._own: dict[ast.AST, list[ast.AST]] = {}
         self._parents: dict[ast.AST, ast.AST] = {}
@@ -119,7 +121,8 @@ class Index:
     def each(self, kind: type[NodeT]) -> list[NodeT]:
         """Nodes of one concrete type in no particular order; not copied, and ten times faster than `of`."""
         if issubclass(kind, ast.Name):
-            return list(itertools.chain.from_iterable(self.names.values()))  # type: ignore[arg-type]  # they are names
+            uses = itertools.chain(self.names.values(), self.stored.values())
+            return list(itertools.chain.from_iterable(uses))  # type: ignore[arg-type]  # they are names
         return self._nodes.get(kind, [])  # type: ignore[return-value]  # by construction they have that type
 
     @functools.cached_property
@@ -129,6 +132,13 @@ class Index:
         for node in self.each(ast.Attribute):
             found[node.attr].append(node)
         return found
+
+    def plain_calls(self, name: str) -> Iterator[ast.Call]:
+        """Calls of a plain name, in no particular order."""
+        for use in self.names.get(name, ()):
+            call = self._parents[use]
+            if isinstance(call, ast.Call) and call.func is use:
+                yield call
 
     def own(self, definition: ast.AST) -> Sequence[ast.AST]:
         """The assignments, loops, calls, expression statements and returns in the body of a function or of the module.
@@ -173,14 +183,14 @@ class Index:
 
     def _walk(self) -> None:
         """Fill the tables; iterative, because chains of operators nest deeper than Python's stack."""
-        names, nodes, parents = self.names, self._nodes, self._parents
+        names, stored, nodes, parents = self.names, self.stored, self._nodes, self._parents
         waiting: list[tuple[list[ast.AST], list[Any]]] = [([], [self.tree])]
         for own, stack in waiting:
             while stack:
                 node = stack.pop()
                 kind = node.__class__
                 if kind is ast.Name:
-                    names[node.id].append(node)
+                    (names if node.ctx.__class__ is ast.Load else stored)[node.id].append(node)
                     continue
                 nodes[kind].append(node)
                 if kind in _CHILDLESS:

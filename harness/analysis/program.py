@@ -86,8 +86,8 @@ class Module:
 
     def loads(self, name: str) -> list[ast.Name | ast.Attribute]:
         """Every mention that reads a name, or an attribute of that name, in order."""
-        names, attributes = self.index.names.get(name, ()), self.index.attributes.get(name, ())
-        return sorted((node for node in (*names, *attributes) if isinstance(node.ctx, ast.Load)), key=place_of)
+        attributes = [node for node in self.index.attributes.get(name, ()) if isinstance(node.ctx, ast.Load)]
+        return sorted([*self.index.names.get(name, ()), *attributes], key=place_of)
 
     def stores(self, name: str) -> list[tuple[ast.Attribute, Binding]]:
         """Every `x.name = value`, in order; remembered."""

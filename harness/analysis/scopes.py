@@ -12,7 +12,7 @@ import builtins
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.analysis.index import Index, own_nodes
+from harness.analysis.index import Index, last_name, own_nodes
 
 MODULE_NAMES = frozenset(
     """
@@ -109,7 +109,7 @@ class Scopes:
 
     def _bind(self) -> None:
         bound, lines, later = self.bound, self._unit_of_line, self._assigned_later()
-        for name, uses in self.index.names.items():
+        for name, uses in self.index.stored.items():
             for node in uses:
                 if node.ctx.__class__ is ast.Store:
                     key, place = (lines[node.lineno], name), later.get(node) or (node.lineno, node.col_offset)
@@ -175,13 +175,12 @@ class Scopes:
     def _look_up_uses(self, uses: Iterable[ast.Name], units: Mapping[int, tuple[int, int]], *, known: bool) -> None:
         """Look up the uses of one name, which `units` bind first at these places."""
         for node in uses:
-            if node.ctx.__class__ is ast.Load:
-                first = units.get(self._unit_of_line[node.lineno])
-                if first is None:
-                    if not known:
-                        self.undefined.append(node)
-                elif node.lineno <= first[0] and (node.lineno, node.col_offset) < first:
-                    self.early.append(node)
+            first = units.get(self._unit_of_line[node.lineno])
+            if first is None:
+                if not known:
+                    self.undefined.append(node)
+            elif node.lineno <= first[0] and (node.lineno, node.col_offset) < first:
+                self.early.append(node)
 
 
 def binds_unseen(index: Index) -> str:
@@ -189,10 +188,9 @@ def binds_unseen(index: Index) -> str:
     for source in index.each(ast.ImportFrom):
         if any(alias.name == "*" for alias in source.names):
             return f"line {source.lineno} imports everything from {source.module or 'a module'}"
-    for call in index.each(ast.Call):
-        if isinstance(call.func, ast.Name) and call.func.id in _BINDERS and _can_bind(index, call):
-            return f"line {call.lineno} calls {call.func.id}, which can bind any name"
-    return ""
+    binding = [call for name in _BINDERS for call in index.plain_calls(name) if _can_bind(index, call)]
+    call = max(binding, key=lambda each: each.lineno, default=None)
+    return f"line {call.lineno} calls {last_name(call.func)}, which can bind any name" if call is not None else ""
 
 
 def _can_bind(index: Index, call: ast.Call) -> bool:

@@ -14,7 +14,7 @@ from harness.model import Located, Missing
 _LIBRARY = re.compile(
     r"^[ \t]*(?:import|from)\s+(?:torch|jax|tensorflow|mlx|tinygrad)\b|__import__\(.torch", re.MULTILINE
 )
-# A part is there when its pattern occurs anywhere in the lower-case text; each is wide, since what is missing is a finding.
+# A part is there when its pattern occurs anywhere in the lower-case text; each is wide: what is missing is a finding.
 PARTS = {
     "an optimizer step": re.compile(r"\.step\(|\.update\(|apply_gradients|\.backward\(|optim"),
     "serialization or compression of the model": re.compile(
