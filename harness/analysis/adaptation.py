@@ -100,7 +100,7 @@ class Adaptations:
         """Every gradient of a loss on validation tokens."""
         for module in self._program.modules.values():
             for name in _GRADIENTS:
-                for call in module.calls.get(name, ()):
+                for call in module.calls(name):
                     yield from self._gradient(call, module)
 
     def _gradient(self, call: ast.Call, module: Module) -> Iterator[Adaptation]:
@@ -261,7 +261,7 @@ class Adaptations:
         Weights loaded from what was made of the model after the training, the artifact, are the trained ones.
         """
         for name in _UNDOING:
-            for call in site.module.calls.get(name, ()):
+            for call in site.module.calls(name):
                 owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
                 after = (call.lineno, call.col_offset) > site.end and site.module.scope_of(call) is site.scope
                 if after and (name == "copy_" or owner in site.model) and not self._made_after(call, site):

@@ -205,7 +205,7 @@ def optimized(site: ast.Call, scope: Scope) -> tuple[tuple[str, ...], bool]:
 
 def _optimizer_arguments(site: ast.Call, scope: Scope) -> list[ast.expr]:
     """What the optimizer was made with whose `step` follows the gradient."""
-    for call in scope.module.calls.get("step", ()):
+    for call in scope.module.calls("step"):
         if _start(call) <= _end(site) or scope.module.scope_of(call) is not scope:
             continue
         owner = call.func.value if isinstance(call.func, ast.Attribute) else None

@@ -107,7 +107,7 @@ def _loops(module: Module) -> list[ast.For]:
     """Loops that look up pieces of the vocabulary."""
     found: dict[ast.For, None] = {}
     for name in _VOCABULARY:
-        for call in module.calls.get(name, ()):
+        for call in module.calls(name):
             loop = next((each for each in module.index.ancestors(call) if isinstance(each, ast.For)), None)
             if loop is not None:
                 found[loop] = None

@@ -304,7 +304,7 @@ class Configuration:
     def _option(self, name: str, module: Module) -> list[Answer]:
         """Defaults of `parser.add_argument("--name", default=...)`."""
         found: list[Answer] = []
-        for call in module.calls.get("add_argument", ()):
+        for call in module.calls("add_argument"):
             spelled = [each.value for each in call.args if isinstance(each, ast.Constant)]
             if name not in {str(each).lstrip("-").replace("-", "_") for each in spelled}:
                 continue

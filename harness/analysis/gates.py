@@ -79,7 +79,7 @@ def _in_c(program: Program, text: str, at: Callable[[int], Location]) -> Iterato
             Step("the helper is called", module.at(call.lineno), call, module)
             for module in program.modules.values()
             for name in sorted(gate.function)
-            for call in module.calls.get(name, ())
+            for call in module.calls(name)
         )
         if calls:
             yield Gate(tuple(zip(_STEPS, map(at, gate.lines), strict=True)), calls)

@@ -280,6 +280,8 @@ def own_nodes(function: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 def dotted(node: ast.AST) -> str:
     """The dotted name that an expression is, or "": `torch.optim.SGD`; chains can be too long for recursion."""
+    if isinstance(node, ast.Name):
+        return node.id
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.append(node.attr)

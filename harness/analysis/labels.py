@@ -15,6 +15,9 @@ from harness.model import Location
 class Label(enum.Enum):
     """What a value is made of."""
 
+    # By identity: the one of enumerations hashes the name anew each time.
+    __hash__ = object.__hash__
+
     TARGET = "the target"
     MIXED = "the target mixed with something else"
     HASHED = "the same, by exclusive or"

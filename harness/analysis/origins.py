@@ -166,10 +166,11 @@ class Origins:
         """A file pattern names its split."""
         if not isinstance(node.value, str) or len(node.value) > 200:
             return NONE
-        place = scope.module.at(node.lineno)
         if _VALIDATION_FILES.search(node.value):
-            return frozenset([Label(VALIDATION, place)])
-        return frozenset([Label(TRAINING, place)]) if _TRAINING_FILES.search(node.value) else NONE
+            return frozenset([Label(VALIDATION, scope.module.at(node.lineno))])
+        if _TRAINING_FILES.search(node.value):
+            return frozenset([Label(TRAINING, scope.module.at(node.lineno))])
+        return NONE
 
     def _name(self, node: ast.Name, scope: Scope, depth: int) -> Labels:
         holder = scope.holder(node.id)
@@ -283,7 +284,7 @@ def reaching(node: ast.Name, scope: Scope, holder: Scope) -> Iterator[Binding]:
     a one, the later bindings of the loop as well. From another scope, all of them.
     """
     bindings = holder.bindings.get(node.id, [])
-    if holder is not scope:
+    if holder is not scope or not bindings:
         yield from bindings
         return
     around = [node, *_around(scope, node)]

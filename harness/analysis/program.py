@@ -72,6 +72,7 @@ class Module:
         self.index = index
         self.at = at
         self._scopes: dict[Function | None, Scope] = {}
+        self._calls: dict[str, list[ast.Call]] = {}
         self._stores: dict[str, list[tuple[ast.Attribute, Binding]]] = {}
 
     @functools.cached_property
@@ -80,9 +81,15 @@ class Module:
         return imported_names(self.index)
 
     @functools.cached_property
-    def calls(self) -> Mapping[str, list[ast.Call]]:
-        """Calls by the last name of what is called, in order."""
-        return _by_name([(last_name(call.func), call) for call in self.index.of(ast.Call)])
+    def called(self) -> Mapping[str, list[ast.Call]]:
+        """Calls by the last name of what is called, in no particular order."""
+        return _by_name([(last_name(call.func), call) for call in self.index.each(ast.Call)])
+
+    def calls(self, name: str) -> list[ast.Call]:
+        """Calls of what has this last name, in order; remembered."""
+        if name not in self._calls:
+            self._calls[name] = sorted(self.called.get(name, ()), key=place_of)
+        return self._calls[name]
 
     def loads(self, name: str) -> list[ast.Name | ast.Attribute]:
         """Every mention that reads a name, or an attribute of that name, in order."""
@@ -240,7 +247,7 @@ class Program:
     def _find_call_sites(self, function: Function) -> Iterator[tuple[Module, ast.Call, int]]:
         for module in self.modules.values():
             for name in module.names_of(function.node.name):
-                for call in module.calls.get(name, ()):
+                for call in module.calls(name):
                     yield module, call, int(bool(function.owner))
                 for mention in module.loads(name):
                     holder = module.index.parent(mention)

@@ -76,7 +76,7 @@ class Rescorings:
     def _makers(self, module: Module) -> list[Scope]:
         """The functions that make an object of a class that counts."""
         names = [*_COUNTING, "at"]
-        if not any(name in each.calls for each in self._program.modules.values() for name in names):
+        if not any(name in each.called for each in self._program.modules.values() for name in names):
             return []
         owners = {
             node.name
@@ -84,7 +84,7 @@ class Rescorings:
             for node in each.index.classes.values()
             if any(True for _ in self._counting_methods(each, node))
         }
-        made = [call for name in owners for call in module.calls.get(name, ())]
+        made = [call for name in owners for call in module.calls(name)]
         return list(dict.fromkeys(module.scope_of(call) for call in made))
 
     def _captured(self, call: ast.Call, names: set[str], scope: Scope) -> Iterator[str]:

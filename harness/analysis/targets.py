@@ -87,7 +87,7 @@ def _exclusive_ors(module: Module) -> Iterator[ast.AST]:
     kinds: tuple[type[ast.BinOp | ast.AugAssign], ...] = (ast.BinOp, ast.AugAssign)
     for kind in kinds:
         yield from (node for node in module.index.of(kind) if isinstance(node.op, ast.BitXor))
-    yield from module.calls.get("bitwise_xor", ())
+    yield from module.calls("bitwise_xor")
 
 
 def is_scoring(index: Index, node: ast.AST) -> bool:
@@ -112,7 +112,7 @@ def _hot(module: Module, text: str) -> Iterator[Function]:
     if _BETTER.search(text):
         nodes += [test for test in module.index.of(ast.Compare) if _BETTER.search(lines[test.lineno - 1])]
     for name in _CHOICES:
-        nodes += [call for call in module.calls.get(name, ()) if _LOSS.search(lines[call.lineno - 1])]
+        nodes += [call for call in module.calls(name) if _LOSS.search(lines[call.lineno - 1])]
     found: dict[ast.AST, Function] = {}
     for node in nodes:
         function = module.index.function_of(node)
@@ -134,7 +134,7 @@ def _hashes(module: Module) -> Iterator[ast.expr | ast.stmt]:
         if isinstance(change.op, ast.BitXor):
             yield change
     for name in ("bitwise_xor", "remainder", "fmod"):
-        yield from module.calls.get(name, ())
+        yield from module.calls(name)
 
 
 def _with_callers(program: Program, hot: Iterable[tuple[Module, Function]]) -> dict[ast.AST, tuple[Module, Function]]:
@@ -157,4 +157,4 @@ def _with_callers(program: Program, hot: Iterable[tuple[Module, Function]]) -> d
 def _calls(program: Program, names: Iterable[str]) -> Iterator[tuple[Module, ast.Call]]:
     for module in program.modules.values():
         for name in sorted(names):
-            yield from ((module, call) for call in module.calls.get(name, ()))
+            yield from ((module, call) for call in module.calls(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -37,6 +38,7 @@ def reason_of(facts: Iterable[Fact[T]]) -> str:
     return "; ".join(dict.fromkeys(fact.reason for fact in facts if isinstance(fact, Missing)))
 
 
+@functools.lru_cache(maxsize=4_000)
 def unit_of(value: float) -> float:
     """One unit of the last digit that a number shows, trailing zeros unseen.
 

@@ -32,7 +32,9 @@ def build_pipeline(code: CodeBase) -> PipelineFacts:
         return PipelineFacts(unread=Missing(f"{code.entry} was not parsed" if known else "no training script is known"))
     modules = list(own_modules(code))
     unread = next((one.script.path for one in modules if not one.parses), None)
-    steps = [found for part in PARTS if (found := _first(part, modules)) is not None]
+    # Patterns that ignore case are searched much more slowly.
+    lowered = [(one, one.script.text.lower()) for one in modules]
+    steps = [found for part in PARTS if (found := _first(part, lowered)) is not None]
     return PipelineFacts(
         unread=Missing(f"{unread} was not parsed") if unread else None,
         trains=any(_LIBRARY.search(one.script.text) for one in modules),
@@ -42,10 +44,8 @@ def build_pipeline(code: CodeBase) -> PipelineFacts:
     )
 
 
-def _first(part: str, modules: Sequence[Code]) -> Located[str] | None:
-    for one in modules:
-        # Patterns that ignore case are searched much more slowly.
-        text = one.script.text.lower()
+def _first(part: str, modules: Sequence[tuple[Code, str]]) -> Located[str] | None:
+    for one, text in modules:
         match = PARTS[part].search(text)
         if match:
             return Located(part, one.at(text.count("\n", 0, match.start()) + 1))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from harness.model import Located, Location, Missing, Value
+
+_AS_THEY_ARE = frozenset({bool, int, type(None)})
 
 
 def as_value(item: object) -> Value:
@@ -21,6 +25,8 @@ def as_value(item: object) -> Value:
         >>> as_value(Located(1.5, Location("train.log", 7)))
         {'value': 1.5, 'path': 'train.log', 'line': 7}
     """
+    if item.__class__ in _AS_THEY_ARE:
+        return item  # type: ignore[return-value]  # its class is looked at above
     if isinstance(item, Located):
         return {"value": as_value(item.value), **_place(item.location)}
     if isinstance(item, Missing):
@@ -31,15 +37,25 @@ def as_value(item: object) -> Value:
 
 
 def _plain(item: object) -> Value:
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return {field.name: as_value(getattr(item, field.name)) for field in dataclasses.fields(item)}
-    if isinstance(item, Mapping):
-        return {_text(str(key)): as_value(value) for key, value in item.items()}
     if isinstance(item, (list, tuple)):
         return [as_value(value) for value in item]
+    kind: type[Any] = type(item)
+    names = _names(kind)  # type: ignore[arg-type]  # every type can be hashed
+    if names is not None:
+        return {name: as_value(getattr(item, name)) for name in names}
+    if isinstance(item, str):
+        return _text(str(item))
+    if isinstance(item, Mapping):
+        return {_text(str(key)): as_value(value) for key, value in item.items()}
     if isinstance(item, (dt.date, dt.datetime)):
         return item.isoformat()
     return _scalar(item)
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None for other types."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 
 
 def _scalar(item: object) -> Value:
@@ -51,7 +67,7 @@ def _scalar(item: object) -> Value:
 
 
 def _text(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _place(location: Location) -> dict[str, Value]:

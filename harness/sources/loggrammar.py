@@ -72,16 +72,22 @@ _ARTIFACT = re.compile(
 _SEED = re.compile(r"(?<![\w.])seed\s*[:=]\s*(\d{1,19})(?![\w.])", re.IGNORECASE)
 _SEED_MENTION = re.compile(r"""(?<![A-Za-z0-9])seed["']?(?:\s?[=:]\s?| )(\d{1,10})(?![\w.])""", re.IGNORECASE)
 _PARAMS_LINE = re.compile(r"params:([\d,]{1,20})\b.*?\bws:(\d{1,6})\b(?:.*?\bs:(\d{1,19})\b)?")
+# Each with a word that stands in every match: a search for a word is far cheaper.
 _COUNTS = (
     (
         "parameters",
+        "",
         re.compile(
             r"(?:(?:model_|total_)?params|parameters)\s*[:=]\s*([\d,_]{1,20})(?![\w.])|total:\s*([\d,]{1,20}) params"
         ),
     ),
-    ("world_size", re.compile(r"(?<!\w)world_size\s*[:=]\s*(\d{1,6})(?![\w.])")),
-    ("val_tokens", re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d{1,15})(?![\w.])")),
-    ("train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
+    ("world_size", "world_size", re.compile(r"(?<!\w)world_size\s*[:=]\s*(\d{1,6})(?![\w.])")),
+    (
+        "val_tokens",
+        "tokens",
+        re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d{1,15})(?![\w.])"),
+    ),
+    ("train_shards", "train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
 )
 # What an evaluation announces: windows and their stride, chunks and their tokens, documents.
 # `64032/121136` counts progress.
@@ -223,7 +229,7 @@ def _progress(text: str, number: int) -> Event | None:
     match = _PROGRESS.match(text.lstrip()) if "/" in text else None
     if match is None:
         return None
-    running = _RUNNING.search(text)
+    running = _RUNNING.search(text) if "rb" in text or "bpb" in text else None
     return ProgressEvent(number, match[1], int(match[2]), int(match[3]), float(running[1]) if running else None)
 
 
@@ -306,7 +312,9 @@ def _counts(text: str, number: int) -> list[Event]:
         ]
         return [*events, SeedEvent(number, int(compact[3]))] if compact[3] else events
     found: list[Event] = []
-    for name, pattern in _COUNTS:
+    for name, hint, pattern in _COUNTS:
+        if hint not in text:
+            continue
         match = pattern.search(text) if name != "parameters" else pattern.match(text.lstrip())
         if match:
             found.append(CountEvent(number, name, _integer(match[match.lastindex or 1])))

@@ -56,8 +56,8 @@ def strip_prefix(text: str) -> str:
         text = text.rpartition("\r")[2]
     if "\x1b" in text:
         text = _COLOUR.sub("", text)
-    for _ in range(PREFIXES_LIMIT):
-        match = _PREFIX.match(text) if text[:1] in _PREFIX_BEGINS else None
+    for _ in range(PREFIXES_LIMIT if text[:1] in _PREFIX_BEGINS else 0):
+        match = _PREFIX.match(text)
         if match is None:
             break
         text = text[match.end() :]
@@ -152,9 +152,10 @@ class LineParser:
         events = self._stated(text, number)
         if not events:
             return ()
-        if any(isinstance(event, StepEvent) for event in events):
+        kinds = {event.__class__ for event in events}
+        if StepEvent in kinds:
             self._header = False
-        elif not self._header and any(isinstance(event, (CountEvent, SeedEvent)) for event in events):
+        elif not self._header and kinds & {CountEvent, SeedEvent}:
             # Data and seed are announced again: another run follows in the same log.
             self._header = True
         return events
