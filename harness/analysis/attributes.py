@@ -91,11 +91,9 @@ class Attributes:
             above = self._index.parent(use)
             if isinstance(above, ast.Attribute):
                 self._note(above, of_line[above.lineno])
-        for node in self._index.each(ast.Attribute):
-            if node.ctx.__class__ is not ast.Load and not (
-                isinstance(node.value, ast.Name) and node.value.id == "self"
-            ):
-                self._elsewhere.add(node.attr)
+        for name, stored in self._index.stored_attributes.items():
+            if any(not isinstance(node.value, ast.Name) or node.value.id != "self" for node in stored):
+                self._elsewhere.add(name)
         for call in self._index.each(ast.Call):
             name = last_name(call.func)
             if name in _SETTERS or name in _ASKING or name == "vars":

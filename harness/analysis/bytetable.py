@@ -35,8 +35,8 @@ _CONSTANT = re.compile(
     r"|^[ \t]*\w*bpb\w*[ \t]*=[^#\n]{0,200}/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*[ \t]*\d+\.\d+[ \t]*\)",
     re.IGNORECASE | re.MULTILINE,
 )
-# What every match of it holds, with few letters that a search could begin at.
-_CONSTANT_PART = re.compile(r"/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*|bytes_per_tok", re.IGNORECASE)
+# Every match of it holds this or the name.
+_TIMES_TOKENS = re.compile(r"/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*", re.IGNORECASE)
 _ALL_ONE = re.compile(r"base_bytes\w*\s*(?:\[[^\]]*:[^\]]*\])?\s*=\s*(?:1\b|(?:np|torch)\.ones\()")
 
 
@@ -88,15 +88,15 @@ def byte_tables(program: Program, texts: Mapping[str, str]) -> tuple[Table, ...]
 def _by_text(module: Module, text: str) -> Iterator[Table]:
     """Tables that the text alone shows."""
     # Each behind a word that stands in its match: a search for a word is far cheaper than one for a pattern.
+    constant = ("bytes_per_tok", "BYTES_PER_TOK", *(["bpb"] if _TIMES_TOKENS.search(text) else []))
     marks = (
         (("sidecar", "val_bytes"), _SIDECAR, TableKind.SIDECAR),
         (("decode_", "token_byte_values"), _TIKTOKEN, TableKind.TOKENIZER),
-        (("bytes_per_tok", "BYTES_PER_TOK", "bpb ="), _CONSTANT, TableKind.CONSTANT),
+        (constant, _CONSTANT, TableKind.CONSTANT),
         (("base_bytes",), _ALL_ONE, TableKind.BYTES),
     )
     for names, mark, kind in marks:
-        hinted = any(name in text for name in names) and (mark is not _CONSTANT or _CONSTANT_PART.search(text))
-        for match in mark.finditer(text) if hinted else ():
+        for match in mark.finditer(text) if any(name in text for name in names) else ():
             start = text.rfind("\n", 0, match.start()) + 1
             if not text[start : match.start() + 1].lstrip().startswith("#"):
                 yield Table(kind, ((kind.value, module.at(text.count("\n", 0, match.start()) + 1)),), None, module)

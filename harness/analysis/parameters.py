@@ -183,7 +183,7 @@ def _making_blocks(index: Index) -> Iterator[ast.stmt]:
 
 def _setting_blocks(index: Index) -> Iterator[ast.Assign]:
     """Assignments to `self.blocks`."""
-    for target in index.attributes.get("blocks", ()):
+    for target in index.stored_attributes.get("blocks", ()):
         statement = index.parent(target)
         if isinstance(statement, ast.Assign) and statement.targets[0] is target and dotted(target) == "self.blocks":
             yield statement
@@ -240,7 +240,8 @@ def _top_level(index: Index, place: ast.expr) -> Iterator[Dead]:
             continue
         if last_name(made.func) not in {"Parameter", *_OWN_LAYERS}:
             continue
-        if any(each.lineno not in inside for each in index.attributes.get(name, ())):
+        uses = (*index.attributes.get(name, ()), *index.stored_attributes.get(name, ()))
+        if any(each.lineno not in inside for each in uses):
             continue
         words = _words(index.each(ast.Constant)) if words is None else words
         if name not in words:

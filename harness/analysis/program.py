@@ -93,16 +93,14 @@ class Module:
 
     def loads(self, name: str) -> list[ast.Name | ast.Attribute]:
         """Every mention that reads a name, or an attribute of that name, in order."""
-        attributes = [node for node in self.index.attributes.get(name, ()) if isinstance(node.ctx, ast.Load)]
-        return sorted([*self.index.names.get(name, ()), *attributes], key=place_of)
+        return sorted([*self.index.names.get(name, ()), *self.index.attributes.get(name, ())], key=place_of)
 
     def stores(self, name: str) -> list[tuple[ast.Attribute, Binding]]:
         """Every `x.name = value`, in order; remembered."""
         if name not in self._stores:
-            stored = [node for node in self.index.attributes.get(name, ()) if isinstance(node.ctx, ast.Store)]
             self._stores[name] = [
                 (node, binding)
-                for node in sorted(stored, key=place_of)
+                for node in sorted(self.index.stored_attributes.get(name, ()), key=place_of)
                 for target, binding in _bound(self.index.statement_of(node), self.index)
                 if target is node
             ]

@@ -108,26 +108,25 @@ class Scopes:
         return lines
 
     def _bind(self) -> None:
-        bound, lines, later = self.bound, self._unit_of_line, self._assigned_later()
+        bound, lines = self.bound, self._unit_of_line
         for name, uses in self.index.stored.items():
             for node in uses:
-                if node.ctx.__class__ is ast.Store:
-                    key, place = (lines[node.lineno], name), later.get(node) or (node.lineno, node.col_offset)
-                    if key not in bound or place < bound[key]:
-                        bound[key] = place
+                key = (lines[node.lineno], name)
+                first = bound.get(key)
+                if isinstance(node.ctx, ast.Store) and (first is None or node.lineno <= first[0]):
+                    place = self._bound_from(node)
+                    bound[key] = place if first is None else min(place, first)
         self.assigned = frozenset(bound)
         for unit, name, place in self._other_bindings():
             bound[unit, name] = min(place, bound.get((unit, name), place))
 
-    def _assigned_later(self) -> dict[ast.AST, tuple[int, int]]:
-        """Targets that are bound only when the statement's value is known: its end is their place."""
-        ends: dict[ast.AST, tuple[int, int]] = {}
-        statements: list[ast.Assign | ast.AugAssign] = [*self.index.each(ast.Assign), *self.index.each(ast.AugAssign)]
-        for node in statements:
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                for each in target.elts if isinstance(target, ast.Tuple) else [target]:
-                    ends[each] = (node.end_lineno or 0, node.end_col_offset or 0)
-        return ends
+    def _bound_from(self, node: ast.Name) -> tuple[int, int]:
+        """The place from which a target holds: for an assignment the end, since its value has to be known."""
+        above = self.index.parent(node)
+        statement = self.index.parent(above) if isinstance(above, ast.Tuple) else above
+        if isinstance(statement, (ast.Assign, ast.AugAssign)):
+            return statement.end_lineno or 0, statement.end_col_offset or 0
+        return node.lineno, node.col_offset
 
     def _other_bindings(self) -> Iterator[tuple[int, str, tuple[int, int]]]:
         for node in self.index.each(ast.arg):
