@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from harness.sources.textlines import lines_with, nodes_on
+
 Parse = Callable[[str], ast.Module]
 
 # The first Python that parses them itself.
@@ -87,8 +89,11 @@ class _Rewriter:
             self._prefix += "_"
 
     def tree(self) -> ast.Module:
-        tree = self._parse(self._rewritten())
-        for node in ast.walk(tree):
+        text = self._rewritten()
+        tree = self._parse(text)
+        # Only the outermost string is sure to have the right lines.
+        strings = nodes_on(tree, lines_with(text, (self._prefix,)), (ast.JoinedStr,))
+        for node in (node for string in strings for node in ast.walk(string)):
             if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name):
                 node.value = self._expressions.get(node.value.id, node.value)
         return tree

@@ -37,6 +37,10 @@ _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf"
 _STEP = re.compile(
     r"step[: =]\s*(\d{1,12})(?:\s*/\s*(\d{1,12}))?(?=[\s:,|\[]|$)|(\d{1,12})/(\d{1,12})(?=\s)", re.IGNORECASE
 )
+_PLAIN_STEP = re.compile(
+    r"step:(\d{1,12})/(\d{1,12}) train_loss:(\d{1,9}\.\d{1,12})(?: lr_mul:\d{1,9}\.\d{1,12})?"
+    r" train_time:(\d{1,12})ms step_avg:(\d{1,9}\.\d{1,12})ms"
+)
 _STEP_PAIR = re.compile(
     r"(?<![\w/])(train_loss|val_loss|val_bpb|loss|fitness|train_time|step_avg|avg|tok/s|tokens/s|t)(?:\s*[:=]\s*|\s)"
     rf"({_NUMBER})\s*(ms|s|m|min)?(?![\w.])",
@@ -183,6 +187,22 @@ def milliseconds(value: float, unit: str | None) -> float | None:
     """A finite duration in milliseconds; None without a unit, and for minutes, which logs round to a tenth."""
     duration = {"ms": value, "s": value * 1_000}.get((unit or "").lower())
     return duration if duration is not None and math.isfinite(duration) else None
+
+
+def _plain_step(text: str, number: int) -> Event | None:
+    """A step line of the most common shape, in one match."""
+    match = _PLAIN_STEP.fullmatch(text) if text.startswith("step:") else None
+    if match is None:
+        return None
+    step, iterations, loss, trained, average = match.groups()
+    return StepEvent(
+        number,
+        int(step),
+        int(iterations),
+        train_loss=float(loss),
+        train_milliseconds=float(trained),
+        step_milliseconds=float(average),
+    )
 
 
 def _step(text: str, number: int) -> Event | None:
@@ -348,4 +368,12 @@ def _integer(digits: str) -> int:
     return int(digits.replace(",", "").replace("_", "") or "0")
 
 
-_EXCLUSIVE: tuple[Callable[[str, int], Event | None], ...] = (_step, _stop, _progress, _phase, _score, _crash)
+_EXCLUSIVE: tuple[Callable[[str, int], Event | None], ...] = (
+    _plain_step,
+    _step,
+    _stop,
+    _progress,
+    _phase,
+    _score,
+    _crash,
+)

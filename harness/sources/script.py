@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import bisect
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from harness.sources.payloadvalues import ReadFile
+from harness.sources.textlines import lines_with, nodes_on, touches
 from harness.sources.unwrap import PARSED_LIMIT_CHARACTERS, Unpacked, unwrap
 
 # Packages that submissions install, by import name; anything else that is neither in the standard library nor in
@@ -116,7 +116,7 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
         syntax_error=problem,
         error_line=line,
         undecided=undecided,
-        imports=tuple(_imports(tree, _lines_with(unpacked.text, ("import",)))),
+        imports=tuple(_imports(tree, lines_with(unpacked.text, ("import",)))),
         environment=tuple(_environment(tree, unpacked.text) if tree.body else _environment_by_text(unpacked.text)),
         tree=tree,
         newer=unpacked.newer,
@@ -174,7 +174,7 @@ def _imports(tree: ast.Module, lines: list[int]) -> Iterator[tuple[str, int]]:
     while stack:
         node = stack.pop()
         found += _imported(node)
-        stack += [each for each in _must_run(node) if _touches(each, lines)]
+        stack += [each for each in _must_run(node) if touches(each, lines)]
     seen: set[str] = set()
     for name, line in sorted(found, key=lambda item: item[1]):
         if name not in seen:
@@ -206,6 +206,7 @@ def _must_run(node: ast.AST) -> list[ast.AST]:
 
 _GETTERS = frozenset({"os.environ.get", "environ.get", "os.getenv", "getenv", "os.environ.setdefault"})
 _MENTIONS = ("environ", "getenv")
+_ENVIRONMENT_NODES = (ast.FunctionDef, ast.Subscript, ast.Call)
 
 
 def _is_main_guard(test: ast.expr) -> bool:
@@ -214,10 +215,11 @@ def _is_main_guard(test: ast.expr) -> bool:
 
 def _environment(tree: ast.Module, text: str) -> Iterator[tuple[str, str | None, int]]:
     """Environment keys with literal defaults, through helper functions of the script's own too."""
-    nodes = _nodes_on(tree, _lines_with(text, _MENTIONS))
+    nodes = nodes_on(tree, lines_with(text, _MENTIONS), _ENVIRONMENT_NODES)
     helpers = {node.name for node in nodes if isinstance(node, ast.FunctionDef) and _is_environment_helper(node)}
     if helpers:
-        nodes = _nodes_on(tree, _lines_with(text, (*_MENTIONS, *(f"{name}(" for name in helpers))))
+        lines = lines_with(text, (*_MENTIONS, *(f"{name}(" for name in helpers)))
+        nodes = nodes_on(tree, lines, _ENVIRONMENT_NODES)
     for node in nodes:
         if isinstance(node, ast.Subscript) and _dotted(node.value) in {"os.environ", "environ"}:
             if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
@@ -226,43 +228,6 @@ def _environment(tree: ast.Module, text: str) -> Iterator[tuple[str, str | None,
             key = node.args[0] if node.args else None
             if isinstance(key, ast.Constant) and isinstance(key.value, str):
                 yield key.value, _default(node), node.lineno
-
-
-def _lines_with(text: str, words: Sequence[str]) -> list[int]:
-    """Numbers of the lines that hold one of the words; searching the text is far faster than matching its lines."""
-    found: set[int] = set()
-    for word in words:
-        line, offset, place = 1, 0, text.find(word)
-        while place >= 0:
-            line += text.count("\n", offset, place)
-            found.add(line)
-            offset, place = place, text.find(word, place + 1)
-    return sorted(found)
-
-
-def _nodes_on(tree: ast.Module, lines: list[int]) -> list[ast.expr | ast.stmt]:
-    """Statements and expressions that touch certain lines, in order; a whole script has 100,000 nodes."""
-    stack: list[ast.AST] = [tree]
-    found: list[ast.expr | ast.stmt] = []
-    while stack:
-        for value in stack.pop().__dict__.values():
-            for child in value if value.__class__ is list else (value,):
-                if not isinstance(child, ast.AST):
-                    continue
-                if isinstance(child, (ast.expr, ast.stmt)):
-                    if not _touches(child, lines):
-                        continue
-                    found.append(child)
-                stack.append(child)
-    return sorted(found, key=lambda node: (node.lineno, node.col_offset))
-
-
-def _touches(node: ast.AST, lines: list[int]) -> bool:
-    """Whether a node stands on one of some lines, which are sorted; a `case` may."""
-    if not isinstance(node, (ast.expr, ast.stmt)):
-        return True
-    index = bisect.bisect_left(lines, node.lineno)
-    return index < len(lines) and lines[index] <= (node.end_lineno or node.lineno)
 
 
 def _is_environment_helper(function: ast.FunctionDef) -> bool:
