@@ -23,6 +23,8 @@ class Reach:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+        # For each block of statements that was asked for, the first one that may leave it.
+        self._leaving: dict[tuple[ast.AST, str], ast.stmt | None] = {}
 
     @functools.cached_property
     def reached(self) -> frozenset[ast.AST]:
@@ -79,7 +81,7 @@ class Reach:
         """Whether every run evaluates a place."""
         function = next((each for each in self._index.ancestors(node) if isinstance(each, _FUNCTIONS)), None)
         owner: ast.AST = self._index.tree if function is None else function
-        return (function is None or function in self.certain) and unconditional(self._index, node, owner)
+        return (function is None or function in self.certain) and self._unconditional(node, owner)
 
     def _definitions(self) -> Iterator[ast.AST]:
         for kind in (*_FUNCTIONS, ast.ClassDef):
@@ -104,8 +106,35 @@ class Reach:
 
     def _certain_calls(self, owner: ast.AST) -> Iterator[ast.Call]:
         for node in own_nodes(getattr(owner, "body", [])):
-            if isinstance(node, ast.Call) and unconditional(self._index, node, owner):
+            if isinstance(node, ast.Call) and self._unconditional(node, owner):
                 yield node
+
+    def _unconditional(self, node: ast.AST, owner: ast.AST) -> bool:
+        """Whether a place is evaluated in every complete run of its owner: no condition, loop or handler around it.
+
+        A `return`, `raise` or exit before it, under whatever condition, makes it conditional too.
+        """
+        below = node
+        for above in self._index.ancestors(node):
+            if _may_skip(above, below):
+                return False
+            if isinstance(below, ast.stmt) and self._left_before(above, below):
+                return False
+            if above is owner:
+                return True
+            below = above
+        return owner is self._index.tree
+
+    def _left_before(self, above: ast.AST, below: ast.stmt) -> bool:
+        """Whether a statement before this one in the same block may leave the function, the loop or the program."""
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(above, name, None)
+            if isinstance(block, list) and block and _first(block[0]) <= _first(below) <= _first(block[-1]):
+                if (above, name) not in self._leaving:
+                    self._leaving[above, name] = next((each for each in block if _leaves(each)), None)
+                leaving = self._leaving[above, name]
+                return leaving is not None and _first(leaving) < _first(below)
+        return False
 
 
 def _called(node: ast.AST) -> list[ast.AST]:
@@ -117,23 +146,6 @@ def _called(node: ast.AST) -> list[ast.AST]:
 
 def _is_generator(node: FunctionNode) -> bool:
     return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in own_nodes(node.body))
-
-
-def unconditional(index: Index, node: ast.AST, owner: ast.AST) -> bool:
-    """Whether a place is evaluated in every complete run of its owner: no condition, loop or handler around it.
-
-    A `return`, `raise` or exit before it, under whatever condition, makes it conditional too.
-    """
-    below = node
-    for above in index.ancestors(node):
-        if _may_skip(above, below):
-            return False
-        if isinstance(below, ast.stmt) and _left_before(above, below):
-            return False
-        if above is owner:
-            return True
-        below = above
-    return owner is index.tree
 
 
 # Parts of these are evaluated only under a condition, or any number of times.
@@ -183,13 +195,9 @@ def _is_main_guard(node: ast.If) -> bool:
     return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
 
 
-def _left_before(above: ast.AST, below: ast.stmt) -> bool:
-    """Whether a statement before this one in the same body may leave the function, the loop or the program."""
-    for name in ("body", "orelse", "finalbody"):
-        body = getattr(above, name, None)
-        if isinstance(body, list) and below in body:
-            return any(_leaves(each) for each in body[: body.index(below)])
-    return False
+def _first(statement: ast.stmt) -> tuple[int, int]:
+    """Where a statement begins: blocks are in the order of the text."""
+    return statement.lineno, statement.col_offset
 
 
 def _leaves(statement: ast.AST) -> bool:
