@@ -254,7 +254,10 @@ _CHILDREN: Mapping[type[ast.AST], Callable[[Any], Sequence[ast.AST]]] = {
     ast.BinOp: attrgetter("left", "right"),
     ast.Constant: lambda _: (),
     ast.Call: lambda node: [node.func, *node.args, *node.keywords],
+    ast.Compare: lambda node: [node.left, *node.comparators],
     ast.Expr: lambda node: (node.value,),
+    ast.Tuple: lambda node: node.elts,
+    ast.arg: lambda node: () if node.annotation is None else (node.annotation,),
     ast.Subscript: attrgetter("value", "slice"),
     ast.keyword: lambda node: (node.value,),
 }

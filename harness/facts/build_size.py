@@ -14,6 +14,7 @@ from harness.sources.cache import user_cache
 from harness.sources.folder import Folder
 from harness.sources.recount import Recounted, recount
 from harness.sources.script import ParsedScript
+from harness.sources.textlines import lines_with
 
 # Endings of files that are code, or that a run compiles or loads as code.
 CODE_ENDINGS = (".py", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".so", ".rs", ".triton", ".ptx")
@@ -155,10 +156,11 @@ def _names(script: ParsedScript, path: str) -> Location | None:
     # Minified scripts put imports behind a colon or a semicolon.
     imports = rf"(?:^|[;:])[ \t]*(?:from\s+{stem}[\s.]|import\s+(?:[\w.]+(?: as \w+)?,[ \t]*)*{stem}\b)"
     quoted = rf"""["'](?:[^"'\n]*/)?{re.escape(name)}["']"""
-    lines = [pair for pair in enumerate(script.text.split("\n"), start=1) if name.partition(".")[0] in pair[1]]
+    lines = script.text.split("\n")
+    mentions = lines_with(script.text, (name.partition(".")[0],))
     for pattern in (imports, quoted) if path.endswith((".py", ".so")) else (quoted,):
-        for number, line in lines:
-            if re.search(pattern, line):
+        for number in mentions:
+            if re.search(pattern, lines[number - 1]):
                 return Location(script.path, number, layer=script.layer)
     return None
 

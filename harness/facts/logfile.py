@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from harness.sources.logevents import (
     DeviceEvent,
     Event,
     PhaseEvent,
+    ProgressEvent,
     ScoreEvent,
     SeedEvent,
     SourceEvent,
@@ -87,7 +88,7 @@ def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
     text = decode(data)
     if text.count("\n") > LINES_LIMIT:
         raise HarnessError(f"{path}: more than {LINES_LIMIT:,} lines, which are not read")
-    segments = _segments(list(parse_lines(text.split("\n"))))
+    segments = _segments(list(_without_repeats(parse_lines(text.split("\n")))))
     named = _named(text)
     digest, count = hashlib.sha256(data).hexdigest(), len(segments)
     by_seed = {} if names_seed(path) else _by_seed(segments)
@@ -95,6 +96,16 @@ def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
         chosen = [_chosen(each) for each in by_seed.values()]
         return tuple(LogFile(path, _bounded(each), count, digest, each[0].line, named) for each in chosen)
     return (LogFile(path, _bounded(_chosen(segments)), count, digest, named=named),) if segments else ()
+
+
+def _without_repeats(events: Iterable[Event]) -> Iterator[Event]:
+    """The events without progress that goes on: most lines of some logs, which say no more than the first of them."""
+    phase = ""
+    for event in events:
+        going_on = event.phase if isinstance(event, ProgressEvent) else ""
+        if not going_on or going_on != phase:
+            yield event
+        phase = going_on
 
 
 def names_seed(path: str) -> bool:

@@ -148,7 +148,7 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
         header: True before the first training step, where `key:value` lines are hyperparameters.
     """
     text = text[:LINE_LIMIT_CHARACTERS]
-    for reader in _EXCLUSIVE:
+    for reader in _EXCLUSIVE if text[:1] in _STEP_BEGINS else _NO_STEPS:
         event = reader(text, number)
         if event is not None:
             return (event,)
@@ -377,3 +377,5 @@ _EXCLUSIVE: tuple[Callable[[str, int], Event | None], ...] = (
     _score,
     _crash,
 )
+# For lines that begin otherwise than steps and stops do.
+_NO_STEPS = _EXCLUSIVE[3:]
