@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis import ctext
-from harness.analysis.index import descend, dotted, last_name
+from harness.analysis.index import descend, dotted, last_name, place_of
 from harness.analysis.labels import Step
 from harness.analysis.program import Module, Program
 from harness.model import Location
@@ -58,15 +58,13 @@ def gates(program: Program, texts: Mapping[str, str], helpers: Mapping[str, str]
 def strengths(program: Program) -> Iterator[tuple[Module, ast.expr]]:
     """What calls pass for the strength of hints inside words and at their start."""
     for module in program.modules.values():
-        for keyword in module.index.of(ast.keyword):
-            if keyword.arg and _STRENGTH.search(keyword.arg):
-                yield module, keyword.value
+        keywords = [each for each in module.index.each(ast.keyword) if each.arg and _STRENGTH.search(each.arg)]
+        yield from ((module, each.value) for each in sorted(keywords, key=place_of))
 
 
 def _c_strings(module: Module) -> Iterator[ast.Constant]:
-    for node in module.index.of(ast.Constant):
-        if isinstance(node.value, str) and len(node.value) > 400 and _C_TEXT.search(node.value):
-            yield node
+    texts = (node for node in module.index.each(ast.Constant) if isinstance(node.value, str) and len(node.value) > 400)
+    yield from sorted((node for node in texts if _C_TEXT.search(str(node.value))), key=place_of)
 
 
 def _in_string(program: Program, module: Module, node: ast.Constant) -> Iterator[Gate]:

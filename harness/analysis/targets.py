@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.flow import Flow
-from harness.analysis.index import Function, Index, last_name
+from harness.analysis.index import Function, Index, last_name, place_of
 from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module, Program
 
@@ -127,12 +127,14 @@ def _names_a_target(function: Function, lines: Sequence[str]) -> bool:
 
 def _hashes(module: Module) -> Iterator[ast.expr | ast.stmt]:
     """Exclusive ors, and remainders of products and sums."""
-    for node in module.index.of(ast.BinOp):
-        if isinstance(node.op, ast.BitXor) or (isinstance(node.op, ast.Mod) and isinstance(node.left, ast.BinOp)):
-            yield node
-    for change in module.index.of(ast.AugAssign):
-        if isinstance(change.op, ast.BitXor):
-            yield change
+    hashes = [
+        node
+        for node in module.index.each(ast.BinOp)
+        if isinstance(node.op, ast.BitXor) or (isinstance(node.op, ast.Mod) and isinstance(node.left, ast.BinOp))
+    ]
+    yield from sorted(hashes, key=place_of)
+    changes = (change for change in module.index.each(ast.AugAssign) if isinstance(change.op, ast.BitXor))
+    yield from sorted(changes, key=place_of)
     for name in ("bitwise_xor", "remainder", "fmod"):
         yield from module.calls(name)
 
