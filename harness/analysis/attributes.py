@@ -94,10 +94,8 @@ class Attributes:
         for name, stored in self._index.stored_attributes.items():
             if any(not isinstance(node.value, ast.Name) or node.value.id != "self" for node in stored):
                 self._elsewhere.add(name)
-        for call in self._index.each(ast.Call):
-            name = last_name(call.func)
-            if name in _SETTERS or name in _ASKING or name == "vars":
-                self._note_call(call, of_line[call.lineno])
+        for call in self._index.calls_of(*_SETTERS, *_ASKING, "vars"):
+            self._note_call(call, of_line[call.lineno])
         for each in self._classes.values():
             _class_level(each)
 

@@ -48,7 +48,7 @@ def gates(program: Program, texts: Mapping[str, str], helpers: Mapping[str, str]
     found = [gate for path, text in helpers.items() for gate in _in_c(program, text, functools.partial(Location, path))]
     for module in program.modules.values():
         text = texts[module.at(None).path]
-        if _C_TEXT.search(text):
+        if ("uint" in text or "#include" in text) and _C_TEXT.search(text):
             found += [gate for node in _c_strings(module) for gate in _in_string(program, module, node)]
         if "for " in text and ctext.HINT.search(text):
             found += list(_in_python(module))

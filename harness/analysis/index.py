@@ -173,8 +173,13 @@ class Index:
 
     def calls_of(self, *names: str) -> list[ast.Call]:
         """Calls whose callee's last name is one of these, in order: `f(x)`, `module.f(x)`, `self.f(x)`."""
-        wanted = frozenset(names)
-        return [call for call in self.of(ast.Call) if last_name(call.func) in wanted]
+        return sorted((call for name in names for call in self._called(name)), key=place_of)
+
+    def _called(self, name: str) -> Iterator[ast.Call]:
+        for use in (*self.names.get(name, ()), *self.attributes.get(name, ())):
+            call = self._parents[use]
+            if isinstance(call, ast.Call) and call.func is use:
+                yield call
 
     def within(self, node: ast.AST, *types: type[NodeT]) -> list[NodeT]:
         """Nodes of these types inside another (itself included), in the order of the text."""

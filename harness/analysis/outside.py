@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 
-from harness.analysis.index import dotted, last_name, place_of
+from harness.analysis.index import dotted, last_name
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach
 from harness.model import Location
@@ -47,8 +47,9 @@ def contacts(program: Program, reach: Reach) -> list[Contact]:
     """The calls that leave the program and are not known never to run, in order, at most some."""
     found: list[Contact] = []
     for module in program.modules.values():
-        names = [name for name in module.called if name in _DYNAMIC or _LAST_NAMES.fullmatch(name)]
-        for call in sorted((call for name in names for call in module.called[name]), key=place_of):
+        known = {*module.index.names, *module.index.attributes}
+        names = [name for name in known if name in _DYNAMIC or _LAST_NAMES.fullmatch(name)]
+        for call in module.index.calls_of(*names):
             kind, name = _kind(call, module)
             if kind and reach.of(call, module).life is not Life.DEAD:
                 found.append(Contact(kind, name, module.at(call.lineno)))

@@ -80,15 +80,10 @@ class Module:
         """What imported names stand for."""
         return imported_names(self.index)
 
-    @functools.cached_property
-    def called(self) -> Mapping[str, list[ast.Call]]:
-        """Calls by the last name of what is called, in no particular order."""
-        return _by_name([(last_name(call.func), call) for call in self.index.each(ast.Call)])
-
     def calls(self, name: str) -> list[ast.Call]:
         """Calls of what has this last name, in order; remembered."""
         if name not in self._calls:
-            self._calls[name] = sorted(self.called.get(name, ()), key=place_of)
+            self._calls[name] = self.index.calls_of(name)
         return self._calls[name]
 
     def loads(self, name: str) -> list[ast.Name | ast.Attribute]:

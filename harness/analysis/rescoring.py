@@ -76,7 +76,7 @@ class Rescorings:
     def _makers(self, module: Module) -> list[Scope]:
         """The functions that make an object of a class that counts."""
         names = [*_COUNTING, "at"]
-        if not any(name in each.called for each in self._program.modules.values() for name in names):
+        if not any(each.calls(name) for each in self._program.modules.values() for name in names):
             return []
         owners = {
             node.name
