@@ -116,6 +116,7 @@ def test_training_after_the_score_and_dead_training() -> None:
 
 EPOCHS = ("for e in range(4):", f"    {FORWARD}", f"    {COUNT}", *(f"    {line}" for line in STEP))
 AGAIN = ("for _ in range(3):", f"    {FORWARD}", *(f"    {line}" for line in STEP))
+PIECES = (AGAIN[0].replace("_", "at"), "    piece = part[at:]", *(line.replace("part", "piece") for line in AGAIN[1:]))
 FIRST = (
     "for e in range(4):",
     f"    {FORWARD}",
@@ -130,6 +131,8 @@ ORDERS = {
     "train, score": ((FORWARD, *STEP, FORWARD, COUNT), "trained first"),
     "epochs": (EPOCHS, "a later epoch is scored"),
     "first epoch": (FIRST, "scored first"),
+    "counted behind the epochs": ((*AGAIN, COUNT), "a later epoch is scored"),
+    "counted behind the rounds over pieces": ((*PIECES, COUNT), "scored first"),
     "one epoch": (tuple(line.replace("4", "1") for line in EPOCHS), "scored first"),
 }
 

@@ -12,7 +12,7 @@ from harness.model import Evidence, Verdict
 from tests.compose import DISGUISES, Case, every_case, write_folder
 
 # What reading proves; the other illegal cases are for the probe.
-PROVED = {"sgd_before_score": "PG601", "slot": "PG603", "warm_up": "PG601"}
+PROVED = {"later_epoch": "PG606", "sgd_before_score": "PG601", "slot": "PG603", "warm_up": "PG601"}
 LEGALITY = frozenset(rule.code for rule in RULES if rule.code[:3] in {"PG3", "PG6"} and rule.needs is Evidence.FOLDER)
 
 

@@ -166,7 +166,8 @@ class Alternation:
     def _repeated(self, site: Site, trace: Trace, event: Event) -> Ordered | None:
         """Whether a loop repeats both the training and the score over the same tokens."""
         for loop in _loops(site):
-            if not isinstance(loop, ast.For) or not _inside(event.binding.place, loop):
+            added = _inside(event.binding.place, loop) or self._keeps_last(event, trace, loop, site.scope)
+            if not isinstance(loop, ast.For) or not added:
                 continue
             counter = last_name(loop.target)
             count = _range(loop)
@@ -182,6 +183,19 @@ class Alternation:
                 why = f"the loop over `{counter}` trains and scores the same tokens {answer.value:g} times"
                 return Ordered(Order.LATER_EPOCH, why, event.binding.place)
         return None
+
+    @staticmethod
+    def _keeps_last(event: Event, trained: Trace, loop: ast.AST, scope: Scope) -> bool:
+        """Whether an addition behind a loop takes what the last round computed, of tokens that no round changes."""
+        if not _inside(event.forward, loop):
+            return False
+        data = {binding for _, bindings in trained.data | event.trace.data for binding in bindings}
+        rounds = [binding for binding in event.trace.bindings if _inside(binding.place, loop)]
+        if not rounds or any(_inside(binding.place, loop) and binding not in rounds for binding in data):
+            return False
+        held = {name for name, bindings in trained.data & event.trace.data if not bindings & set(rounds)}
+        plain = all(binding.replaces and binding.whole for binding in rounds)
+        return plain and bool(held) and not any(_conditional(each.value, loop, scope) for each in rounds)
 
     def _first_only(self, event: Event, counter: str, scope: Scope) -> bool:
         """Whether the addition runs in the first round alone."""
@@ -286,6 +300,14 @@ def sharing(site: Site, events: Sequence[Event]) -> list[Event]:
 
 def _common_loop(site: Site, event: Event) -> ast.AST | None:
     return next((loop for loop in _loops(site) if _inside(event.binding.place, loop)), None)
+
+
+def _conditional(value: ast.expr, loop: ast.AST, scope: Scope) -> bool:
+    """Whether a condition inside a loop decides that a value is computed."""
+    return any(
+        not guard.repeats and _inside(_start(guard.test), loop)
+        for guard in guards(scope.module.index, _written(value, scope))
+    )
 
 
 def _written(value: ast.expr, scope: Scope) -> ast.AST:
