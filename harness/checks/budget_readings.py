@@ -126,8 +126,9 @@ def evaluation_over_cap_in_a_reading(submission: Submission) -> Outcome | None:
 
     What it checks:
         The scored evaluation time of each claimed run, and the same with what else the log times around it:
-        compilation, precomputed tables, loading the artifact, and diagnostic evaluations. It warns when the scored
-        time fits and a wider reading does not.
+        adaptation before the scored passes, compilation, precomputed tables, loading the artifact, and diagnostic
+        evaluations; and the log's own sum where that is larger. It warns when the scored time fits and a wider reading
+        does not.
 
     Why it matters:
         "We won't accept submissions that take more than 10 minutes on 8xH100 to evaluate". Whether the timer covers
@@ -166,7 +167,8 @@ def _readings(run: Run) -> list[tuple[str, float]]:
         more = seconds_of(run, kind)
         total += more
         found += [(f"with {kind}", total)] if more else []
-    return found
+    own = max((phase.seconds for phase in run.phases if phase.name.startswith("total_eval_")), default=0.0)
+    return [*found, ("as the log sums it", own)] if own > total else found
 
 
 RULES = (calibration_outside_budget, evaluation_over_cap_in_a_reading)

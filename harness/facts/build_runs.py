@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
-from harness.facts.logfile import NAMED_SEED, LogFile
-from harness.facts.phasekinds import DIAGNOSTIC, EVALUATION, phase_kind
+from harness.facts.logfile import LogFile, named_seed
+from harness.facts.phasekinds import ADAPTATION, CALIBRATION, DIAGNOSTIC, EVALUATION, SUM, phase_kind
 from harness.facts.runs import Coverage, Phase, Run, Score
 from harness.model import Fact, Located, Location, Missing
 from harness.sources.folder import shown
 from harness.sources.logevents import (
+    SUMMARY,
     AnnouncedEvent,
     ConfigEvent,
     CountEvent,
@@ -33,6 +36,8 @@ from harness.sources.scorelabels import Kind, choose, kind_of, same_value, uncom
 CONFIG_VALUE_CHARACTERS = 300
 LOSSES_LIMIT = 120
 CURVE_LIMIT = 2_000
+# Compilation falls into the first steps.
+WARM_STEPS = 20
 # Phases that belong to scoring although they stand outside the printed evaluation time.
 _SCORING_PHASES = frozenset({"ttt:completed"})
 
@@ -57,7 +62,9 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         steps=_steps(log),
         iterations=_iterations(log),
         train_seconds=_train_seconds(log),
+        summed_up=_trained_by_summary(log),
         step_overshoot_seconds=_step_seconds(log),
+        slowest_step_seconds=_slowest_step_seconds(log),
         eval_seconds=_eval_seconds(phases, log),
         model_bytes=_model_bytes(log),
         code_bytes=_size(log, "code", "the log prints no code size"),
@@ -160,10 +167,10 @@ def _seed(log: LogFile) -> Fact[int]:
 
 
 def _named_seed(log: LogFile) -> Fact[int]:
-    match = NAMED_SEED.search(log.path.rpartition("/")[2])
-    if match is None:
+    seed = named_seed(log.path)
+    if seed is None:
         return Missing("neither the log nor its name holds a seed", log.at(None))
-    return Located(int(match[1]), log.at(None))
+    return Located(seed, log.at(None))
 
 
 def _steps(log: LogFile) -> Fact[int]:
@@ -186,12 +193,24 @@ def _iterations(log: LogFile) -> Fact[int]:
 
 def _train_seconds(log: LogFile) -> Fact[float]:
     events: list[StepEvent | StopEvent] = [*log.of(StepEvent), *log.of(StopEvent)]
-    for event in sorted(events, key=lambda event: event.line, reverse=True):
-        if event.train_milliseconds is not None:
-            return Located(event.train_milliseconds / 1_000, log.at(event.line))
+    timed = [event for event in events if event.train_milliseconds is not None]
+    if timed:
+        last = max(timed, key=lambda event: (not _sums_up(event), event.line))
+        return Located((last.train_milliseconds or 0.0) / 1_000, log.at(last.line))
     if log.of(StepEvent):
-        return Missing("the log prints the training time in tenths of a minute at best", log.at(None))
+        return Missing("no line states the training time in seconds", log.at(None))
     return Missing("the log holds no training step", log.at(None))
+
+
+def _sums_up(event: StepEvent | StopEvent) -> bool:
+    """Whether a line sums training up, where what its time covers is not known."""
+    return isinstance(event, StopEvent) and event.reason == SUMMARY
+
+
+def _trained_by_summary(log: LogFile) -> bool:
+    """Whether the training time is known from such a line alone."""
+    events: list[StepEvent | StopEvent] = [*log.of(StepEvent), *log.of(StopEvent)]
+    return bool(log.of(StopEvent)) and all(_sums_up(e) for e in events if e.train_milliseconds is not None)
 
 
 def _step_seconds(log: LogFile) -> Fact[float]:
@@ -202,6 +221,20 @@ def _step_seconds(log: LogFile) -> Fact[float]:
     if isinstance(seconds, Located) and isinstance(steps, Located) and steps.value > 0:
         return Located(seconds.value / steps.value, seconds.location)
     return Missing("the log does not tell how long a step takes", log.at(None))
+
+
+def _slowest_step_seconds(log: LogFile) -> Fact[float]:
+    """The mean step of the slowest stretch between two training lines, warm-up left aside."""
+    steps = [event for event in log.of(StepEvent) if event.train_milliseconds is not None and event.step > WARM_STEPS]
+    stretches = [
+        (((later.train_milliseconds or 0.0) - (earlier.train_milliseconds or 0.0)) / (later.step - earlier.step), later)
+        for earlier, later in pairwise(steps)
+        if later.step > earlier.step
+    ]
+    if not stretches:
+        return Missing("the log does not tell how long its slowest steps take", log.at(None))
+    milliseconds, event = max(stretches, key=lambda stretch: stretch[0])
+    return Located(milliseconds / 1_000, log.at(event.line))
 
 
 def _phases(log: LogFile) -> tuple[Phase, ...]:
@@ -223,11 +256,39 @@ def _phases(log: LogFile) -> tuple[Phase, ...]:
             event.milliseconds / 1_000,
             log.at(event.line),
             counted=event.name in _SCORING_PHASES,
-            kind=phase_kind(event.name),
+            kind=_phase_kind(event, log),
         )
         for event in log.of(PhaseEvent)
     ]
-    return tuple(sorted(found, key=lambda phase: phase.location.line or 0))
+    return _apart(sorted(found, key=lambda phase: phase.location.line or 0))
+
+
+def _phase_kind(event: PhaseEvent, log: LogFile) -> str:
+    """The kind of a timed phase; adaptation that a later adapted score's time may hold is evaluation, counted there."""
+    kind = phase_kind(event.name)
+    held = any(
+        score.line > event.line
+        and (score.eval_milliseconds or 0.0) >= event.milliseconds
+        and kind_of(score.label) == Kind.ADAPTED
+        for score in log.of(ScoreEvent)
+    )
+    return EVALUATION if kind == ADAPTATION and held else kind
+
+
+def _apart(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The phases, those of a calibration taken apart where the log prints one running clock and then its total.
+
+    `generated in 199.1s`, `collected in 199.6s`, `complete in 223.4s total`: one clock, as the parts' sum shows.
+    """
+    parts = [index for index, phase in enumerate(phases) if phase.kind == CALIBRATION]
+    total = next((p for p in phases if p.kind == SUM and "gptq" in p.name.lower() and parts), None)
+    clock = [phases[index].seconds for index in parts]
+    if total is None or clock != sorted(clock) or not max(clock) <= total.seconds < sum(clock):
+        return tuple(phases)
+    since = dict(zip(parts, (0.0, *clock), strict=False))
+    return tuple(
+        replace(phase, seconds=round(phase.seconds - since.get(index, 0.0), 6)) for index, phase in enumerate(phases)
+    )
 
 
 def _repeats(event: ScoreEvent, log: LogFile) -> bool:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from harness.model import HarnessError, Location
 from harness.sources.folder import decode
 from harness.sources.logevents import (
+    RESULT_LABEL,
     AnnouncedEvent,
     ConfigEvent,
     CountEvent,
@@ -91,11 +92,16 @@ def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
     segments = _segments(list(_without_repeats(parse_lines(text.split("\n")))))
     named = _named(text)
     digest, count = hashlib.sha256(data).hexdigest(), len(segments)
-    by_seed = {} if names_seed(path) else _by_seed(segments)
+    own = named_seed(path)
+    by_seed = _by_seed(segments) if own is None else {}
     if 1 < len(by_seed) <= SEEDS_LIMIT:
         chosen = [_chosen(each) for each in by_seed.values()]
         return tuple(LogFile(path, _bounded(each), count, digest, each[0].line, named) for each in chosen)
-    return (LogFile(path, _bounded(_chosen(segments)), count, digest, named=named),) if segments else ()
+    if not segments:
+        return ()
+    # A log that is named after a seed and holds runs of others is read for its own.
+    named_runs = [segment for segment in segments if own is not None and _seeds(segment) == {own}]
+    return (LogFile(path, _bounded(_chosen(named_runs or segments)), count, digest, named=named),)
 
 
 def _without_repeats(events: Iterable[Event]) -> Iterator[Event]:
@@ -108,9 +114,10 @@ def _without_repeats(events: Iterable[Event]) -> Iterator[Event]:
         phase = going_on
 
 
-def names_seed(path: str) -> bool:
-    """Whether a log's name says which seed it is of: then it is read as one run, whatever seeds it prints."""
-    return NAMED_SEED.search(path.rpartition("/")[2]) is not None
+def named_seed(path: str) -> int | None:
+    """The seed in a log's name: then it is read as one run, whatever seeds it prints."""
+    match = NAMED_SEED.search(path.rpartition("/")[2])
+    return int(match[1]) if match else None
 
 
 def _named(text: str) -> tuple[tuple[float, int], ...]:
@@ -140,11 +147,15 @@ def _by_seed(segments: Sequence[list[Event]]) -> dict[int, list[list[Event]]]:
     """The runs of each seed; empty when one of them prints none, or several."""
     found: dict[int, list[list[Event]]] = {}
     for segment in segments:
-        seeds = {event.seed for event in segment if isinstance(event, SeedEvent)}
+        seeds = _seeds(segment)
         if len(seeds) != 1:
             return {}
         found.setdefault(seeds.pop(), []).append(segment)
     return found
+
+
+def _seeds(segment: Sequence[Event]) -> set[int]:
+    return {event.seed for event in segment if isinstance(event, SeedEvent)}
 
 
 def _segments(events: Sequence[Event]) -> list[list[Event]]:
@@ -173,7 +184,7 @@ def _distinct(segments: Sequence[list[Event]]) -> list[list[Event]]:
     for segment in segments:
         key = _identity(segment)
         if not any(isinstance(event, StepEvent) for event in segment):
-            if kept:
+            if kept and not (_has_result(segment) and _seeds(segment) != _seeds(kept[-1])):
                 kept[-1].extend(segment)
             elif _finished(segment):
                 kept.append(segment)
@@ -216,8 +227,14 @@ def _bounded(events: Sequence[Event]) -> tuple[Event, ...]:
 
 
 def _is_final(event: Event) -> bool:
-    """A score with a loss beside it: prose that mentions a value has none."""
-    return isinstance(event, ScoreEvent) and event.val_loss is not None and kind_of(event.label) != Kind.DIAGNOSTIC
+    """A score with a loss beside it, or a wrapper's result: prose that mentions a value is neither."""
+    if not isinstance(event, ScoreEvent):
+        return False
+    return event.label == RESULT_LABEL or (event.val_loss is not None and kind_of(event.label) != Kind.DIAGNOSTIC)
+
+
+def _has_result(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, ScoreEvent) and event.label == RESULT_LABEL for event in events)
 
 
 def _finished(events: Sequence[Event]) -> bool:

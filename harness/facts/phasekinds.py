@@ -12,24 +12,26 @@ COMPILE = "compile"
 PRECOMPUTATION = "precomputation"
 LOADING = "loading"
 SUM = "sum"
+ADAPTATION = "adaptation"
 OTHER = "other"
 # Kinds that a wide reading of the evaluation budget counts beside the scored passes.
-BESIDE_EVALUATION = (COMPILE, PRECOMPUTATION, LOADING, DIAGNOSTIC)
+BESIDE_EVALUATION = (ADAPTATION, COMPILE, PRECOMPUTATION, LOADING, DIAGNOSTIC)
 
 _KINDS = (
     (
         SUM,
         re.compile(
-            r"total_eval_time|(?i:gptq):(?:done|quantization complete|total quantization time)"
-            r"|artifact_production_wallclock"
+            r"total_eval_|inner_\w{1,20}_eval_time|artifact_production_wallclock"
+            r"|(?i:gptq):(?:done|quantization complete|total quantization time|budget_check)"
         ),
     ),
     (COMPILE, re.compile(r"compile warmup")),
     (LOADING, re.compile(r"Deserialize")),
     (ARTIFACT, re.compile(r"Serialize|(?i:gptq):(?:quantized|compressed|quantization done)|serialize_wallclock")),
-    (CALIBRATION, re.compile(r"(?i:gptq|codebook):(?:collected|generated|calibrat|hessian_collection)")),
+    (CALIBRATION, re.compile(r"(?i:gptq|codebook):(?:collected|generated|calibrat|hessians? ?_?collect)")),
     (PRECOMPUTATION, re.compile(r"precompute|temp_scaling")),
     (EVALUATION, re.compile(r"ttt:completed")),
+    (ADAPTATION, re.compile(r"ttt\w{0,20}: ?done")),
 )
 
 

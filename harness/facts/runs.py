@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from harness.model import Fact, Located, Location, Missing
 
 NO_COMPRESSED_CODE = Missing("the log prints no compressed code size")
+NO_SLOWEST_STEP = Missing("the log does not tell how long its slowest steps take")
 NO_NAMED_SEED = Missing("the file name holds no seed")
 # Logged hyperparameters that differ between honest runs of one configuration: identity, place, and machine.
 RUN_SPECIFIC_KEYS = frozenset(
@@ -120,6 +121,9 @@ class Run:
         devices: graphics cards that the log lists, in order.
         named_bpb: numbers that the log calls bits per byte, in lines that may be no known score: the last and the
             lowest.
+        summed_up: True when the training time is known from a line about the whole training alone, whose scope is not
+            told.
+        slowest_step_seconds: the mean step of the slowest stretch between two training lines.
     """
 
     location: Location
@@ -156,3 +160,5 @@ class Run:
     announced: tuple[Located[str], ...] = ()
     devices: tuple[Located[str], ...] = ()
     named_bpb: tuple[Located[float], ...] = ()
+    summed_up: bool = False
+    slowest_step_seconds: Fact[float] = NO_SLOWEST_STEP

@@ -26,7 +26,7 @@ from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
 from harness.facts.legality import LegalityFacts
-from harness.facts.logfile import LogFile, names_seed, read_log
+from harness.facts.logfile import LogFile, named_seed, read_log
 from harness.facts.names import NamesFacts
 from harness.facts.package import PackageFacts
 from harness.facts.pipeline import PipelineFacts
@@ -161,7 +161,7 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
     """The logs with a run in them, and the paths of all files that are logs by content or by name."""
     logs: list[LogFile] = []
     paths: list[str] = []
-    known: dict[tuple[bytes, bool], tuple[LogFile, ...]] = {}
+    known: dict[tuple[bytes, int | None], tuple[LogFile, ...]] = {}
     for path in walked.files:
         name = path.rpartition("/")[2].lower()
         if not name.endswith(LOG_ENDINGS) or name.startswith(NEVER_LOGS):
@@ -176,12 +176,12 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
 
 
 def _log(
-    walked: Folder, path: str, refused: list[Located[str]], known: dict[tuple[bytes, bool], tuple[LogFile, ...]]
+    walked: Folder, path: str, refused: list[Located[str]], known: dict[tuple[bytes, int | None], tuple[LogFile, ...]]
 ) -> tuple[LogFile, ...]:
     """Read a log; a copy of one that was read before, under another name, is not read again."""
     try:
         data = walked.read(path, LOG_LIMIT_BYTES)
-        key = (hashlib.sha256(data).digest(), names_seed(path))
+        key = (hashlib.sha256(data).digest(), named_seed(path))
         if key not in known:
             known[key] = read_log(data, path)
         return tuple(dataclasses.replace(each, path=path) for each in known[key])

@@ -6,7 +6,11 @@ Events carry the number as printed; nothing here decides which score is the head
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+# Reason of a `StopEvent` that is one line about the whole training, and label of a wrapper's result.
+SUMMARY: Final = "summary"
+RESULT_LABEL: Final = "[RESULT]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,10 @@ class StepEvent:
 
 @dataclass(frozen=True, slots=True)
 class StopEvent:
-    """Training ended before the planned iterations; `train_milliseconds` is exact, unlike minutes on step lines."""
+    """Training ended; `train_milliseconds` is exact, unlike minutes on step lines.
+
+    `reason` says why it stopped before the planned iterations; `SUMMARY` where a line only sums training up.
+    """
 
     line: int
     reason: str

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 
 from harness.sources.logevents import (
+    RESULT_LABEL,
+    SUMMARY,
     AnnouncedEvent,
     ConfigEvent,
     CountEvent,
@@ -71,7 +73,8 @@ _MODEL = re.compile(rf"(?<!\w)(\w{{1,20}}\+\w{{1,20}}) model\s*:\s*{_INT} bytes"
 _BUDGET = re.compile(r"budget\s*:\s*(\d{1,20})/(\d{1,20})")
 _ARTIFACT_CODE = re.compile(r"^\s*artifact\s*:.*\bcode\s*:\s*(\d{1,20})")
 _ARTIFACT = re.compile(
-    rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*$", re.IGNORECASE
+    rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*(?:\([^()]{{1,40}}\)\s*)?$",
+    re.IGNORECASE,
 )
 _SEED = re.compile(r"(?<![\w.])seed\s*[:=]\s*(\d{1,19})(?![\w.])", re.IGNORECASE)
 _SEED_MENTION = re.compile(r"""(?<![A-Za-z0-9])seed["']?(?:\s?[=:]\s?| )(\d{1,10})(?![\w.])""", re.IGNORECASE)
@@ -102,8 +105,8 @@ _CHUNK_TOKENS = re.compile(r"(?<!\w)chunk_tokens[=:]\s?(\d{1,9})(?!\d)")
 _DOCUMENTS = re.compile(r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)")
 _VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
 # Work between training and evaluation that begins; and a row of the driver's table of devices.
-_BEGINS = re.compile(r"(?:gptq|codebook|awq)\s?:\s?(?:collecting|calibrating|generating)\b", re.IGNORECASE)
-_BEGINS_WORDS = ("calibrating", "ollecting", "enerating")
+_BEGINS = re.compile(r"(?:gptq|codebook|awq)\s?:\s?(?:collecting|calibrating|generating|building)\b", re.IGNORECASE)
+_BEGINS_WORDS = ("calibrating", "ollecting", "enerating", "uilding")
 _DEVICE = re.compile(r"\|\s{1,8}\d{1,2}\s{1,4}(NVIDIA [\w.-]+(?: [\w.-]+){0,6}) {1,40}(?:On|Off|N/A) ")
 _PAIR = re.compile(r"(?<!\S)([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
@@ -122,7 +125,27 @@ _TIMED_PHASES = (
     re.compile(r"(gptq:(?:calibration|quantization) done)(?: in | \()(\d+\.?\d*)(ms|s)(?!\w)"),
     re.compile(r"(gptq:hessian_collection_time)\s*[:=]\s*(\d+\.?\d*)(ms|s)(?!\w)"),
     re.compile(r"(GPTQ:total quantization time): (\d+\.?\d*)(s)(?!\w)"),
+    re.compile(r"((?:total_eval_\w{1,40}|inner_\w{1,20}_eval_time))\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
+    re.compile(r"(GPTQ:collected \d+ Hessians) and [^=:]{1,60}? in (\d+\.?\d*)(s)(?!\w)"),
+    re.compile(r"(gptq:hessians collected)\b.{0,80}?time=(\d+\.?\d*)(ms|s)(?!\w)"),
+    re.compile(r"(gptq:budget_check)\b.{0,60}?gptq:(\d+\.?\d*)(ms|s)(?!\w)"),
+    re.compile(r"(\w{1,40}: ?built) in (\d+\.?\d*)(ms|s)(?!\w)"),
+    # `ttt:done elapsed=46.2s`, `prune: done (3s)`, `search: done steps=4 t=60.0s`; with a score it is an evaluation.
+    re.compile(
+        r"(\w{1,40}: ?done)\b(?!.{0,400}bpb)(?:.{0,99}?\bin |\s?\(|.{0,99}?\b(?:elapsed|time|t)\s?[:=]\s?)"
+        r"(\d+\.?\d*)(ms|s)(?!\w)"
+    ),
 )
+# The whole of training in one line, without steps: what it covers is the author's affair.
+_TRAINED = re.compile(
+    r"[-*]?\s?training(?: (?:complete|completed|finished|done|time))?:? (?:(\d{1,9}) steps,? )?(?:in )?"
+    r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|sec|seconds)(?![\w/])",
+    re.IGNORECASE,
+)
+# One line for a whole run, as wrappers print it: `[RESULT] run=1 | score=1.19 | size=15,115,793B | OK`.
+_RESULT = re.compile(r"\[RESULTS?\].{0,200}?\b(?:score|val_bpb|bpb)\s?=\s?(\d\.\d{2,12})(?![\d.])")
+_RESULT_SIZE = re.compile(rf"\bsize\s?=\s?{_INT} ?(?:B|bytes)(?!\w)")
+_SETTINGS_SEED = re.compile(r"""[{,]\s?["']seed["']\s?:\s?(\d{1,10})\s?[,}]""")
 _CRASH = re.compile(
     r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"
     r"|(?:^|\s)Killed\b|^\w*(?:Error|Exception): "
@@ -135,7 +158,7 @@ _STATEMENT = re.compile(
 _COUNTING = re.compile(r"\w+:\s*\d+/\d+")
 # First characters of step lines; and words of which a timed phase or a crash has one. Most lines have none.
 _STEP_BEGINS = frozenset("sS0123456789")
-_PHASE_WORDS = ("time", " in ", "warmup", "elapsed", "wallclock", " done (")
+_PHASE_WORDS = ("time", " in ", "warmup", "elapsed", "wallclock", "done", "budget_check")
 _CRASH_WORDS = ("rror", "xception", "Traceback", "memory", "Killed", "Segmentation")
 
 
@@ -148,6 +171,10 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
         header: True before the first training step, where `key:value` lines are hyperparameters.
     """
     text = text[:LINE_LIMIT_CHARACTERS]
+    if text[:1] == "[":
+        bracketed = _result(text, number)
+        if bracketed:
+            return bracketed
     for reader in _EXCLUSIVE if text[:1] in _STEP_BEGINS else _NO_STEPS:
         event = reader(text, number)
         if event is not None:
@@ -158,6 +185,19 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
     settings = config_pairs(text, number) if header else []
     events = (*_counts(text, number), *_announced(text, number), *settings)
     return events or tuple(_mentions(text, number))
+
+
+def _result(text: str, number: int) -> tuple[Event, ...]:
+    """A wrapper's own lines: the settings with which it starts a run, and the run's result."""
+    if "seed" in text:
+        seed = _SETTINGS_SEED.search(text)
+        return (SeedEvent(number, int(seed[1])),) if seed else ()
+    score = _RESULT.match(text) if "RESULT" in text[:10] else None
+    if score is None:
+        return ()
+    size = _RESULT_SIZE.search(text)
+    sizes = (SizeEvent(number, "total", "", _integer(size[1])),) if size else ()
+    return (ScoreEvent(number, RESULT_LABEL, None, float(score[1]), _decimals(score[1]), 0, None), *sizes)
 
 
 def config_pairs(text: str, number: int) -> list[Event]:
@@ -243,6 +283,14 @@ def _stop(text: str, number: int) -> Event | None:
     return StopEvent(
         number, match[1], int(step[1]) if step else None, milliseconds(float(time[1]), time[2]) if time else None
     )
+
+
+def _trained(text: str, number: int) -> Event | None:
+    match = _TRAINED.match(text) if "raining" in text[:11] else None
+    if match is None:
+        return None
+    duration = milliseconds(float(match[2]), "ms" if match[3].lower() == "ms" else "s")
+    return StopEvent(number, SUMMARY, int(match[1]) if match[1] else None, duration)
 
 
 def _progress(text: str, number: int) -> Event | None:
@@ -372,6 +420,7 @@ _EXCLUSIVE: tuple[Callable[[str, int], Event | None], ...] = (
     _plain_step,
     _step,
     _stop,
+    _trained,
     _progress,
     _phase,
     _score,

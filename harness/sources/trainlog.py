@@ -19,7 +19,7 @@ _PREFIX = re.compile(
     r"(?:\d{10}(?:\.\d{1,9})? "
     r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?(?: [-|] | |: ?)"
     r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?:[A-Z]{2,5} )?\d{4}\] "
-    r"|\[\d\d:\d\d:\d\d(?:\.\d{1,9})?\] |\[(?:rank|default)\d{1,4}\]:? ?|\[rank ?\d{1,4}\] )"
+    r"|\[\d\d:\d\d:\d\d(?:\.\d{1,9})?\] |\[(?:rank|default)\d{1,4}\]:? ?|\[(?:rank|RANK|Rank) ?\d{1,4}\] )"
 )
 _SEPARATOR = re.compile(r"\s*={20,}\s*")
 _SOURCE_START = re.compile(r'"""|\'\'\'|"\w.*\w|from __future__ import |import \w|from \w+ import |#!/|# -\*- |exec\(')
