@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Self, TypeAlias, TypeVar
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -17,6 +17,23 @@ FactsT = TypeVar("FactsT")
 
 Number: TypeAlias = int | float
 Value: TypeAlias = Number | str | bool | list["Value"] | dict[str, "Value"] | None
+
+
+class Printed(float):
+    """A number as it was written: `decimals` tells 1.1470 from 1.147.
+
+    Example:
+        >>> Printed(1.147, 4) == 1.147, Printed(1.147, 4).decimals
+        (True, 4)
+    """
+
+    decimals: int
+
+    def __new__(cls, value: float, decimals: int = 0) -> Self:
+        """The value with its number of decimals; copies and pickles keep both."""
+        made = super().__new__(cls, value)
+        made.decimals = decimals
+        return made
 
 
 @dataclass(frozen=True, slots=True)

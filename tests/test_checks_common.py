@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from harness.checks import RULES, common
 from harness.checks.common import agree, claim_unit, counted, distinct, known, unit_of
 from harness.facts.submission import Submission
-from harness.model import Fact, Missing, Status, Verdict
+from harness.model import Fact, Missing, Printed, Status, Verdict
 from tests import factories
 from tests.factories import UNSTATED, at
 
@@ -48,6 +50,14 @@ def test_rounding_a_number_never_makes_it_disagree(value: float, digits: int) ->
 def test_a_claim_without_decimals_does_not_match_everything() -> None:
     assert claim_unit(1.2) == 1e-3
     assert claim_unit(1.2001) == pytest.approx(1e-4)
+
+
+def test_zeros_at_the_end_count_where_they_were_read() -> None:
+    assert unit_of(Printed(1.147, 4)) == pytest.approx(1e-4)
+    assert common.bpb(Printed(1.147, 4)) == "1.1470 BPB"
+    assert common.bpb(1.147) == "1.147 BPB"
+    for copied in (copy.deepcopy(Printed(1.147, 4)), pickle.loads(pickle.dumps(Printed(1.147, 4)))):  # noqa: S301 - our own bytes
+        assert (copied, copied.decimals) == (1.147, 4)
 
 
 def test_a_copy_of_a_log_counts_once() -> None:

@@ -91,6 +91,19 @@ def test_the_golden_deviations_of_a_published_row() -> None:
         assert name in outcome.message
 
 
+@pytest.mark.parametrize(
+    ("claimed", "source"), [(0.007, "submission.json"), (0.07, "README"), (0.3, "submission.json")]
+)
+def test_a_deviation_of_the_values_in_the_readme_is_one_of_the_seeds(claimed: float, source: str) -> None:
+    rows = tuple(factories.claim(seed, bits) for seed, bits in ((1, 1.03), (2, 1.10), (3, 1.17)))
+    readme = dataclasses.replace(factories.submission().readme, seeds=rows)
+    claims = factories.manifest(val_bpb_std=at(claimed))
+    outcome = checks.deviation_differs.check(factories.submission(claims=claims, readme=readme))
+    assert outcome is not None
+    assert f"({source})" in outcome.message
+    assert outcome.verdict is (Verdict.WARN if claimed > 0.1 else Verdict.PASS)
+
+
 def test_no_claimed_deviation_means_nothing_to_check() -> None:
     assert checks.deviation_differs.check(factories.submission(claims=factories.manifest(val_bpb_std=UNSTATED))) is None
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.checks.common import unit_of
 from harness.facts.build_readme import build_readme
 from harness.facts.claims import ReadmeClaims, SeedClaim
 from harness.model import Fact, Located, Missing
@@ -181,3 +182,10 @@ def test_a_deviation_too_long_to_be_finite_and_commas_for_seconds_are_no_numbers
     built = claims(table)
     assert isinstance(built.val_bpb_std, Missing)
     assert [isinstance(seed.train_seconds, Missing) for seed in built.seeds] == [True, False]
+
+
+def test_zeros_at_the_end_of_a_score_are_kept() -> None:
+    built = claims("**val_bpb: 1.2030** (mean)\n\n| Seed | val_bpb |\n|---|---|\n| 1 | 1.2100 |\n| 2 | 1.1960 |\n")
+    scores = [built.val_bpb, *(row.val_bpb for row in built.seeds)]
+    assert [value(score) for score in scores] == [1.203, 1.21, 1.196]
+    assert {unit_of(score.value) for score in scores if isinstance(score, Located)} == {1e-4}

@@ -11,10 +11,11 @@ from typing import TypeVar
 from harness.facts.claims import SeedClaim
 from harness.facts.runs import Run, Score
 from harness.facts.submission import Submission
-from harness.model import Fact, Located, Location, Missing, Outcome, Verdict
+from harness.model import Fact, Located, Location, Missing, Outcome, Printed, Verdict
 
 T = TypeVar("T")
 COARSEST_CLAIM = 1e-3
+BPB_DECIMALS = 8
 
 
 def known(fact: Fact[T]) -> T | None:
@@ -40,12 +41,14 @@ def reason_of(facts: Iterable[Fact[T]]) -> str:
 
 @functools.lru_cache(maxsize=4_000)
 def unit_of(value: float) -> float:
-    """One unit of the last digit that a number shows, trailing zeros unseen.
+    """One unit of the last digit that a number shows; trailing zeros count where they were read.
 
     Example:
         >>> unit_of(1.0611), unit_of(3.0)
         (0.0001, 1.0)
     """
+    if isinstance(value, Printed):
+        return float(Decimal(1).scaleb(-value.decimals))
     exponent = Decimal(repr(float(value))).normalize().as_tuple().exponent
     return float(Decimal(1).scaleb(min(int(exponent), 0)))
 
@@ -53,7 +56,8 @@ def unit_of(value: float) -> float:
 def claim_unit(value: float) -> float:
     """One unit of the last digit of a claimed score or deviation, at most a thousandth.
 
-    JSON and tables drop trailing zeros, so 1.2 may have been 1.2000: without the bound it would match anything.
+    Programs that write JSON drop trailing zeros, so 1.2 may have been 1.2000: without the bound it would match
+    anything.
     """
     return min(unit_of(value), COARSEST_CLAIM)
 
@@ -68,7 +72,9 @@ def agree(first: float, second: float, unit: float) -> bool:
 
 def bpb(value: float) -> str:
     """Bits per byte with the digits that it has, at most eight decimals."""
-    text = f"{value:.8f}".rstrip("0")
+    if isinstance(value, Printed) and 0 < value.decimals <= BPB_DECIMALS:
+        return f"{value:.{value.decimals}f} BPB"
+    text = f"{value:.{BPB_DECIMALS}f}".rstrip("0")
     return f"{text}0 BPB" if text.endswith(".") else f"{text} BPB"
 
 

@@ -5,6 +5,7 @@ The tests of a record claim against the previous record stand in `record`.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -101,13 +102,39 @@ def mean_differs(submission: Submission) -> Outcome | None:
     return Outcome(Verdict.WARN, f"{subject}; the claim is {bpb(claim.value)}.", numbers, where)
 
 
+def _deviation_source(submission: Submission, claim: float) -> tuple[str, tuple[Located[float], ...], float]:
+    """The values that a claimed deviation is of: the seeds as a mean is made of them; the README's where they fit it.
+
+    Returns:
+        The name of the source, its values, and the unit within which its deviations are known.
+    """
+    first = seed_values(submission)
+    rows = _stated(submission.readme.seeds)
+    # Rounding each value by half a unit moves the deviation by less than a unit. Deviations are padded with zeros.
+    unit = max(first[2], claim_unit(float(claim)))
+    if first[0] == "README" or len(rows) < 2 or _misfit(claim, first[1]) <= unit:
+        return first[0], first[1], unit
+    unit_of_rows = max(*(claim_unit(value.value) for value in rows), claim_unit(float(claim)))
+    second = ("README", rows, unit_of_rows)
+    return second if _misfit(claim, rows) <= unit_of_rows else (first[0], first[1], unit)
+
+
+def _misfit(claim: float, values: Sequence[Located[float]]) -> float:
+    """How far a claimed deviation is from the nearer of the two deviations of some values."""
+    numbers = [value.value for value in values]
+    if len(numbers) < 2:
+        return math.inf
+    return min(abs(statistics.stdev(numbers) - claim), abs(statistics.pstdev(numbers) - claim))
+
+
 @rule("PG402", "deviation-differs", family=FAMILY, status=Status.POLICY, authority="README, Submission Process")
 def deviation_differs(submission: Submission) -> Outcome | None:
     """The claimed standard deviation is not that of the seeds.
 
     What it checks:
         `val_bpb_std` (of submission.json, else of the README) against the sample deviation (n - 1) and the
-        population deviation (n) of the per-seed values, within the printed digits. Either is accepted, and named.
+        population deviation (n) of the per-seed values, within the printed digits; where submission.json has
+        the seeds and they do not give it, against the README's table too. Either is accepted, and named.
         Not for folders that claim no deviation.
 
     Why it matters:
@@ -123,7 +150,7 @@ def deviation_differs(submission: Submission) -> Outcome | None:
     claim = next((fact for fact in claims if isinstance(fact, Located)), None)
     if claim is None:
         return None
-    source, values, unit = seed_values(submission)
+    source, values, unit = _deviation_source(submission, claim.value)
     if len(values) < 2:
         reason = "no per-seed value was read" if not values else "only one per-seed value was read"
         return undecided(f"The deviation of {bpb(claim.value)} cannot be recomputed", reason, claim)
@@ -135,8 +162,6 @@ def deviation_differs(submission: Submission) -> Outcome | None:
         "population_deviation_bpb": round(population, 10),
         "seed_count": len(values),
     }
-    # Rounding each value by half a unit moves the deviation by less than a unit.
-    unit = max(unit, claim_unit(claim.value))
     where, noun = places(claim, *values), _noun(submission, source)
     named = ((sample, "sample (n - 1)"), (population, "population (n)"))
     value, name = min(named, key=lambda pair: abs(pair[0] - claim.value))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from harness.facts.claims import ReadmeClaims, SeedClaim
-from harness.model import Fact, Located, Location, Missing
+from harness.model import Fact, Located, Location, Missing, Printed
 from harness.sources.readme import Readme, Statement, Table
 from harness.sources.scorelabels import Kind, kind_of
 
@@ -78,16 +78,20 @@ def _same(first: Statement, second: Statement) -> bool:
 
 def _most_exact(statements: Sequence[Statement], path: str) -> Located[float]:
     best = max(statements, key=lambda statement: statement.digits)
-    return Located(best.val_bpb, Location(path, best.line))
+    return Located(Printed(best.val_bpb, best.digits), Location(path, best.line))
 
 
 def _std(readme: Readme, headline: Fact[float], path: str) -> Fact[float]:
     """The deviation beside the headline, else in the row `Std` of the table of seeds."""
     if isinstance(headline, Located):
         for statement in readme.statements:
-            beside = statement.std is not None and statement.plain and kind_of(statement.before) != Kind.DIAGNOSTIC
-            if beside and abs(statement.val_bpb - headline.value) <= 10.0**-statement.digits:
-                return Located(statement.std or 0.0, Location(path, statement.line))
+            beside = statement.plain and kind_of(statement.before) != Kind.DIAGNOSTIC
+            if (
+                statement.std is not None
+                and beside
+                and abs(statement.val_bpb - headline.value) <= 10.0**-statement.digits
+            ):
+                return Located(statement.std, Location(path, statement.line))
     in_table = _summary(readme.tables, _STD_ROW, path)
     return in_table or Missing("the README states no standard deviation beside its score", Location(path))
 
@@ -207,7 +211,8 @@ def _number(cell: str) -> float | None:
     match = _NUMBER.search(cell)
     if match is None or _APPROXIMATE.search(cell):
         return None
-    number = float(match[1].replace(",", "") + (match[2] or ""))
+    decimals = match[2] or ""
+    number = Printed(float(match[1].replace(",", "") + decimals), max(len(decimals) - 1, 0))
     return number if math.isfinite(number) else None
 
 
@@ -271,7 +276,7 @@ def _stated_seed(statement: Statement, path: str) -> SeedClaim:
     missing = Missing("the README's sentence gives only the score", place)
     return SeedClaim(
         seed=Located(statement.seed or 0, place),
-        val_bpb=Located(statement.val_bpb, place),
+        val_bpb=Located(Printed(statement.val_bpb, statement.digits), place),
         val_loss=missing,
         artifact_bytes=missing,
         steps=missing,

@@ -61,7 +61,9 @@ def _names(kind: type) -> tuple[str, ...] | None:
 def _scalar(item: object) -> Value:
     if isinstance(item, float) and not math.isfinite(item):
         return str(item)
-    if item is None or isinstance(item, (bool, int, float)):
+    if isinstance(item, float):
+        return float(item)
+    if item is None or isinstance(item, (bool, int)):
         return item
     return _text(str(item))
 

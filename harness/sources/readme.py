@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from harness.model import Printed
+
 CELLS_LIMIT = 60
 LINE_LIMIT_CHARACTERS = 4_000
 TEXT_LIMIT_CHARACTERS = 1_000_000
@@ -66,7 +68,7 @@ class Statement:
     before: str
     val_bpb: float
     digits: int
-    std: float | None
+    std: Printed | None
     seed: int | None
     lead: bool
     plain: bool
@@ -147,7 +149,7 @@ def _statements(line: str, number: int) -> list[Statement]:
             before=before.strip(),
             val_bpb=float(value),
             digits=len(value.partition(".")[2]),
-            std=float(std[1]) if std else None,
+            std=Printed(float(std[1]), len(std[1].partition(".")[2])) if std else None,
             seed=int(seed[1]) if seed else None,
             lead=number <= LEAD_LINES,
             plain=_OTHER.search(before) is None and _HISTORY.search(clean) is None,
