@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.configuration import NOTHING_STATED, Answer, Configuration, Resolved, Setting, Stated, Unknown
+from harness.analysis.answers import NOTHING_STATED, Answer, Resolved, Setting, Stated, Unknown
+from harness.analysis.configuration import Configuration
 from harness.analysis.index import Index
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach
@@ -79,6 +80,9 @@ SHAPES = [
     ('import os\n"X" not in os.environ', {"X": ""}, False),
     ('import os\nfloat(os.environ.get("X", os.environ.get("Y", "0.5")))', {"Y": "2"}, 2.0),
     ('from os import environ\nenviron.get("X", 3) if True else 4', {}, 3),
+    ('import os\n_E = os.environ.get\nint(_E("X", "1"))', {"X": "0"}, 0),
+    ('import os as o\nenv = o.environ\nenv["X"]', {"X": "a"}, "a"),
+    ('from os import getenv as g\ng("X", 3)', {}, 3),
     (HELPER, {}, True),
     (HELPER, {"X": "off"}, False),
     (OPTIONS, {}, False),
@@ -118,6 +122,13 @@ def test_what_nobody_states_decides_no_branch() -> None:
     assert value('import os\nint(os.environ.get("RANK", "0")) == 0') == Unknown()
     assert isinstance(value('import os\nos.environ["MODE"] == "a"'), Unknown)
     assert isinstance(value("import torch\ntorch.cuda.is_available()"), Unknown)
+
+
+def test_a_call_that_cannot_be_followed_may_read_the_variable_that_it_names() -> None:
+    assert value('from somewhere import read\nint(read("USE_SLOT", 1))') == Unknown(("USE_SLOT",))
+    assert value("from somewhere import read\nint(read('a name', 1))") == Unknown()
+    twice = "import os\nE = os.environ.get\nE = print\nint(E('USE_SLOT', 1))"
+    assert value(twice) == Unknown(("USE_SLOT",))
 
 
 def test_a_value_that_is_set_twice_is_unknown_unless_both_agree() -> None:

@@ -168,6 +168,7 @@ def test_counts_seeds_and_settings_of_the_header() -> None:
     assert SeedEvent(2, 1337) in events
     assert CountEvent(3, "parameters", 17059912) in events
     assert CountEvent(4, "val_tokens", 62) in events
+    assert CountEvent(1, "val_tokens", 62_021_632) in parse("val_tokens:62,021,632  train_files=a")
     assert parse_line("NET | params:36,915,884 L:10 ws:8 ga:1 s:42", 1) == (
         CountEvent(1, "parameters", 36915884),
         CountEvent(1, "world_size", 8),

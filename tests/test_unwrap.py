@@ -133,6 +133,12 @@ def test_what_cannot_be_worked_out_is_said(text: str, problem: str) -> None:
     assert problem in found.problem
 
 
+def test_a_call_of_what_a_call_returns_is_followed_no_further() -> None:
+    text = "import torch\ntorch.library.register_fake('own::op')(lambda x: x)\nprint(1)\n"
+    found = unpack(text)
+    assert (found.text, found.layers, found.problem) == (text, (), "")
+
+
 def test_exec_inside_a_program_is_no_wrapper() -> None:
     text = "def f():\n    exec('x = 1')\nf()\n"
     assert unpack(text).problem == ""

@@ -7,8 +7,9 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.analysis.answers import Resolved
 from harness.analysis.branches import guards
-from harness.analysis.configuration import Configuration, Resolved
+from harness.analysis.configuration import Configuration
 from harness.analysis.index import dotted, last_name
 from harness.analysis.program import Binding, Module, Scope
 from harness.analysis.reach import Life, Reach

@@ -9,9 +9,24 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
 
+from harness.analysis import environment
+from harness.analysis.answers import (
+    NOTHING_STATED,
+    UNKNOWN,
+    Answer,
+    Reason,
+    Resolved,
+    Stated,
+    Unknown,
+    agreed,
+    apply,
+    because,
+    literal,
+    moved,
+    reason_of,
+)
 from harness.analysis.arithmetic import CONSTANT_ERRORS, binary, compare, method, unary
 from harness.analysis.branches import guards
 from harness.analysis.index import dotted, last_name
@@ -22,12 +37,6 @@ DEPTH_LIMIT = 40
 WORK_LIMIT = 4_000
 STATEMENTS_LIMIT = 40
 CALL_SITES_LIMIT = 12
-# Set by the launcher, so a default in the script says nothing.
-LAUNCHER_KEYS = frozenset(
-    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT NODE_RANK".split()  # noqa: SIM905
-)
-_ENVIRONMENT = frozenset({"os.environ", "environ"})
-_GETTERS = frozenset({"os.environ.get", "environ.get", "os.getenv", "getenv", "os.environ.setdefault"})
 _BUILTINS: dict[str, Callable[..., object]] = {
     "int": int,
     "float": float,
@@ -39,91 +48,6 @@ _BUILTINS: dict[str, Callable[..., object]] = {
     "len": len,
 }
 _TRUTH = {"True": "1", "False": "0"}
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A value that the submission states for a run.
-
-    Attributes:
-        value: as written.
-        source: `log`, `README` or the like, for messages.
-        location: where.
-    """
-
-    value: str
-    source: str
-    location: Location
-
-
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """Evidence's view of the configuration.
-
-    Attributes:
-        logged: logged hyperparameters by lower-case name, where all counted runs agree.
-        commanded: environment variables that the README (or a shell script) sets, by name, where it sets one value.
-        unclear: names, in lower case, to which the evidence gives several values.
-        mentioned: what sentences say of variables; it decides nothing, but it can make a default doubtful.
-    """
-
-    logged: Mapping[str, Setting]
-    commanded: Mapping[str, Setting]
-    unclear: frozenset[str] = frozenset()
-    mentioned: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
-
-
-NOTHING_STATED = Stated({}, {})
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """What a value rests on.
-
-    Attributes:
-        name: the environment variable or setting.
-        value: its value.
-        source: `log`, `README`, `default`.
-        location: where that stands.
-    """
-
-    name: str
-    value: str
-    source: str
-    location: Location
-
-    def __str__(self) -> str:
-        """`TTT_ENABLED is 0 (default at train_gpt.py:118)`."""
-        return f"{self.name} is {self.value} ({self.source} at {self.location})"
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A value that the configuration gives an expression, and what it rests on."""
-
-    value: object
-    reasons: tuple[Reason, ...] = ()
-
-    @property
-    def true(self) -> bool:
-        """Its truth, as a condition."""
-        return bool(self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """An expression that the configuration does not decide.
-
-    Attributes:
-        names: settings that it would take to decide it; empty when it depends on data instead.
-    """
-
-    names: tuple[str, ...] = ()
-
-
-Answer: TypeAlias = Resolved | Unknown
-_UNKNOWN = Unknown()
-_Function: TypeAlias = Callable[[list[Any]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +98,18 @@ class Configuration:
             return self._evaluated(node, frame)
         if node not in self._known:
             # Until it is known, for values that depend on themselves.
-            self._known[node] = _UNKNOWN
+            self._known[node] = UNKNOWN
             self._known[node] = self._evaluated(node, frame)
         return self._known[node]
 
     def _evaluated(self, node: ast.expr, frame: _Frame) -> Answer:
         self._work += 1
         if frame.depth > DEPTH_LIMIT or self._work > WORK_LIMIT:
-            return _UNKNOWN
+            return UNKNOWN
         try:
             return self._dispatch(node, frame.deeper())
         except CONSTANT_ERRORS:
-            return _UNKNOWN
+            return UNKNOWN
 
     def _dispatch(self, node: ast.expr, frame: _Frame) -> Answer:
         if isinstance(node, ast.Constant):
@@ -195,19 +119,19 @@ class Configuration:
         if isinstance(node, ast.NamedExpr):
             return self._of(node.value, frame)
         method_name = _KINDS.get(node.__class__)
-        answer: Answer = getattr(self, method_name)(node, frame) if method_name is not None else _UNKNOWN
+        answer: Answer = getattr(self, method_name)(node, frame) if method_name is not None else UNKNOWN
         return answer
 
     def _operator(self, node: ast.UnaryOp | ast.BinOp, frame: _Frame) -> Answer:
         if isinstance(node, ast.UnaryOp):
             sign = node.op
-            return _apply(lambda values: unary(sign, values[0]), [self._of(node.operand, frame)])
+            return apply(lambda values: unary(sign, values[0]), [self._of(node.operand, frame)])
         kind = node.op
         parts = [self._of(node.left, frame), self._of(node.right, frame)]
-        return _apply(lambda values: binary(kind, values[0], values[1]), parts)
+        return apply(lambda values: binary(kind, values[0], values[1]), parts)
 
     def _sequence(self, node: ast.Tuple | ast.List | ast.Set, frame: _Frame) -> Answer:
-        return _apply(tuple, [self._of(each, frame) for each in node.elts[:STATEMENTS_LIMIT]])
+        return apply(tuple, [self._of(each, frame) for each in node.elts[:STATEMENTS_LIMIT]])
 
     # Names and attributes
 
@@ -220,27 +144,27 @@ class Configuration:
         bindings = holder.bindings.get(name, [])
         inner = _Frame(holder, {}, frame.depth)
         if name in holder.parameters and holder.function is not None:
-            return _UNKNOWN if bindings else self._parameter(name, holder, inner)
+            return UNKNOWN if bindings else self._parameter(name, holder, inner)
         return self._one_of(bindings, inner, name)
 
     def _imported(self, name: str, frame: _Frame) -> Answer:
         """A constant of another module of the folder."""
         stem, _, original = frame.scope.module.imports.get(name, "").rpartition(".")
         module = self._program.modules.get(stem.rpartition(".")[2]) if stem else None
-        return _UNKNOWN if module is None else self._name(original, _Frame(module.scope(None), {}, frame.depth))
+        return UNKNOWN if module is None else self._name(original, _Frame(module.scope(None), {}, frame.depth))
 
     def _one_of(self, bindings: list[Binding], frame: _Frame, name: str) -> Answer:
         """The value of a name whose every binding gives one and the same."""
         if not bindings or len(bindings) > CALL_SITES_LIMIT or not all(each.whole for each in bindings):
-            return _UNKNOWN
+            return UNKNOWN
         answers = [self._of(each.value, frame) for each in bindings]
-        return self._logged(name, _agreed(answers))
+        return self._logged(name, agreed(answers))
 
     def _parameter(self, name: str, scope: Scope, frame: _Frame) -> Answer:
         """A parameter's value, where every call passes the same."""
         function = scope.function
         if function is None:
-            return _UNKNOWN
+            return UNKNOWN
         answers: list[Answer] = []
         for module, call, filled in self._program.call_sites(function):
             passed = argument(call, function, name, filled)
@@ -250,8 +174,8 @@ class Configuration:
                 continue
             default = default_of(function, name)
             around = _Frame(scope.parent or scope, {}, frame.depth)
-            answers.append(self._of(default, around) if default is not None else _UNKNOWN)
-        return _agreed(answers) if 0 < len(answers) <= CALL_SITES_LIMIT else _UNKNOWN
+            answers.append(self._of(default, around) if default is not None else UNKNOWN)
+        return agreed(answers) if 0 < len(answers) <= CALL_SITES_LIMIT else UNKNOWN
 
     def _attribute(self, node: ast.Attribute, frame: _Frame) -> Answer:
         found = self._setting(node.attr, frame, own=last_name(node.value) == "self")
@@ -268,8 +192,8 @@ class Configuration:
         if not answers:
             answers = [answer for module in self._program.modules.values() for answer in self._option(name, module)]
         if not answers:
-            return _UNKNOWN
-        return _agreed(answers) if len(answers) <= CALL_SITES_LIMIT else Unknown((name,))
+            return UNKNOWN
+        return agreed(answers) if len(answers) <= CALL_SITES_LIMIT else Unknown((name,))
 
     def _fields(self, name: str, owner: str, module: Module, frame: _Frame) -> dict[str, Answer]:
         """Values of `name = ...` in the bodies of classes, by class; of the class `owner` alone when it has one."""
@@ -289,7 +213,7 @@ class Configuration:
             if owners and last_name(target.value) == "self" and here not in owners:
                 continue
             if not self._skipped(target, scope, frame):
-                whole = self._of(binding.value, _Frame(scope, {}, frame.depth)) if binding.whole else _UNKNOWN
+                whole = self._of(binding.value, _Frame(scope, {}, frame.depth)) if binding.whole else UNKNOWN
                 found.append(whole)
         return found
 
@@ -330,17 +254,17 @@ class Configuration:
         is_setting = bool(otherwise.reasons) if isinstance(otherwise, Resolved) else bool(otherwise.names)
         if setting is None or not is_setting:
             return otherwise
-        return Resolved(_literal(setting.value), (_reason(name, setting),))
+        return Resolved(literal(setting.value), (reason_of(name, setting),))
 
     def _environment(self, key: str, default: Answer, place: Location) -> Answer:
         """The value of an environment variable in the run."""
-        if key in LAUNCHER_KEYS and key.lower() not in self._stated.logged:
-            return _UNKNOWN
+        if key in environment.LAUNCHER_KEYS and key.lower() not in self._stated.logged:
+            return UNKNOWN
         if key.lower() in self._stated.unclear:
             return Unknown((key,))
         setting = self._stated.logged.get(key.lower()) or self._stated.commanded.get(key)
         if setting is not None:
-            return Resolved(_TRUTH.get(setting.value, setting.value), (_reason(key, setting),))
+            return Resolved(_TRUTH.get(setting.value, setting.value), (reason_of(key, setting),))
         if isinstance(default, Unknown):
             return Unknown((key,))
         shown = str(default.value)[:60]
@@ -348,25 +272,28 @@ class Configuration:
 
     def _call(self, node: ast.Call, frame: _Frame) -> Answer:
         name = dotted(node.func)
-        if name in _GETTERS and node.args:
+        if node.args and environment.is_getter(node.func, frame.scope):
             return self._getter(node, frame)
         if name in _BUILTINS and not node.keywords:
             function = _BUILTINS[name]
-            return _apply(lambda values: function(*values), [self._of(each, frame) for each in node.args])
+            return apply(lambda values: function(*values), [self._of(each, frame) for each in node.args])
         if name == "getattr" and len(node.args) >= 2:
             return self._getattr(node, frame)
         if isinstance(node.func, ast.Name):
-            return self._helper(node, frame)
+            answer = self._helper(node, frame)
+            # A function that cannot be followed and is given a variable's name may well read it.
+            named = environment.named_variable(node) if answer == UNKNOWN else ""
+            return Unknown((named,)) if named else answer
         if isinstance(node.func, ast.Attribute):
             attribute = node.func.attr
             parts = [self._of(each, frame) for each in (node.func.value, *node.args)]
-            return _apply(lambda values: method(attribute, values), parts)
-        return _UNKNOWN
+            return apply(lambda values: method(attribute, values), parts)
+        return UNKNOWN
 
     def _getter(self, node: ast.Call, frame: _Frame) -> Answer:
         key = self._of(node.args[0], frame)
         if not isinstance(key, Resolved) or not isinstance(key.value, str):
-            return _UNKNOWN
+            return UNKNOWN
         given = node.args[1:2] + [each.value for each in node.keywords if each.arg == "default"]
         default: Answer = self._of(given[0], frame) if given else Resolved(None)
         return self._environment(key.value, default, frame.scope.module.at(node.lineno))
@@ -374,7 +301,7 @@ class Configuration:
     def _getattr(self, node: ast.Call, frame: _Frame) -> Answer:
         """`getattr(args, "name", default)`: the attribute where something sets it."""
         if not isinstance(node.args[1], ast.Constant):
-            return _UNKNOWN
+            return UNKNOWN
         name = str(node.args[1].value)
         found = self._attribute(ast.Attribute(node.args[0], name, ast.Load()), frame)
         defined = any(module.stores(name) for module in self._program.modules.values())
@@ -389,7 +316,7 @@ class Configuration:
         """A call of a short function of the script's own, such as `env_bool("NAME", True)`, evaluated inline."""
         targets = self._program.named(last_name(node.func), frame.scope)
         if len(targets) != 1 or len(targets[0][1].node.body) > STATEMENTS_LIMIT:
-            return _UNKNOWN
+            return UNKNOWN
         module, function = targets[0]
         local: dict[str, Answer] = {}
         for parameter in function.parameters:
@@ -398,10 +325,10 @@ class Configuration:
                 local[parameter] = self._of(passed, frame)
             else:
                 outer = _Frame(module.scope(None), {}, frame.depth)
-                local[parameter] = self._of(default, outer) if default is not None else _UNKNOWN
+                local[parameter] = self._of(default, outer) if default is not None else UNKNOWN
         answer = self._body(function.node.body, _Frame(module.scope(function), local, frame.depth), local)
         place = frame.scope.module.at(node.lineno)
-        return _moved(answer, place) if answer is not None else _UNKNOWN
+        return moved(answer, place) if answer is not None else UNKNOWN
 
     def _body(self, body: list[ast.stmt], frame: _Frame, local: dict[str, Answer]) -> Answer | None:
         """What a run of simple statements returns; None when it falls through; Unknown when it cannot be followed."""
@@ -415,7 +342,7 @@ class Configuration:
                 if answer is not None:
                     return answer
             elif not isinstance(line, (ast.Expr, ast.Pass)):
-                return _UNKNOWN
+                return UNKNOWN
         return None
 
     def _branch(self, line: ast.If | ast.Try, frame: _Frame, local: dict[str, Answer]) -> Answer | None:
@@ -425,7 +352,7 @@ class Configuration:
         if isinstance(test, Unknown):
             return test
         answer = self._body(line.body if test.true else line.orelse, frame, local)
-        return _because(answer, test.reasons) if isinstance(answer, Resolved) else answer
+        return because(answer, test.reasons) if isinstance(answer, Resolved) else answer
 
     # Operators
 
@@ -437,78 +364,36 @@ class Configuration:
             if isinstance(answer, Resolved) and answer.true is stop:
                 # An unknown operand before it may have another value of the same truth.
                 return answer if answer is answers[0] else Resolved(stop, answer.reasons)
-        return _apply(lambda values: values[-1], answers)
+        return apply(lambda values: values[-1], answers)
 
     def _comparison(self, node: ast.Compare, frame: _Frame) -> Answer:
-        if isinstance(node.ops[0], (ast.In, ast.NotIn)) and dotted(node.comparators[0]) in _ENVIRONMENT:
+        if isinstance(node.ops[0], (ast.In, ast.NotIn)) and environment.is_environment(
+            node.comparators[0], frame.scope
+        ):
             key = self._of(node.left, frame)
             if not isinstance(key, Resolved):
-                return _UNKNOWN
+                return UNKNOWN
             given = self._environment(str(key.value), Resolved(None), frame.scope.module.at(node.lineno))
             inside = isinstance(node.ops[0], ast.In)
-            return _apply(lambda values: (values[0] is not None) is inside, [given])
+            return apply(lambda values: (values[0] is not None) is inside, [given])
         answers = [self._of(each, frame) for each in (node.left, *node.comparators)]
-        return _apply(lambda values: compare(node.ops, values), answers)
+        return apply(lambda values: compare(node.ops, values), answers)
 
     def _choice(self, node: ast.IfExp, frame: _Frame) -> Answer:
         test = self._of(node.test, frame)
         if isinstance(test, Unknown):
             return test
         answer = self._of(node.body if test.true else node.orelse, frame)
-        return _because(answer, test.reasons) if isinstance(answer, Resolved) else answer
+        return because(answer, test.reasons) if isinstance(answer, Resolved) else answer
 
     def _item(self, node: ast.Subscript, frame: _Frame) -> Answer:
-        if dotted(node.value) in _ENVIRONMENT:
+        if environment.is_environment(node.value, frame.scope):
             key = self._of(node.slice, frame)
             if isinstance(key, Resolved):
-                return self._environment(str(key.value), _UNKNOWN, frame.scope.module.at(node.lineno))
-            return _UNKNOWN
+                return self._environment(str(key.value), UNKNOWN, frame.scope.module.at(node.lineno))
+            return UNKNOWN
         parts = [self._of(node.value, frame), self._of(node.slice, frame)]
-        return _apply(lambda values: values[0][values[1]], parts)
-
-
-def _apply(function: _Function, parts: list[Answer]) -> Answer:
-    """A function of known parts; unknown, with all the names it would take, when a part is."""
-    names = tuple(dict.fromkeys(name for part in parts if isinstance(part, Unknown) for name in part.names))
-    known = [part for part in parts if isinstance(part, Resolved)]
-    if len(known) < len(parts):
-        return Unknown(names)
-    reasons = tuple(dict.fromkeys(reason for part in known for reason in part.reasons))
-    return Resolved(function([part.value for part in known]), reasons)
-
-
-def _agreed(answers: list[Answer]) -> Answer:
-    """The one value of all answers, else unknown."""
-    names = tuple(dict.fromkeys(name for answer in answers if isinstance(answer, Unknown) for name in answer.names))
-    known = [answer for answer in answers if isinstance(answer, Resolved)]
-    if len(known) < len(answers) or not known or any(_differ(answer.value, known[0].value) for answer in known):
-        return Unknown(names or tuple(reason.name for answer in known for reason in answer.reasons))
-    return known[0]
-
-
-def _differ(first: object, second: object) -> bool:
-    return type(first) is not type(second) or first != second
-
-
-def _because(answer: Resolved, reasons: tuple[Reason, ...]) -> Resolved:
-    return Resolved(answer.value, tuple(dict.fromkeys((*answer.reasons, *reasons))))
-
-
-def _moved(answer: Answer, place: Location) -> Answer:
-    """An answer found in a helper, whose default stands where the helper is called."""
-    if isinstance(answer, Unknown):
-        return answer
-    moved = tuple(
-        Reason(each.name, each.value if each.value != "None" else str(answer.value), each.source, place)
-        if each.source == "default"
-        else each
-        for each in answer.reasons
-    )
-    return Resolved(answer.value, moved)
-
-
-def _reason(name: str, setting: Setting) -> Reason:
-    return Reason(name, setting.value[:60], setting.source, setting.location)
+        return apply(lambda values: values[0][values[1]], parts)
 
 
 def _field_default(value: ast.expr) -> ast.expr:
@@ -516,11 +401,3 @@ def _field_default(value: ast.expr) -> ast.expr:
     if isinstance(value, ast.Call) and last_name(value.func) == "field":
         return next((each.value for each in value.keywords if each.arg == "default"), value)
     return value
-
-
-def _literal(text: str) -> object:
-    """A logged value as Python means it: True, 12, 0.5, None, or the text."""
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return text.strip()

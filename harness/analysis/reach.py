@@ -11,8 +11,9 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.analysis.answers import Reason, Resolved
 from harness.analysis.branches import Guard, guards
-from harness.analysis.configuration import Configuration, Reason, Resolved
+from harness.analysis.configuration import Configuration
 from harness.analysis.index import Function, last_name
 from harness.analysis.program import Module, Program
 from harness.model import Location

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from harness.analysis.adaptation import Adaptation, Adaptations
 from harness.analysis.alternation import Order, Step
+from harness.analysis.answers import Reason, Stated
 from harness.analysis.calibration import Calibrations
-from harness.analysis.configuration import Reason, Stated
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
 from harness.analysis.reach import Life, Reach, Reached

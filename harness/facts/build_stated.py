@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.configuration import Setting, Stated
+from harness.analysis.answers import Setting, Stated
 from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.runs import RUN_SPECIFIC_KEYS, Run
 from harness.model import HarnessError, Located, Location

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.analysis import gates, reach, targets
-from harness.analysis.configuration import Unknown
+from harness.analysis.answers import Unknown
 from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module
 from harness.analysis.reach import Reach, Reached

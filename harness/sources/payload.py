@@ -126,7 +126,7 @@ class Payload:
             return "call"
         try:
             value = self._value(node)
-        except (UnknownPayloadError, RecursionError):
+        except (UnknownPayloadError, DecodeError, RecursionError):
             return ""
         return value.name if isinstance(value, Module) else ""
 

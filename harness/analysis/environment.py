@@ -1,0 +1,56 @@
+"""The names under which a script reads its environment: `os.environ`, `os.getenv`, and whatever stands for them."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from harness.analysis.index import dotted
+from harness.analysis.program import Scope
+
+# Set by the launcher, so a default in the script says nothing.
+LAUNCHER_KEYS = frozenset(
+    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT NODE_RANK".split()  # noqa: SIM905
+)
+ALIASES_LIMIT = 4
+_ENVIRONMENT = frozenset({"os.environ", "environ"})
+_GETTERS = frozenset({"os.environ.get", "environ.get", "os.getenv", "getenv", "os.environ.setdefault"})
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
+
+
+def is_environment(node: ast.expr, scope: Scope) -> bool:
+    """Whether an expression is the environment itself."""
+    return isinstance(node, (ast.Name, ast.Attribute)) and canonical(node, scope) in _ENVIRONMENT
+
+
+def is_getter(node: ast.expr, scope: Scope) -> bool:
+    """Whether an expression is a function that reads a variable of the environment, given its name."""
+    return isinstance(node, (ast.Name, ast.Attribute)) and canonical(node, scope) in _GETTERS
+
+
+def canonical(node: ast.expr, scope: Scope) -> str:
+    """The dotted name of an expression with imported names and plain aliases replaced by what they stand for.
+
+    After `_E = os.environ.get`, `_E` is `os.environ.get`; after `from os import environ as e`, `e.get` is.
+    """
+    name = dotted(node)
+    for _ in range(ALIASES_LIMIT):
+        root, dot, rest = name.partition(".")
+        holder = scope.holder(root)
+        if holder is None:
+            return scope.module.imports.get(root, root) + dot + rest
+        bindings = holder.bindings.get(root, [])
+        if len(bindings) != 1 or not bindings[0].whole or root in holder.parameters:
+            return name
+        other = dotted(bindings[0].value)
+        if not other or other.partition(".")[0] == root:
+            return name
+        name, scope = other + dot + rest, holder
+    return name
+
+
+def named_variable(node: ast.Call) -> str:
+    """The name of an environment variable that a call is given first, or ""."""
+    first = node.args[0] if node.args else None
+    text = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+    return text if _VARIABLE.fullmatch(text) else ""
