@@ -13,6 +13,8 @@ from dataclasses import dataclass
 ARTIFACT_CAP_BYTES = 16_000_000  # README FAQ: decimal megabytes, code plus compressed model
 TRAIN_CAP_SECONDS = 600.0  # README: ten minutes on 8xH100
 EVAL_CAP_SECONDS = 600.0  # README FAQ: evaluation may take another ten minutes
+H100_PEAK_FLOPS = 989e12  # H100 SXM data sheet: dense bfloat16, operations per second
+TRAINING_FLOPS_PER_PARAMETER = 6  # Kaplan et al. 2020, section 2.1: forward and backward, for each token
 VAL_DOCUMENTS = 50_000  # README: the first 50,000 documents of the frozen shuffle
 # #1902, #2146: what is judged had to be there by then.
 SUBMISSIONS_CLOSE = dt.datetime(2026, 5, 2, tzinfo=dt.UTC)

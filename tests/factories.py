@@ -15,6 +15,7 @@ from harness.facts.package import PackageFacts, Script, ShippedFile
 from harness.facts.pipeline import PipelineFacts
 from harness.facts.runs import Coverage, Run, Score
 from harness.facts.size import SeedSize, SizeFacts
+from harness.facts.statements import Count, Launch, StatementFacts
 from harness.facts.submission import Submission
 from harness.facts.targets import TargetFacts
 from harness.model import Fact, Located, Location, Missing, Rule
@@ -97,7 +98,12 @@ def run(seed: int | None = 1, bits: float | None = None, path: str = "", **chang
         world_size=at(8, path, 7),
         val_tokens=at(62_021_632, path, 8),
         train_shards=at(80, path, 9),
-        config={"vocab_size": at("1024", path, 10), "matrix_lr": at("0.04", path, 11), "seed": at(str(seed), path, 12)},
+        config={
+            "train_batch_tokens": at("524288", path, 13),
+            "vocab_size": at("1024", path, 10),
+            "matrix_lr": at("0.04", path, 11),
+            "seed": at(str(seed), path, 12),
+        },
         source=at(SOURCE, path, 1),
         source_bytes=at(CODE_BYTES, path, 1),
         complete=at(value=True, path=path, line=90),
@@ -113,7 +119,7 @@ def claim(seed: int, bits: float | None = None, pointer: str = "/seed_results", 
         val_bpb=at(BITS[seed] if bits is None else bits, pointer=f"{pointer}/{seed}/val_bpb"),
         val_loss=UNSTATED,
         artifact_bytes=at(MODEL_BYTES + CODE_BYTES, pointer=f"{pointer}/{seed}/artifact_bytes"),
-        steps=UNSTATED,
+        steps=at(13_000, pointer=f"{pointer}/{seed}/steps"),
         train_seconds=UNSTATED,
         eval_seconds=UNSTATED,
     )
@@ -203,6 +209,10 @@ def submission(**changes: Any) -> Submission:
         names=NamesFacts(("train_gpt.py",)),
         pipeline=PipelineFacts(trains=True, steps=(at("an optimizer step", "train_gpt.py", 7),)),
         settings=(),
+        statements=StatementFacts(
+            parameters=(at(Count(17e6, 1e5), "README.md", 13),),
+            launches=(at(Launch("train_gpt.py", shipped=True), "README.md", 16),),
+        ),
     )
     return dataclasses.replace(made, **changes)
 

@@ -10,7 +10,7 @@ import pytest
 from harness.checks.legality import RULES as TRAINING_RULES
 from harness.checks.legality_data import RULES as DATA_RULES
 from harness.facts.legality import LegalityFacts, Passage, Training
-from harness.model import Location, Missing, Outcome, Verdict
+from harness.model import Located, Location, Missing, Outcome, Verdict
 from tests import factories
 from tests.factories import AnyRule, at
 
@@ -168,3 +168,18 @@ def test_code_made_at_run_time_leaves_a_pass_open(code: str) -> None:
     outcome = decide(code, contacts=(at("dynamic code: exec", "train_gpt.py", 2),))
     assert outcome.verdict is Verdict.UNDECIDED
     assert outcome.locations == (Location("train_gpt.py", 2),)
+
+
+@pytest.mark.parametrize("code", ["PG601", "PG602", "PG605"])
+def test_code_that_the_folder_lacks_or_that_scores_nothing_leaves_a_pass_open(code: str) -> None:
+    ordinary = factories.submission(legality=LegalityFacts(at("train_gpt.py", "train_gpt.py")))
+    entry = ordinary.package.entry
+    assert isinstance(entry, Located)
+    script = dataclasses.replace(entry.value, missing_modules=(at("helper", "train_gpt.py", 3),))
+    package = dataclasses.replace(ordinary.package, entry=Located(script, entry.location))
+    silent = dataclasses.replace(ordinary.pipeline, missing=("an evaluation on validation data", "a printed metric"))
+    half = dataclasses.replace(ordinary.pipeline, missing=("an evaluation on validation data",))
+    changes = ({"package": package}, {"pipeline": silent}, {"pipeline": half})
+    outcomes = [RULES[code].check(dataclasses.replace(ordinary, **change)) for change in changes]
+    verdicts = [outcome.verdict for outcome in outcomes if outcome is not None]
+    assert verdicts == [Verdict.UNDECIDED, Verdict.UNDECIDED, Verdict.PASS]

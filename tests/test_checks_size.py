@@ -52,6 +52,27 @@ def test_the_cap_in_three_accountings(
     assert over_cap(three(shipped, compressed, every)).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("claimed_bytes", "claimed_bits", "verdict"),
+    [
+        (15_800_000, 1.15, Verdict.WARN),  # neither is in any log
+        (15_800_000, 1.20300001, Verdict.WARN),
+        (15_800_000, 1.195, Verdict.FAIL),  # a log prints the score
+        (CAP + 1, 1.15, Verdict.FAIL),  # the claim itself is over the cap
+    ],
+)
+def test_a_log_that_may_be_another_run_s_does_not_fail(
+    claimed_bytes: int, claimed_bits: float, verdict: Verdict
+) -> None:
+    claims = factories.manifest(seeds=(), val_bpb=at(claimed_bits), bytes_total=at(claimed_bytes))
+    over = sized(three(CAP + 1, CAP + 1, CAP + 1))
+    outcome = checks.artifact_over_cap.check(
+        factories.submission(size=over, claims=claims, runs=(factories.run(1, 1.19500001),))
+    )
+    assert outcome is not None
+    assert outcome.verdict is verdict
+
+
 def test_the_disputed_accountings_are_named() -> None:
     outcome = over_cap(three(CAP, CAP, CAP + 7))
     assert "`all code files`" in outcome.message

@@ -454,6 +454,7 @@ def test_the_json_of_a_folder_names_every_fact(tmp_path: Path) -> None:
         "names",
         "pipeline",
         "settings",
+        "statements",
     ]
     assert document["claims"]["val_bpb"] == {"value": 1.25, "path": "submission.json", "line": 1, "pointer": "/val_bpb"}
     assert document["runs"][0]["headline"]["value"]["val_bpb"] == {"value": 1.25, "path": "train.log", "line": 19}

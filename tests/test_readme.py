@@ -188,4 +188,27 @@ def test_zeros_at_the_end_of_a_score_are_kept() -> None:
     built = claims("**val_bpb: 1.2030** (mean)\n\n| Seed | val_bpb |\n|---|---|\n| 1 | 1.2100 |\n| 2 | 1.1960 |\n")
     scores = [built.val_bpb, *(row.val_bpb for row in built.seeds)]
     assert [value(score) for score in scores] == [1.203, 1.21, 1.196]
-    assert {unit_of(score.value) for score in scores if isinstance(score, Located)} == {1e-4}
+    assert [unit_of(score.value) for score in scores if isinstance(score, Located)] == [1e-4] * 3
+
+
+def test_rows_and_columns_may_be_named_after_seeds() -> None:
+    rows_named = claims(
+        "| Metric | Value |\n|---|---|\n| Seed 1337 | 1.1868 |\n| **Seed 42** | 1.1818 |\n| Layers | 7 |\n"
+    )
+    assert [(value(row.seed), value(row.val_bpb)) for row in rows_named.seeds] == [(1337, 1.1868), (42, 1.1818)]
+    columns = claims(
+        "| Metric | Seed 1 | Seed 2 |\n|---|---|---|\n| pre-quant val_bpb | 1.15 | 1.16 |\n| val_bpb | 1.17 | 1.18 |\n"
+    )
+    assert [(value(row.seed), value(row.val_bpb)) for row in columns.seeds] == [(1, 1.17), (2, 1.18)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| Metric | Time |\n|---|---|\n| Seed 1337 | 600.5 |\n",
+        "| Metric | Value |\n|---|---|\n| Seed 1337 | about 1.2 to 7 |\n| Seed 2 | 900 |\n",
+        "| Metric | Seed 1 | Seed 2 |\n|---|---|---|\n| steps | 7000 | 7001 |\n",
+    ],
+)
+def test_tables_named_after_seeds_that_hold_no_scores(text: str) -> None:
+    assert claims(text).seeds == ()

@@ -56,8 +56,38 @@ def dead_parameters(index: Index, text: str) -> list[Dead]:
     dimensions = _dimensions(filters)
     found = list(_top_level(index, place))
     if dimensions == {"==2", "<2"}:
-        found += _too_many_dimensions(index, place, patterns)
+        found += _too_many_dimensions(index, place, patterns, _made_of(index, _making_blocks(index)))
     return sorted(found, key=lambda each: each.definition.lineno)
+
+
+def swapped_parameters(index: Index, text: str, helper: Index) -> list[Dead]:
+    """The same for layers that a helper's function puts into the blocks before the groups are made.
+
+    Args:
+        index: the script that makes the groups.
+        text: its text.
+        helper: a module that it imports, whose function assigns to `model.blocks[i].name`.
+    """
+    swapping = {
+        function.node.name: function
+        for targets in helper.stored_attributes.values()
+        for target in targets
+        if _of_a_block(target) and (function := helper.function_of(target)) is not None
+    }
+    if not swapping or "named_parameters" not in text:
+        return []
+    sources = list(_block_lists(index))
+    filters = [each for each in index.each(ast.ListComp) if _iterates(each, sources)]
+    if not filters or _takes_everything(index, filters) or _dimensions(filters) != {"==2", "<2"}:
+        return []
+    place, home = min(filters, key=lambda each: each.lineno), index.function_of(filters[0])
+    called = {
+        last_name(call.func)
+        for call in index.calls_of(*swapping)
+        if call.lineno < place.lineno and index.function_of(call) is home
+    }
+    parts = _made_of(helper, [swapping[name].node for name in called])
+    return list(_too_many_dimensions(helper, place, _patterns(index, filters), parts))
 
 
 def _words(nodes: Iterable[ast.AST]) -> frozenset[str]:
@@ -87,6 +117,11 @@ def _block_lists(index: Index) -> Iterator[str]:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
         if isinstance(statement, ast.Assign) and isinstance(target, ast.Name) and _of_blocks(statement.value):
             yield target.id
+
+
+def _of_a_block(target: ast.Attribute) -> bool:
+    """Whether an attribute is one of `model.blocks[i]`."""
+    return isinstance(target.value, ast.Subscript) and last_name(target.value.value) == "blocks"
 
 
 def _of_blocks(node: ast.expr) -> bool:
@@ -141,9 +176,10 @@ def _dimension(test: ast.Compare) -> str:
     return f"{sign}{limit.value!r}" if isinstance(limit, ast.Constant) else "?"
 
 
-def _too_many_dimensions(index: Index, place: ast.expr, patterns: frozenset[str]) -> Iterator[Dead]:
+def _too_many_dimensions(
+    index: Index, place: ast.expr, patterns: frozenset[str], parts: set[ast.ClassDef]
+) -> Iterator[Dead]:
     """Tensors of three dimensions or more made in classes that the blocks are built of."""
-    parts = _parts(index)
     for node in index.each(ast.Assign):
         target = node.targets[0]
         owner = next((each for each in index.ancestors(node) if isinstance(each, ast.ClassDef)), None)
@@ -158,11 +194,11 @@ def _too_many_dimensions(index: Index, place: ast.expr, patterns: frozenset[str]
         yield Dead(f"{owner.name}.{name}{suffix}", node, place, reason)
 
 
-def _parts(index: Index) -> set[ast.ClassDef]:
-    """Classes that the model's blocks are made of: those that `self.blocks` is made from, and what they mention."""
+def _made_of(index: Index, roots: Iterable[ast.AST]) -> set[ast.ClassDef]:
+    """Classes that blocks are made of: those that some statements mention, and what these mention."""
     by_name = {each.name: each for each in index.each(ast.ClassDef)}
     found: set[ast.ClassDef] = set()
-    queue: list[ast.AST] = list(_making_blocks(index))
+    queue: list[ast.AST] = list(roots)
     while queue:
         mentioned = (by_name.get(node.id) for node in index.within(queue.pop(), ast.Name))
         new = {each for each in mentioned if each is not None and each not in found}

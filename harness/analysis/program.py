@@ -109,8 +109,9 @@ class Module:
             for line in node.body:
                 if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value is not None:
                     targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-                    field = Field(label, line.value, annotated=isinstance(line, ast.AnnAssign))
-                    found += [(last_name(target), field) for target in targets]
+                    annotated = isinstance(line, ast.AnnAssign)
+                    pairs = [pair for target in targets for pair in _pairs(target, line.value)]
+                    found += [(last_name(target), Field(label, value, annotated)) for target, value in pairs]
         return _by_name(found)
 
     @functools.cached_property
@@ -326,6 +327,13 @@ def _targets(
         while isinstance(target, ast.Subscript):
             target = target.value
     return [(target, Binding(place, value, whole, replaces, block))]
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """What is given to what: `a, b = 1, 2` is two assignments."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
 
 
 def _by_name(pairs: list[tuple[str, _T]]) -> dict[str, list[_T]]:

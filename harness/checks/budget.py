@@ -20,7 +20,9 @@ OVERSHOOT_SECONDS = 3.0
 
 
 def track(submission: Submission) -> str:
-    """`record`, `non-record`, or an empty string when neither submission.json nor the folder's path says."""
+    """`record`, `non-record`, or an empty string when neither submission.json, the README's title nor the path says."""
+    if submission.statements.non_record:
+        return "non-record"
     told = (known(submission.claims.track) or "", submission.folder)
     for text in map(str.lower, told):
         if re.search(r"non[-_ ]?record|unlimited", text):

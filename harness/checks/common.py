@@ -39,7 +39,6 @@ def reason_of(facts: Iterable[Fact[T]]) -> str:
     return "; ".join(dict.fromkeys(fact.reason for fact in facts if isinstance(fact, Missing)))
 
 
-@functools.lru_cache(maxsize=4_000)
 def unit_of(value: float) -> float:
     """One unit of the last digit that a number shows; trailing zeros count where they were read.
 
@@ -49,6 +48,11 @@ def unit_of(value: float) -> float:
     """
     if isinstance(value, Printed):
         return float(Decimal(1).scaleb(-value.decimals))
+    return _shortest_unit(float(value))
+
+
+@functools.lru_cache(maxsize=4_000)
+def _shortest_unit(value: float) -> float:
     exponent = Decimal(repr(float(value))).normalize().as_tuple().exponent
     return float(Decimal(1).scaleb(min(int(exponent), 0)))
 

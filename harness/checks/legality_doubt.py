@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from harness.checks.common import undecided
+from harness.checks.common import listed, undecided
+from harness.facts.pipeline import METRIC, SCORING
 from harness.facts.runs import Run
 from harness.facts.submission import Submission
 from harness.model import Located, Outcome, Verdict
@@ -46,9 +47,24 @@ def _labels(run: Run) -> Iterator[Located[str]]:
 
 
 def unread_code(outcome: Outcome, submission: Submission) -> Outcome:
-    """The outcome; undecided instead of a pass where the program runs code that it makes, which nobody can read."""
-    made = next((each for each in submission.legality.contacts if each.value.startswith("dynamic code")), None)
-    if outcome.verdict is not Verdict.PASS or made is None:
+    """The outcome; undecided instead of a pass where code that may run was not read, or nothing in it scores.
+
+    Not read is what the program makes itself, and what it imports and the folder lacks.
+    """
+    if outcome.verdict is not Verdict.PASS:
         return outcome
-    reason = f"the program runs code that it makes ({made.value}), which is not read; {PROBE}"
-    return undecided(outcome.message.rstrip("."), reason, made)
+    entry = submission.package.entry
+    absent = entry.value.missing_modules if isinstance(entry, Located) else ()
+    made = next((each for each in submission.legality.contacts if each.value.startswith("dynamic code")), None)
+    subject = outcome.message.rstrip(".")
+    if made is not None:
+        return undecided(
+            subject, f"the program runs code that it makes ({made.value}), which is not read; {PROBE}", made
+        )
+    if absent:
+        return undecided(
+            subject, f"the folder lacks {listed([each.value for each in absent])}, which it imports", *absent
+        )
+    if submission.pipeline.trains and {SCORING, METRIC} <= set(submission.pipeline.missing):
+        return undecided(subject, "nothing in the training script shows where validation tokens are scored", entry)
+    return outcome

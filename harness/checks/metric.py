@@ -257,8 +257,8 @@ def seed_claim_not_in_logs(submission: Submission) -> Outcome | None:
 
     What it checks:
         Each per-seed value of submission.json and of the README's table against the scores in the logs of that
-        seed, within the printed digits. Seeds without a log are another rule's business. Not for folders that
-        claim no value for any seed.
+        seed, within the printed digits, and the values whose seed's log ends before a final score while others do
+        not. Seeds without a log are another rule's business. Not for folders that claim no value for any seed.
 
     Why it matters:
         The mean, its deviation and every significance test rest on these values. Tables are also copied by hand:
@@ -278,6 +278,7 @@ def seed_claim_not_in_logs(submission: Submission) -> Outcome | None:
     scored = [run for run in submission.runs if printed_scores(run)]
     pairs = [(claim, run) for claim in claims for run in scored if known(run.seed) == known(claim.seed)]
     checked = [claim for claim in claims if any(claim is other for other, _ in pairs)]
+    silent = _without_score(submission, [claim for claim in claims if claim not in checked])
     if not checked:
         return undecided(
             "The seeds' claimed values cannot be compared", "no log of a claimed seed was read", *_where(claims)
@@ -291,12 +292,26 @@ def seed_claim_not_in_logs(submission: Submission) -> Outcome | None:
         if not any(_in_log(claim, run, units[id(claim)]) for other, run in pairs if other is claim)
     ]
     values: dict[str, Value] = {"compared_count": len(checked), "different_count": len(wrong)}
-    if not wrong:
+    if not wrong and not silent:
         message = f"Each per-seed value with a log stands in it ({many(len(checked), 'value')})."
         return Outcome(Verdict.PASS, message, values, _where(checked))
     clauses = [_contrast(claim, [run for other, run in pairs if other is claim]) for claim in wrong]
+    clauses += [f"{_claimed_value(claim)}, and its log prints no final score" for claim, _ in silent]
     logs = [run.location for claim in wrong for other, run in pairs if other is claim]
-    return Outcome(Verdict.WARN, f"Not in its log: {listed(clauses)}.", values, (*_where(wrong), *dict.fromkeys(logs)))
+    logs += [run.location for _, run in silent]
+    where = _where([*wrong, *(claim for claim, _ in silent)])
+    return Outcome(Verdict.WARN, f"Not in its log: {listed(clauses)}.", values, (*where, *dict.fromkeys(logs)))
+
+
+def _without_score(submission: Submission, claims: Sequence[SeedClaim]) -> list[tuple[SeedClaim, Run]]:
+    """Claims of seeds whose log shows validations during training and ends before a final score, each with that log."""
+    silent = [run for run in submission.runs if run.curve and not printed_scores(run)]
+    return [
+        (claim, run)
+        for claim in claims
+        for run in silent
+        if known(run.seed) is not None and known(run.seed) == known(claim.seed)
+    ]
 
 
 def _where(claims: Sequence[SeedClaim]) -> tuple[Location, ...]:
@@ -315,9 +330,11 @@ def _in_log(claim: SeedClaim, run: Run, unit: float) -> bool:
 def _contrast(claim: SeedClaim, runs: Sequence[Run]) -> str:
     """`seed 42 claims 1.2 BPB at README.md:7, logged 1.3 BPB`."""
     logged = [bpb(score.value) for run in runs if (score := headline_bpb(run)) is not None]
-    where = listed(_where([claim]))
-    claimed = bpb(known(claim.val_bpb) or 0.0)
-    return f"seed {known(claim.seed)} claims {claimed} at {where}, logged {listed(logged) or 'none'}"
+    return f"{_claimed_value(claim)}, logged {listed(logged) or 'none'}"
+
+
+def _claimed_value(claim: SeedClaim) -> str:
+    return f"seed {known(claim.seed)} claims {bpb(known(claim.val_bpb) or 0.0)} at {listed(_where([claim]))}"
 
 
 RULES = (claim_not_in_logs, readme_differs_from_claim, seed_claim_not_in_logs, *fingerprint.RULES)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from harness.challenge import ARTIFACT_CAP_BYTES
 from harness.checks.common import (
+    claim_unit,
     claimed_seeds,
     known,
     listed,
     many,
     places,
+    prints,
     reason_of,
     size,
     undecided,
@@ -70,8 +72,8 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
     What it checks:
         Code bytes plus compressed model bytes of every claimed run, in three accountings: the training script as
         shipped; the code as the log's own compressed figure; every shipped code file. It fails only when every
-        accounting that can be computed is over the cap, and warns when some are, or when another log of the same
-        seed is under it.
+        accounting that can be computed is over the cap, and warns when some are, when another log of the same
+        seed is under it, or when no log prints the claimed score and the claimed size is another, under the cap.
 
     Why it matters:
         "The submission artifact is computed as code bytes plus compressed model bytes. ... The cap is decimal
@@ -100,7 +102,23 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
         if milder is not Verdict.FAIL:
             message = f"{message} Another log of the same seed is smaller, and which one is claimed cannot be told."
             verdict = Verdict.WARN
+    if verdict is Verdict.FAIL and _of_another_run(submission):
+        message = (
+            f"{message} No log prints the claimed score, and the claimed size is another: this may be another run."
+        )
+        verdict = Verdict.WARN
     return Outcome(verdict, message, values, locations)
+
+
+def _of_another_run(submission: Submission) -> bool:
+    """Whether the claim is of a size under the cap and a score, neither of which any log prints."""
+    claims = submission.claims
+    size_claim, scores = known(claims.bytes_total), [claims.val_bpb, *(seed.val_bpb for seed in claims.seeds)]
+    stated = [value for fact in scores if (value := known(fact)) is not None]
+    if size_claim is None or not stated or size_claim > ARTIFACT_CAP_BYTES:
+        return False
+    printed = any(prints(run, value, claim_unit(value)) for run in submission.runs for value in stated)
+    return not printed and not _fits(size_claim, submission.size.per_seed)
 
 
 def _smallest(sizes: Sequence[SeedSize]) -> tuple[SeedSize, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.analysis.parameters import dead_parameters
+from harness.analysis.parameters import Dead, dead_parameters, swapped_parameters
 from harness.facts.build_names import own_modules
 from harness.facts.code import Code, CodeBase
-from harness.facts.pipeline import PipelineFacts, Untrained
+from harness.facts.pipeline import METRIC, SCORING, PipelineFacts, Untrained
 from harness.model import Located, Missing
 
 _LIBRARY = re.compile(
@@ -20,8 +20,8 @@ PARTS = {
     "serialization or compression of the model": re.compile(
         r"\bsave\w{0,60}\(|\.write\w{0,60}\(|\bdump\w{0,60}\(|tofile\(|tobytes\(|quant|zlib|lzma|zstd|zstandard|brotli|compress",
     ),
-    "an evaluation on validation data": re.compile(r"inference_mode|\.eval\(|(?:eval|valid|score)\w{0,60}\("),
-    "a printed metric": re.compile(r"bpb|bits.?per.?byte|val_loss|eval_loss"),
+    SCORING: re.compile(r"inference_mode|\.eval\(|(?:eval|valid|score)\w{0,60}\("),
+    METRIC: re.compile(r"bpb|bits.?per.?byte|val_loss|eval_loss"),
 }
 
 
@@ -40,7 +40,7 @@ def build_pipeline(code: CodeBase) -> PipelineFacts:
         trains=any(_LIBRARY.search(one.script.text) for one in modules),
         steps=tuple(steps),
         missing=tuple(part for part in PARTS if part not in {step.value for step in steps}),
-        untrained=tuple(each for one in modules for each in _untrained(one)),
+        untrained=tuple(each for one in modules for each in _untrained(one, modules)),
     )
 
 
@@ -52,11 +52,14 @@ def _first(part: str, modules: Sequence[tuple[Code, str]]) -> Located[str] | Non
     return None
 
 
-def _untrained(one: Code) -> list[Located[Untrained]]:
-    return [
-        Located(
-            Untrained(dead.name, dead.reason, Located("optimizer groups", one.at(dead.groups.lineno))),
-            one.at(dead.definition.lineno),
-        )
-        for dead in dead_parameters(one.index, one.script.text)
-    ]
+def _untrained(one: Code, modules: Sequence[Code]) -> list[Located[Untrained]]:
+    """Parameters that the groups of one module leave out: its own, and those of layers that others put in."""
+    found = [(one, dead) for dead in dead_parameters(one.index, one.script.text)]
+    for other in modules:
+        if other is not one and ".blocks[" in other.script.text:
+            found += [(other, dead) for dead in swapped_parameters(one.index, one.script.text, other.index)]
+    return [Located(_described(dead, one), where.at(dead.definition.lineno)) for where, dead in found]
+
+
+def _described(dead: Dead, one: Code) -> Untrained:
+    return Untrained(dead.name, dead.reason, Located("optimizer groups", one.at(dead.groups.lineno)))

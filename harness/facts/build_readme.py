@@ -27,6 +27,7 @@ _NOT_A_SCORE = re.compile(
 _MEAN_ROW = re.compile(r"(?:mean|average|avg\.?)(?: ?± ?std)?", re.IGNORECASE)
 _STD_ROW = re.compile(r"std(?:ev|\.)?(?: dev\w*)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d[\d,]{0,20}(?:\.\d+)?)\s*(?:ms|s|sec|seconds)?")
+_NAMED_SEED = re.compile(r"[*`]*seed[ =#:_]*(\d{1,18})[*`]*", re.IGNORECASE)
 _NAMES_BPB = re.compile(r"\bbp[bp]\b|_bpb|bits", re.IGNORECASE)
 _APPROXIMATE = re.compile(r"[~≈<>≤≥]")
 
@@ -45,7 +46,8 @@ def build_readme(readme: Readme | None, path: str, reason: str) -> ReadmeClaims:
     headline = _headline(readme.statements, path)
     if isinstance(headline, Missing):
         headline = _summary(readme.tables, _MEAN_ROW, path) or headline
-    tables = [found for table in readme.tables if (found := _seed_table(table, path)) is not None]
+    readers = (_seed_table, _rows_named_after_seeds, _columns_named_after_seeds)
+    tables = [found for reader in readers for table in readme.tables if (found := reader(table, path)) is not None]
     rows = _merged(tables) or tuple(_stated_seed(s, path) for s in readme.statements if s.seed is not None and s.plain)
     return ReadmeClaims(val_bpb=headline, val_bpb_std=_std(readme, headline, path), seeds=rows)
 
@@ -174,6 +176,37 @@ def _seed_table(table: Table, path: str) -> tuple[SeedClaim, ...] | None:
     return tuple(rows) or None
 
 
+def _rows_named_after_seeds(table: Table, path: str) -> tuple[SeedClaim, ...] | None:
+    """Rows `| Seed 42 | 1.1818 |` of a table with two columns; None for any other table."""
+    if len(table.header) != 2 or _NOT_A_SCORE.search(table.header[1]):
+        return None
+    pairs = [(_NAMED_SEED.fullmatch(_cell(cells, 0)), _cell(cells, 1), line) for line, cells in table.rows]
+    return _scores_only([(int(seed[1]), text, line) for seed, text, line in pairs if seed is not None], path)
+
+
+def _columns_named_after_seeds(table: Table, path: str) -> tuple[SeedClaim, ...] | None:
+    """The row of the most final score of a table with a column for each seed; None for any other table."""
+    columns = [(index, _NAMED_SEED.fullmatch(cell.strip("* "))) for index, cell in enumerate(table.header)]
+    seeds = {index: int(match[1]) for index, match in columns if match is not None}
+    rows = [(kind_of(_cell(cells, 0)), line, cells) for line, cells in table.rows if _is_score(_cell(cells, 0))]
+    if len(seeds) < 2 or 0 in seeds or not rows:
+        return None
+    best = max(kind for kind, _, _ in rows)
+    _, line, cells = [row for row in rows if row[0] == best][-1]
+    return _scores_only([(seed, _cell(cells, index), line) for index, seed in seeds.items()], path)
+
+
+def _scores_only(found: Sequence[tuple[int, str, int]], path: str) -> tuple[SeedClaim, ...] | None:
+    """Claims of (seed, cell, line), where every cell is a plausible score with decimals."""
+    claims: list[SeedClaim] = []
+    for seed, text, line in found:
+        number, place = _number(text), Location(path, line)
+        if number is None or not _plausible(number) or "." not in text:
+            return None
+        claims.append(_score_only(Located(seed, place), Located(number, place)))
+    return tuple(claims) or None
+
+
 def _row(table: Table, columns: _Columns, row: tuple[int, int, tuple[str, ...]], path: str) -> SeedClaim:
     seed, line, cells = row
     place = Location(path, line)
@@ -273,10 +306,16 @@ def _either(first: Fact[NumberT], second: Fact[NumberT]) -> Fact[NumberT]:
 
 def _stated_seed(statement: Statement, path: str) -> SeedClaim:
     place = Location(path, statement.line)
-    missing = Missing("the README's sentence gives only the score", place)
+    return _score_only(
+        Located(statement.seed or 0, place), Located(Printed(statement.val_bpb, statement.digits), place)
+    )
+
+
+def _score_only(seed: Located[int], score: Located[float]) -> SeedClaim:
+    missing = Missing("the README gives only the score there", score.location)
     return SeedClaim(
-        seed=Located(statement.seed or 0, place),
-        val_bpb=Located(Printed(statement.val_bpb, statement.digits), place),
+        seed=seed,
+        val_bpb=score,
         val_loss=missing,
         artifact_bytes=missing,
         steps=missing,

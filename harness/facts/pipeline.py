@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from harness.model import Located, Missing
 
+SCORING = "an evaluation on validation data"
+METRIC = "a printed metric"
+
 
 @dataclass(frozen=True, slots=True)
 class Untrained:

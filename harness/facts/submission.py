@@ -19,6 +19,7 @@ from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
 from harness.facts.build_size import build_size
 from harness.facts.build_stated import Claimed, build_stated
+from harness.facts.build_statements import build_statements
 from harness.facts.build_targets import build_targets
 from harness.facts.bytetable import ByteTableFacts
 from harness.facts.change import NO_CHANGE, ChangeFacts
@@ -35,6 +36,7 @@ from harness.facts.reproduction import ReproductionFacts
 from harness.facts.runs import Run
 from harness.facts.settings import Setting, stated_settings
 from harness.facts.size import SizeFacts
+from harness.facts.statements import NO_STATEMENTS, StatementFacts
 from harness.facts.targets import TargetFacts
 from harness.model import Fact, HarnessError, Located, Location, Missing, Value
 from harness.sources import manifest, readme
@@ -68,6 +70,7 @@ class Submission:
     names: NamesFacts
     pipeline: PipelineFacts
     settings: tuple[Located[Setting], ...]
+    statements: StatementFacts = NO_STATEMENTS
     previous: Previous | Missing = NO_PREVIOUS
     change: ChangeFacts | Missing = NO_CHANGE
 
@@ -115,6 +118,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         names=build_names(code),
         pipeline=build_pipeline(code),
         settings=stated_settings(text or "", readme_path),
+        statements=build_statements(document, written, scripts, code),
     )
     code.release()
     return submission
@@ -135,6 +139,7 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "names": as_value(submission.names),
         "pipeline": as_value(submission.pipeline),
         "settings": as_value(submission.settings),
+        "statements": as_value(submission.statements),
     }
     if isinstance(submission.previous, Previous):
         facts["previous"] = as_value(submission.previous)

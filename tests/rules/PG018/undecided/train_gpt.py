@@ -1,0 +1,2 @@
+import zlib
+exec(zlib.decompress(open(input(), "rb").read()))

@@ -1,0 +1,90 @@
+"""What a folder says of itself beside scores and sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.facts import submission
+from harness.facts.statements import StatementFacts
+
+SCRIPT = """import os
+class Hyperparameters:
+    num_layers = int(os.environ.get("NUM_LAYERS", 9))
+    ttt_enabled, ttt_epochs = True, 3
+print(Hyperparameters.num_layers)
+"""
+
+
+def statements(where: Path, readme: str = "# A run\n", script: str = SCRIPT, **document: Any) -> StatementFacts:
+    (where / "README.md").write_text(readme, encoding="utf-8")
+    (where / "submission.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    (where / "train_gpt.py").write_text(script, encoding="utf-8")
+    return submission.read(where).statements
+
+
+@pytest.mark.parametrize(
+    ("readme", "document", "said"),
+    [
+        ("# A run\n", {"track": "10min_16mb"}, []),
+        ("# A run\n", {"track": "non_record_16mb"}, ["track is non_record_16mb"]),
+        ("# A run\n", {"is_record": False}, ["is_record is false"]),
+        ("# A run\n", {"is_record": True, "notes": {"non_record": True}}, ["non_record is true"]),
+        ("# [Non-Record] A run\n", {}, ["the title is [Non-Record] A run"]),
+        ("# A run\n\n## Why non-record runs matter\n", {}, []),
+    ],
+)
+def test_a_folder_says_which_track_it_is_for(
+    tmp_path: Path, readme: str, document: dict[str, Any], said: list[str]
+) -> None:
+    assert [each.value for each in statements(tmp_path, readme, **document).non_record] == said
+
+
+def test_parameters_are_stated_in_two_places(tmp_path: Path) -> None:
+    found = statements(tmp_path, "# A run\n\n| A | B |\n|--|--|\n| Parameters | 27.2M |\n", num_parameters=27_161_151)
+    assert [(each.value.value, each.value.unit) for each in found.parameters] == [
+        (27_161_151.0, 1.0),
+        (27_200_000.0, 100_000.0),
+    ]
+    assert [str(each.location) for each in found.parameters] == ["submission.json#/num_parameters:2", "README.md:5"]
+
+
+COMMAND = "# A run\n\n```\nEMA_ENABLED=1 NUM_LAYERS=9 NCCL_DEBUG=1 torchrun train_gpt.py\n```\n"
+
+
+def test_variables_that_no_script_names_are_unread(tmp_path: Path) -> None:
+    [launch] = statements(tmp_path, COMMAND).launches
+    assert (launch.value.script, launch.value.shipped, launch.value.unread) == ("train_gpt.py", True, ("EMA_ENABLED",))
+    assert launch.location.line == 4
+
+
+@pytest.mark.parametrize(
+    ("readme", "script"),
+    [
+        (COMMAND, "import runpy\nrunpy.run_path('other.py')\n"),  # hands the environment on
+        (COMMAND, "import os\nprint(os.environ['ema_enabled'.upper()])\n"),
+        (COMMAND.replace("torchrun", "torchrun --x=$EMA_ENABLED"), SCRIPT),
+        (COMMAND.replace("train_gpt.py", "absent.py"), SCRIPT),
+    ],
+)
+def test_what_may_be_read_is_not_unread(tmp_path: Path, readme: str, script: str) -> None:
+    [launch] = statements(tmp_path, readme, script).launches
+    assert "EMA_ENABLED" not in launch.value.unread
+
+
+def test_a_stated_setting_that_the_script_only_sets_is_idle(tmp_path: Path) -> None:
+    found = statements(tmp_path, hyperparameters={"num_layers": 9, "ttt_epochs": 3, "ttt_enabled": False, "other": 4})
+    [(stated, field)] = found.idle
+    assert (stated.value, str(stated.location)) == (
+        "ttt_epochs is 3",
+        "submission.json#/hyperparameters/ttt_epochs:4",
+    )
+    assert str(field.location) == "train_gpt.py:4"
+
+
+def test_a_setting_that_is_read_anywhere_is_not_idle(tmp_path: Path) -> None:
+    used = SCRIPT + "def adapt(ttt_epochs):\n    return ttt_epochs\n"
+    assert statements(tmp_path, script=used, hyperparameters={"ttt_epochs": 3}).idle == ()
