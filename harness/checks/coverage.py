@@ -20,7 +20,14 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "training takes at most 600 s",
         "README, Submission Process",
         _SETTLED,
-        ("PG201", "PG206", "PG207", "PG805"),
+        (
+            "PG201",
+            "PG206",
+            "PG207",
+            "PG208",
+            "PG209",
+            "PG805",
+        ),
     ),
     Requirement(
         "R03",
@@ -43,7 +50,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "nothing is calibrated on validation tokens before they are scored",
         "#728",
         _SETTLED,
-        (),
+        ("PG605",),
         "Whether calibration depends on validation data is a question of behaviour: `harness probe` changes the data "
         "and compares.",
     ),
@@ -52,7 +59,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no validation data in training",
         "README; #44, #64, #152, #179, #262",
         _SETTLED,
-        (),
+        (
+            "PG601",
+            "PG604",
+        ),
         "Where the training loader's files come from is decided by data and settings: `harness probe` changes the "
         "validation data and compares.",
     ),
@@ -86,7 +96,12 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the right number of bytes under the score",
         "README; #897, #1719, #1734, #1804",
         _SETTLED,
-        ("PG304", "PG307", "PG309", "PG310"),
+        (
+            "PG304",
+            "PG307",
+            "PG309",
+            "PG310",
+        ),
     ),
     Requirement(
         "R11",
@@ -101,7 +116,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a token is scored before anything learns from it",
         "README; #417, #595, #771, #1376",
         _SETTLED,
-        (),
+        (
+            "PG601",
+            "PG606",
+        ),
         "The order of scores and updates is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -109,7 +127,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the reported score is that of the first pass",
         "#568, #642, #991",
         _SETTLED,
-        (),
+        (
+            "PG602",
+            "PG606",
+        ),
         "Which pass a printed number comes from is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -125,7 +146,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no second scoring after the whole split was seen",
         "#846, #868, #870, #881, #888",
         _SETTLED,
-        (),
+        ("PG602",),
         "Whether an earlier score changes with later tokens is behaviour: `harness probe` changes the later tokens.",
     ),
     Requirement(
@@ -157,7 +178,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "nothing is optimized on the targets that it then scores",
         "#1240, #1336",
         _SETTLED,
-        (),
+        ("PG603",),
         "Where the code does not show it, changing one target does: `harness probe`.",
     ),
     Requirement(
@@ -165,7 +186,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a warm-up on validation tokens leaves nothing behind",
         "#1530",
         _DISPUTED,
-        (),
+        ("PG601",),
         "Whether warmed weights are thrown away is a comparison of states: `harness probe` makes it.",
     ),
     Requirement(
@@ -181,7 +202,20 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "usually three seeds, of the same code and configuration, none chosen by its score",
         "#1963, #2020, #2124",
         _SETTLED,
-        ("PG403", "PG501", "PG502", "PG503", "PG504", "PG505", "PG506", "PG507", "PG508"),
+        (
+            "PG018",
+            "PG025",
+            "PG208",
+            "PG403",
+            "PG501",
+            "PG502",
+            "PG503",
+            "PG504",
+            "PG505",
+            "PG506",
+            "PG507",
+            "PG508",
+        ),
         "Seeds that were tried and not shipped leave no trace in a folder.",
     ),
     Requirement(
@@ -196,7 +230,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no network, download or training data in evaluation",
         "README",
         _SETTLED,
-        ("PG008",),
+        (
+            "PG008",
+            "PG610",
+        ),
         "What a run really opens, only a run in a sandbox shows.",
     ),
     Requirement(
@@ -205,8 +242,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "README; #8, #496, #545, #2013",
         _SETTLED,
         (
-            *("PG001", "PG002", "PG003", "PG004", "PG005", "PG006", "PG007", "PG008", "PG009", "PG010"),
-            *("PG020", "PG021", "PG023", "PG801"),
+            *("PG001", "PG002", "PG003", "PG004", "PG005", "PG006", "PG007", "PG008", "PG009", "PG010", "PG011"),
+            *("PG012", "PG013", "PG014", "PG015", "PG016", "PG017", "PG018", "PG019", "PG020", "PG021", "PG023"),
+            "PG801",
         ),
         "Which other files a pull request touches is not in the folder: `harness gate` reads it from git.",
     ),
@@ -231,7 +269,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "submissions outside the record track keep to the size, not to the time",
         "README, Non-record Submissions",
         _SETTLED,
-        ("PG101",),
+        (
+            "PG024",
+            "PG101",
+        ),
         "The rules of time and seeds do not apply to folders of the non-record track.",
     ),
 )

@@ -27,6 +27,8 @@ from harness.facts.submission import Submission
 from harness.model import Located, Missing, Outcome, Status, Value, Verdict, rule
 
 FAMILY = "significance"
+# A deviation that differs by less says the same of the seeds.
+SAME_SHARE = 1e-3
 USUAL_SEEDS = 3
 
 
@@ -111,10 +113,11 @@ def _deviation_source(submission: Submission, claim: float) -> tuple[str, tuple[
     first = seed_values(submission)
     rows = _stated(submission.readme.seeds)
     # Rounding each value by half a unit moves the deviation by less than a unit. Deviations are padded with zeros.
-    unit = max(first[2], claim_unit(float(claim)))
+    least = max(claim_unit(float(claim)), SAME_SHARE * claim)
+    unit = max(first[2], least)
     if first[0] == "README" or len(rows) < 2 or _misfit(claim, first[1]) <= unit:
         return first[0], first[1], unit
-    unit_of_rows = max(*(claim_unit(value.value) for value in rows), claim_unit(float(claim)))
+    unit_of_rows = max(*(claim_unit(value.value) for value in rows), least)
     second = ("README", rows, unit_of_rows)
     return second if _misfit(claim, rows) <= unit_of_rows else (first[0], first[1], unit)
 
@@ -133,9 +136,9 @@ def deviation_differs(submission: Submission) -> Outcome | None:
 
     What it checks:
         `val_bpb_std` (of submission.json, else of the README) against the sample deviation (n - 1) and the
-        population deviation (n) of the per-seed values, within the printed digits; where submission.json has
-        the seeds and they do not give it, against the README's table too. Either is accepted, and named.
-        Not for folders that claim no deviation.
+        population deviation (n) of the per-seed values, within the printed digits and a thousandth; where
+        submission.json has the seeds and they do not give it, against the README's table too. Either is accepted,
+        and named. Not for folders that claim no deviation.
 
     Why it matters:
         Significance rests on it: with three seeds the population deviation is a fifth smaller than the sample one.
