@@ -146,3 +146,15 @@ def test_the_slowest_stretch_of_steps() -> None:
     text = "".join(f"step:{step}/300 train_loss:3.0 train_time:{time}ms\n" for step, time in lines)
     assert value(run_of(text).slowest_step_seconds) == 0.2
     assert value(run_of(text.split("\n")[0]).slowest_step_seconds) is None
+
+
+def test_a_summary_that_prints_an_evaluation_again_adds_no_seconds() -> None:
+    lines = (
+        "step:9/9 train_time:500000ms step_avg:90ms",
+        "quantized val_loss:2.8 val_bpb:1.09 eval_time:23128ms",
+        "quantized_ttt val_loss:2.78958515 val_bpb:1.07993534 eval_time:350456ms",
+    )
+    run = run_of("\n".join((*lines, "Summary", *lines[1:])))
+    assert value(run.eval_seconds) == pytest.approx(373.584)
+    other = lines[2].replace("350456", "350457")
+    assert value(run_of("\n".join((*lines, other))).eval_seconds) == pytest.approx(724.041)

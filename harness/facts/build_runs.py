@@ -292,10 +292,22 @@ def _apart(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 
 def _repeats(event: ScoreEvent, log: LogFile) -> bool:
-    """Whether a score only repeats the value of the line before it, with that line's time (`ttt_sliding:done`)."""
+    """Whether a score repeats the time of another: of the line after it (`ttt_sliding:done`), or its own in a summary."""
+    if any(other.line < event.line and _printed_alike(other, event) for other in log.of(ScoreEvent)):
+        return True
     return event.label.endswith(":done") and any(
         other.line > event.line and other.eval_milliseconds is not None and same_value(other, event)
         for other in log.of(ScoreEvent)
+    )
+
+
+def _printed_alike(first: ScoreEvent, second: ScoreEvent) -> bool:
+    """Whether two lines print one measurement: seconds of two never agree to the millisecond with all else."""
+    return (first.label, first.val_loss, first.val_bpb, first.eval_milliseconds) == (
+        second.label,
+        second.val_loss,
+        second.val_bpb,
+        second.eval_milliseconds,
     )
 
 
