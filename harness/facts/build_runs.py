@@ -292,7 +292,7 @@ def _apart(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 
 def _repeats(event: ScoreEvent, log: LogFile) -> bool:
-    """Whether a score repeats the time of another: of the line after it (`ttt_sliding:done`), or its own in a summary."""
+    """Whether a score repeats the time of another: of the line after it (`ttt_sliding:done`), its own in a summary."""
     if any(other.line < event.line and _printed_alike(other, event) for other in log.of(ScoreEvent)):
         return True
     return event.label.endswith(":done") and any(

@@ -13,7 +13,16 @@ from harness.sources.manifest import is_finite_number
 
 T = TypeVar("T")
 
-BPB = ("val_bpb", "mean_val_bpb", "mean_bpb", "val_bpb_mean", "bpb", "score_bpb_mean", "three_seed_mean_bpb")
+BPB = (
+    "val_bpb",
+    "mean_val_bpb",
+    "mean_bpb",
+    "val_bpb_mean",
+    "bpb",
+    "score_bpb_mean",
+    "three_seed_mean_bpb",
+    "val_bpb_3seed_mean",
+)
 LOSS = ("val_loss", "mean_val_loss", "val_loss_nats", "mean_val_loss_nats", "val_loss_mean")
 BPB_STD = (
     "val_bpb_std",
@@ -22,6 +31,7 @@ BPB_STD = (
     "bpb_std",
     "score_bpb_std",
     "three_seed_std_bpb",
+    "val_bpb_3seed_std",
     "val_bpb_std_sample",
 )
 BYTES = (
