@@ -158,3 +158,16 @@ def test_a_summary_that_prints_an_evaluation_again_adds_no_seconds() -> None:
     assert value(run.eval_seconds) == pytest.approx(373.584)
     other = lines[2].replace("350456", "350457")
     assert value(run_of("\n".join((*lines, other))).eval_seconds) == pytest.approx(724.041)
+
+
+def test_a_score_of_a_mixture_counts_by_its_seconds_where_it_has_no_loss() -> None:
+    lines = (
+        "step:9/9 train_time:500000ms step_avg:90ms",
+        "quantized_sliding_window val_loss:2.78 val_bpb:1.08 eval_time:90000ms",
+        "ppm_mixer val_bpb:0.99668774 eval_time:348863ms order=4",
+    )
+    run = run_of("\n".join(lines))
+    headline = value(run.headline)
+    assert (headline.label, value(headline.val_bpb), value(run.eval_seconds)) == ("ppm_mixer", 0.99668774, 438.863)
+    assert value(run.complete) is True
+    assert value(run_of("\n".join((lines[0], lines[2]))).complete) is True

@@ -227,10 +227,11 @@ def _bounded(events: Sequence[Event]) -> tuple[Event, ...]:
 
 
 def _is_final(event: Event) -> bool:
-    """A score with a loss beside it, or a wrapper's result: prose that mentions a value is neither."""
+    """A score with its loss or its seconds, or a wrapper's result: prose that mentions a value is neither."""
     if not isinstance(event, ScoreEvent):
         return False
-    return event.label == RESULT_LABEL or (event.val_loss is not None and kind_of(event.label) != Kind.DIAGNOSTIC)
+    measured = event.val_loss is not None or event.eval_milliseconds is not None
+    return event.label == RESULT_LABEL or (measured and kind_of(event.label) != Kind.DIAGNOSTIC)
 
 
 def _has_result(events: Sequence[Event]) -> bool:

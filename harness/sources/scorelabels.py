@@ -34,7 +34,7 @@ _DIAGNOSTIC = re.compile(
 )
 _ADAPTED = re.compile(
     r"ttt|tta\b|lora|slot(?![a-z])|n[-_]?gram|dirichlet|adapt|online|phased|hedge|backoff|cache|knn|tilt"
-    r"|krause|dynamic[-_ ]?eval",
+    r"|krause|dynamic[-_ ]?eval|(?<![a-z])ppm(?![a-z])|(?<![a-z])mix(?:er|ture)?(?![a-z])",
     re.IGNORECASE,
 )
 _SLIDING = re.compile(r"slid|stride|(?<![a-z])sw\d*(?![a-z])|window", re.IGNORECASE)
