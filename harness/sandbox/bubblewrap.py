@@ -65,7 +65,8 @@ def _arguments(job: Job) -> list[str]:
     """Mounts in the order in which they are made; what is mounted later lies over what came before."""
     found = [argument for group in WALLS for argument in group]
     found += ["--proc", "/proc", "--dev", "/dev", *_sized("/dev/shm", job.limits.disk_bytes // SHARED_MEMORY_PART)]  # noqa: S108
-    found += ["--remount-ro", "/dev"]
+    # User 0 outside stays the owner of /proc/sys here, whatever it is called inside.
+    found += ["--remount-ro", "/dev", "--remount-ro", "/proc"]
     for name in ETC:
         found += _bound(PACKAGE / "etc" / name, f"/etc/{name}")
     stage = Path(HOME_OF_STAGE) / "harness"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.sandbox.backend import PACKAGE, Backend, Canary, Sandbox
-from harness.sandbox.bait import Bait, laid_out
+from harness.sandbox.bait import VIEW, Bait, laid_out
 from harness.sandbox.job import MIB, Job, Limits, Outcome, View
 from harness.sandbox.levels import Level
 from harness.sandbox.runner import run
@@ -50,9 +50,9 @@ def fallen(backend: Backend, found: tuple[Canary, ...]) -> tuple[Canary, ...]:
 
 
 def _run(sandbox: Sandbox, into: Path, arguments: tuple[str, ...], bait: Bait) -> Outcome:
-    views = (View(PACKAGE / "canary_program.py", PROGRAM), View(bait.view, "/canary"))
+    views = (View(PACKAGE / "canary_program.py", PROGRAM), View(bait.view, VIEW))
     argv = (sys.executable, "-I", "-S", PROGRAM, *arguments)
-    return run(Job(argv, views, "/scratch", {"CANARY": "1"}, LIMITS, channel=True), into, sandbox=sandbox)
+    return run(Job(argv, views, "/scratch", {}, LIMITS, channel=True), into, sandbox=sandbox)
 
 
 def _read(outcome: Outcome, bait: Bait) -> list[Canary]:

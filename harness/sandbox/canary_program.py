@@ -138,6 +138,11 @@ def _process(bait: Bait) -> str:
     return f"read {len(Path('/proc', bait['decoy'], 'cmdline').read_bytes())} bytes about a process outside"
 
 
+def _kernel(_bait: Bait) -> str:
+    with Path("/proc/sys/kernel/core_pattern").open("r+b"):
+        return "opened a setting of the kernel for writing"
+
+
 def _survivor(bait: Bait) -> str:
     if os.fork() == 0:
         os.setsid()
@@ -180,6 +185,7 @@ ATTEMPTS: Final[Mapping[str, Callable[[Bait], str]]] = {
     "ptrace": _ptrace,
     "kill": _kill,
     "process": _process,
+    "kernel": _kernel,
     "environment": _environment,
     "survivor": _survivor,
 }

@@ -63,12 +63,14 @@ class Pump:
     Attributes:
         selector: what is listened to.
         answers: takes what the stage says.
+        answer: the pipe that they come through.
         output: takes what is printed.
         channel: takes what comes through the channel.
     """
 
     selector: selectors.BaseSelector
     answers: Answers
+    answer: int
     output: Bounded
     channel: Bounded | None
 
@@ -88,12 +90,17 @@ class Pump:
         selector.register(pipes.answer[0], selectors.EVENT_READ, answers.feed)
         if pipes.channel and files[1]:
             selector.register(pipes.channel[0], selectors.EVENT_READ, files[1].feed)
-        return cls(selector, answers, *files)
+        return cls(selector, answers, pipes.answer[0], *files)
 
     @property
     def ended(self) -> bool:
         """Whether nobody can say anything any more."""
         return not self.selector.get_map()
+
+    @property
+    def stage_gone(self) -> bool:
+        """Whether the stage can say nothing any more."""
+        return self.answer not in self.selector.get_map()
 
     def turn(self) -> bool:
         """Wait a moment and take what there is; returns whether there was anything."""

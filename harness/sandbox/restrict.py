@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import sys
-from pathlib import Path
 from typing import Final
 
 from harness.sandbox import libc, ruleset, seccomp
@@ -42,7 +41,6 @@ def all_of_it(spec: Spec, keep_open: tuple[int, ...]) -> None:
     os.umask(0o077)
     if not sys.platform.startswith("linux"):
         return
-    _first_to_die()
     if spec.landlock:
         _no_powers()
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
@@ -83,12 +81,6 @@ def _limit(number: int, soft: int, hard: int) -> None:
     # Some systems refuse single limits (macOS does for the data segment): the watcher outside is the other net.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(number, (min(soft, cap), cap))
-
-
-def _first_to_die() -> None:
-    """When memory runs out, the system takes this process before any other."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _no_powers() -> None:

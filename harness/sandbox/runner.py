@@ -25,7 +25,7 @@ from harness.sandbox.job import CHANNEL_VARIABLE, Job, Outcome, check
 from harness.sandbox.pipes import POLL_SECONDS, Pipes, Pump
 from harness.sandbox.pump import Answers, Bounded, fresh, printable
 from harness.sandbox.stage import STOP
-from harness.sandbox.tree import Tree, send
+from harness.sandbox.tree import Tree, first_to_die, send
 from harness.sandbox.watch import Watch
 
 CODE: Final = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from harness.sandbox.stage import main; main()"
@@ -142,6 +142,7 @@ class _Run:
         self.tree.look()
         self.tree.staff = frozenset(self.tree.alive)
         self.group.join(self.tree.alive)
+        first_to_die(self.tree.alive)
         spec = self.launch.spec
         if pipes.channel:
             spec = replace(spec, environment=spec.environment | {CHANNEL_VARIABLE: str(pipes.number)})
@@ -152,7 +153,7 @@ class _Run:
         if not pump.answers.ready:
             return "refused", "the sandbox could not be started"
         over = ("", "")
-        while not pump.ended and not over[0] and not pump.answers.report:
+        while not pump.stage_gone and not over[0] and not pump.answers.report:
             pump.turn()
             over = pump.over() or watch.over(time.monotonic() - self.started)
         if over[0]:
@@ -160,11 +161,19 @@ class _Run:
             send(self.tree.guests, signal.SIGSTOP)
             send(self.tree.staff, signal.SIGCONT)
             pipes.tell(STOP)
+        if pump.stage_gone and not pump.answers.report:
+            self.tree.kill()
+        self._finish(pump)
+        return over
+
+    def _finish(self, pump: Pump) -> None:
+        """Take what still comes: files that are brought out, and the rest of the output."""
         first = last = time.monotonic()
         while not pump.ended and time.monotonic() - last < GRACE_SECONDS and last - first < LONGEST_GRACE_SECONDS:
             if pump.turn():
                 last = time.monotonic()
-        return over
+            elif pump.stage_gone:
+                return
 
     def _end(self, process: subprocess.Popen[bytes] | None) -> tuple[int, ...]:
         """End whatever is left of it."""
