@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from harness.sandbox.canaries import fly
+from harness.sandbox.establish import BACKENDS
+from harness.sandbox.levels import Level
+
 settings.register_profile("bounded", max_examples=30, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=500, deadline=None)
 
@@ -23,6 +27,18 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     directory = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(directory))
     return directory
+
+
+@pytest.fixture(scope="session")
+def usable() -> dict[Level, str]:
+    """Why a level's sandbox cannot be used on this machine, or ""."""
+    found = {}
+    for backend in BACKENDS:
+        missing = backend.missing()
+        if not missing and backend.level > Level.L1:
+            missing = "; ".join(one.detail for one in fly(backend) if one.name == "start" and not one.held)
+        found[backend.level] = missing
+    return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -20,9 +23,12 @@ HOME_OF_STAGE: Final = "/.harness"
 ETC: Final = ("passwd", "group", "hosts", "nsswitch.conf")
 SHARED_MEMORY_PART: Final = 4
 WALLS: Final = (
-    ("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv"),
+    ("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv"),
     ("--cap-drop", "ALL", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox"),
 )
+# Newer versions can do more; without it the system call filter and the watcher stand alone.
+NO_MORE_USERS: Final = "--disable-userns"
+SIZE: Final = "--size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,13 @@ def _program() -> str:
     return shutil.which("bwrap") or ""
 
 
+@functools.cache
+def _options(program: str) -> frozenset[str]:
+    """The options that this version knows."""
+    said = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+    return frozenset(re.findall(r"--[a-z-]+", said))
+
+
 def _argument_file(arguments: Iterable[str]) -> IO[bytes]:
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives until the stage has started
     file.write(b"".join(argument.encode("utf-8", "surrogateescape") + b"\0" for argument in arguments))
@@ -64,6 +77,7 @@ def _argument_file(arguments: Iterable[str]) -> IO[bytes]:
 def _arguments(job: Job) -> list[str]:
     """Mounts in the order in which they are made; what is mounted later lies over what came before."""
     found = [argument for group in WALLS for argument in group]
+    found += [NO_MORE_USERS] if NO_MORE_USERS in _options(_program()) else []
     found += ["--proc", "/proc", "--dev", "/dev", *_sized("/dev/shm", job.limits.disk_bytes // SHARED_MEMORY_PART)]  # noqa: S108
     # User 0 outside stays the owner of /proc/sys here, whatever it is called inside.
     found += ["--remount-ro", "/dev", "--remount-ro", "/proc"]
@@ -90,4 +104,5 @@ def _bound(source: Path, target: str) -> list[str]:
 
 
 def _sized(path: str, size: int) -> list[str]:
-    return ["--size", str(max(size, 1 << 16)), "--tmpfs", path]
+    sized = [SIZE, str(max(size, 1 << 16))] if SIZE in _options(_program()) else []
+    return [*sized, "--tmpfs", path]

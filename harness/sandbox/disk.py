@@ -26,10 +26,10 @@ def used(scratch: Path, most_files: int) -> tuple[int, int]:
     while waiting and entries <= most_files:
         folder, depth = waiting.pop()
         try:
-            for entry in os.scandir(folder):
-                entries += 1
-                with contextlib.suppress(FileNotFoundError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * BLOCK
+            with os.scandir(folder) as found:
+                for entry in found:
+                    entries += 1
+                    total += _blocks(entry)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append((entry.path, depth + 1))
         except (FileNotFoundError, NotADirectoryError):
@@ -39,6 +39,13 @@ def used(scratch: Path, most_files: int) -> tuple[int, int]:
         if depth > DEEPEST:
             return total, most_files + 1
     return total, entries
+
+
+def _blocks(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * BLOCK
+    except FileNotFoundError:
+        return 0  # gone between two looks
 
 
 def unlinked(pids: Iterable[int], device: int) -> int:

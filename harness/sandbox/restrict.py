@@ -61,9 +61,9 @@ def _descriptors(keep_open: tuple[int, ...]) -> None:
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     low = 3
-    for number in sorted(keep_open):
+    for number in sorted(one for one in keep_open if one >= low):
         os.closerange(low, number)
-        low = max(low, number + 1)
+        low = number + 1
     os.closerange(low, HIGHEST_DESCRIPTOR)
 
 

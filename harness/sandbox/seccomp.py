@@ -32,7 +32,9 @@ MACHINES: Final = {
 NAMESPACES: Final = 0x7E020080  # CLONE_NEW*: mount, cgroup, uts, ipc, user, pid, net; and time
 FAMILIES: Final = (1, 2, 10, 16)  # unix, IPv4, IPv6, netlink
 TERMINAL_INPUT: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into a terminal
-NO_RANDOM_ADDRESSES: Final = 0x0040000
+# A file can be told to signal a process: F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP.
+OWNER: Final = (8, 10, 15)
+OWNER_BY_IOCTL: Final = (0x8901, 0x8902)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Rule:
         unless: it is allowed when the argument is one of these.
         when: it is refused only when the argument is one of these.
         bits: it is refused only when one of these bits is set.
+        otherwise: the error number of what is not refused by these; -1: it is allowed.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Rule:
     unless: tuple[int, ...] = ()
     when: tuple[int, ...] = ()
     bits: int = 0
+    otherwise: int = -1
 
 
 def rules(calls: str, *, signals_scoped: bool) -> list[Rule]:
@@ -71,10 +75,13 @@ def rules(calls: str, *, signals_scoped: bool) -> list[Rule]:
     if calls == "own":
         return [*found, Rule("socket", errno.EAFNOSUPPORT, argument=0, unless=FAMILIES)]
     found += [Rule(name, 0) for name in syscalls.group("metadata")]
+    # Without times it is the first step of `Path.touch`, which makes the file when told that it cannot.
+    found += [Rule("utimensat", argument=2, when=(0,), otherwise=0)]
     found += [Rule(name, errno.EOPNOTSUPP) for name in syscalls.group("attribute")]
     found += [Rule(name) for name in ("socket", *syscalls.group("queue"))]
     if not signals_scoped:
         found += [Rule(name, argument=0, unless=(0, os.getpid())) for name in syscalls.group("signal")]
+        found += [Rule("fcntl", argument=1, when=OWNER), Rule("ioctl", argument=1, when=OWNER_BY_IOCTL)]
     return found
 
 
@@ -99,7 +106,8 @@ def program(found: Iterable[Rule], machine: str) -> bytes:
 
 def _body(rule: Rule) -> list[bytes]:
     """What happens after the number has been found to be the rule's."""
-    refuse, allow = _step(RETURN, REFUSE | rule.error), _step(RETURN, ALLOW)
+    refuse = _step(RETURN, REFUSE | rule.error)
+    allow = _step(RETURN, ALLOW if rule.otherwise < 0 else REFUSE | rule.otherwise)
     if rule.argument < 0:
         return [refuse]
     load = _step(LOAD, ARGUMENTS + 8 * rule.argument)

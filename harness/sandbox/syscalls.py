@@ -98,7 +98,6 @@ metadata fchownat 260 54
 metadata utime 132 -
 metadata utimes 235 -
 metadata futimesat 261 -
-metadata utimensat 280 88
 attribute setxattr 188 5
 attribute lsetxattr 189 6
 attribute fsetxattr 190 7
@@ -121,7 +120,9 @@ signal rt_sigqueueinfo 129 138
 signal rt_tgsigqueueinfo 297 240
 single clone 56 220
 single socket 41 198
+single utimensat 280 88
 single ioctl 16 29
+single fcntl 72 25
 single prctl 157 167
 single personality 135 92
 """
