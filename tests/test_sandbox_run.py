@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.model import HarnessError
+from harness.sandbox import ruleset
 from harness.sandbox.backend import Sandbox
 from harness.sandbox.establish import BACKENDS
 from harness.sandbox.job import MIB, Job, Limits, Outcome, View
@@ -102,6 +103,46 @@ def test_program_sees_its_views_scratch_and_environment(start: Runner, tmp_path:
     assert set(said.pop("names")) <= names
     assert said == {"cwd": "work", "home": True, "data": "tokens", "beside": "tokens", "helper": 7}
     assert data.read_bytes() == b"tokens"
+
+
+def test_ordinary_file_work_is_possible(start: Runner) -> None:
+    script = """
+        import os, pathlib, shutil, tempfile
+        for name in ("a", "b"):
+            os.mkdir(name)
+        pathlib.Path("a/x").touch()
+        os.rename("a/x", "b/x")
+        os.link("b/x", "a/y")
+        shutil.copy2("a/y", "z")
+        shutil.copytree("a", "c")
+        shutil.move("c", "b/c")
+        os.chmod("z", 0o755)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"x")
+        shutil.rmtree("a")
+        print(sorted(str(path) for path in pathlib.Path().rglob("*")))
+        """
+    outcome = start(script)
+    assert text(outcome) == "['b', 'b/c', 'b/c/y', 'b/x', 'z']\n"
+
+
+def test_ordinary_processes_are_possible(start: Runner, sandbox: Sandbox) -> None:
+    if sandbox.level == Level.L2 and ruleset.version() < ruleset.SCOPE_ABI:
+        pytest.skip("before its sixth version, Landlock cannot tell a program's children from other processes")
+    script = """
+        import multiprocessing as mp, subprocess, sys, threading
+        print(subprocess.run(["sh", "-c", "echo $((6 * 7)) | cat"], capture_output=True, text=True).stdout.strip())
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        threading.Thread(target=print, args=("thread",)).start()
+        receiver, sender = mp.get_context("fork").Pipe()
+        process = mp.get_context("fork").Process(target=sender.send, args=(7,))
+        process.start()
+        print(receiver.recv())
+        process.join()
+        child.terminate()
+        print(child.wait())
+        """
+    assert set(text(start(script)).split()) == {"42", "thread", "7", "-15"}
 
 
 def test_files_are_brought_out(start: Runner) -> None:

@@ -17,7 +17,8 @@ from typing import Final
 from harness.sandbox.job import CHANNEL_VARIABLE
 from harness.sandbox.tree import PROC
 
-KNOWN: Final = ("PATH", "USER", "LOGNAME", "HOME", "TMPDIR", "LC_CTYPE", "LC_ALL", "BAIT", CHANNEL_VARIABLE)
+MACOS: Final = "__CF_USER_TEXT_ENCODING"  # the system itself adds it there
+KNOWN: Final = ("PATH", "USER", "LOGNAME", "HOME", "TMPDIR", "LC_CTYPE", "LC_ALL", "BAIT", MACOS, CHANNEL_VARIABLE)
 MODE: Final = 0o755
 VIEW: Final = "/submission"
 IN_VIEW: Final = {"link", "ordinary", "unix"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterable
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.sandbox.tree import send
+from harness.sandbox.tree import PROC, send
 
 ROOT: Final = Path("/sys/fs/cgroup")
+OWN: Final = Path("/proc/self/cgroup")
 DELEGATED: Final = ("user.delegate", "trusted.delegate")
 KILL_SECONDS: Final = 5.0
 
@@ -55,11 +57,13 @@ class Group:
                 time.sleep(0.01)
 
 
-def create(name: str, memory_bytes: int, tasks: int) -> Group:
+def create(memory_bytes: int, tasks: int) -> Group:
     """A group with these limits, in as many hierarchies as are ours to divide; an empty one otherwise."""
+    name = f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
     values = {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes, "pids.max": tasks}
     folders, controls = [], []
     for folder, names in _homes():
+        _sweep(folder)
         group = folder / name
         with contextlib.suppress(OSError):
             group.mkdir()
@@ -67,6 +71,24 @@ def create(name: str, memory_bytes: int, tasks: int) -> Group:
             folders.append(group)
             controls += [file.partition(".")[0] for file in made if file.partition(".")[0] in names]
     return Group(tuple(folders), tuple(controls))
+
+
+def _prefix() -> str:
+    """Process numbers mean something in their own namespace only, so that its number belongs to the name."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a link that is none
+    except OSError:
+        space = 0
+    return f"harness-{space}-"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed harness has left here: empty groups of processes that are gone."""
+    for group in folder.glob(f"{_prefix()}*"):
+        maker = group.name.removeprefix(_prefix()).partition("-")[0]
+        if not (PROC / maker).exists():
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 def _set(file: Path, value: int) -> bool:
@@ -80,7 +102,7 @@ def _set(file: Path, value: int) -> bool:
 def _homes() -> list[tuple[Path, tuple[str, ...]]]:
     """Groups of this process that are ours to divide, with what they control."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = OWN.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     found = []

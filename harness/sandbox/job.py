@@ -33,7 +33,8 @@ class View:
 
     Attributes:
         source: where it lies; symlinks inside it are not followed out of it.
-        target: the absolute path at which the program asks for it (see `Places` for levels without namespaces).
+        target: the absolute path at which the program asks for it (see `Places` for levels without namespaces). It
+            lies in the scratch, or beside other views; below one of them only where that has such a folder or file.
     """
 
     source: Path

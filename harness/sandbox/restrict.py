@@ -50,7 +50,7 @@ def all_of_it(spec: Spec, keep_open: tuple[int, ...]) -> None:
     if spec.calls == "own":
         # The stage stands in the same process namespace.
         with contextlib.suppress(OSError):
-            ruleset.confine_signals()
+            ruleset.confine()
     if spec.calls != "none":
         scoped = spec.landlock and ruleset.version() >= ruleset.SCOPE_ABI
         seccomp.apply(spec.calls, signals_scoped=scoped)

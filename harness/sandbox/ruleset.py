@@ -25,8 +25,11 @@ SCOPE_ABI: Final = 6
 READ: Final = 0b1101  # execute, read file, read folder
 READ_FILE: Final = 0b101
 FILE_RIGHTS: Final = 0b111 | 1 << 14 | 1 << 15
+DEVICES: Final = 1 << 6 | 1 << 11
+REFER: Final = 1 << 13
+REFER_ABI: Final = 2
 EVERYTHING: Final = (1 << 13) - 1
-ADDED: Final = ((2, 1 << 13), (3, 1 << 14), (5, 1 << 15))  # refer, truncate, ioctl on devices
+ADDED: Final = ((REFER_ABI, REFER), (3, 1 << 14), (5, 1 << 15))  # refer, truncate, ioctl on devices
 NET_ABI: Final = 4
 
 
@@ -70,14 +73,25 @@ def restrict(readable: list[str], writable: list[str]) -> None:
     os.close(ruleset)
 
 
-def confine_signals() -> bool:
-    """Only signals and abstract sockets within this process and its children; returns whether Landlock knows that."""
-    if version() < SCOPE_ABI:
-        return False
-    ruleset = syscall(CREATE, ctypes.byref(_Ruleset(0, 0, 0b11)), 24, 0)
+def confine() -> None:
+    """Keep this process and its children from tracing others, and from signalling them where Landlock knows how.
+
+    Files stay as they are. Where Landlock has no scopes, closing the making of devices makes it stand between the
+    processes; moving files between folders, which it then closes too unless it is opened again, stays open.
+
+    Raises:
+        OSError: there is no Landlock, or one that cannot do that.
+    """
+    abi = version()
+    if abi < REFER_ABI:
+        raise OSError(f"Landlock version {abi}, version {REFER_ABI} is needed")
+    scoped = abi >= SCOPE_ABI
+    attributes = _Ruleset(0, 0, 0b11) if scoped else _Ruleset(DEVICES | REFER, 0, 0)
+    ruleset = syscall(CREATE, ctypes.byref(attributes), 24 if scoped else 8, 0)
+    if not scoped:
+        _allow(ruleset, "/", REFER)
     syscall(RESTRICT, ruleset, 0)
     os.close(ruleset)
-    return True
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

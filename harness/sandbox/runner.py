@@ -7,8 +7,6 @@ over), its limits and its end do not depend on it.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -92,9 +90,7 @@ class _Run:
     def go(self, output: Bounded, channel: Bounded | None) -> Outcome:
         """From start to end."""
         limits = self.job.limits
-        self.group = cgroup.create(
-            f"harness-{os.getpid()}-{secrets.token_hex(4)}", limits.memory_bytes, tasks(self.job)
-        )
+        self.group = cgroup.create(limits.memory_bytes, tasks(self.job))
         pipes = Pipes.make(channel)
         process: subprocess.Popen[bytes] | None = None
         try:
@@ -113,18 +109,17 @@ class _Run:
         return self._outcome(watch, pump, ended, reason)
 
     def _start(self, pipes: Pipes) -> subprocess.Popen[bytes]:
-        numbers = (str(pipes.answer[1]), str(pipes.channel[1] if pipes.channel else -1))
+        theirs = [pipes.control[0], pipes.answer[1], *([pipes.channel[1]] if pipes.channel else [])]
+        numbers = [*map(str, theirs), *([] if pipes.channel else ["-1"])]
         command = [*self.launch.prefix, sys.executable, "-I", "-S", "-c", CODE, self.launch.package, *numbers]
-        passed = [pipes.answer[1], *(file.fileno() for file in self.launch.files)]
-        passed += [pipes.channel[1]] if pipes.channel else []
         process = subprocess.Popen(
             command,
             cwd="/",
             env={"LC_ALL": "C.UTF-8"},
-            stdin=pipes.control[0],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=passed,
+            pass_fds=[*theirs, *(file.fileno() for file in self.launch.files)],
             start_new_session=True,
             bufsize=0,
         )

@@ -105,18 +105,20 @@ def program(found: Iterable[Rule], machine: str) -> bytes:
 
 
 def _body(rule: Rule) -> list[bytes]:
-    """What happens after the number has been found to be the rule's."""
+    """What happens after the number has been found to be the rule's; unless refused, the next rule is looked at."""
     refuse = _step(RETURN, REFUSE | rule.error)
-    allow = _step(RETURN, ALLOW if rule.otherwise < 0 else REFUSE | rule.otherwise)
     if rule.argument < 0:
         return [refuse]
+    other = _step(LOAD, NUMBER) if rule.otherwise < 0 else _step(RETURN, REFUSE | rule.otherwise)
     load = _step(LOAD, ARGUMENTS + 8 * rule.argument)
     if rule.bits:
-        return [load, _step(ANY_BIT, rule.bits, no=1), refuse, allow]
+        return [load, _step(ANY_BIT, rule.bits, no=1), refuse, other]
     values = rule.unless or rule.when
-    # A match jumps over the rest of the tests and over the first of the two ends.
-    tests = [_step(EQUAL, value, yes=len(values) - index) for index, value in enumerate(values)]
-    return [load, *tests, *((refuse, allow) if rule.unless else (allow, refuse))]
+    # A match jumps over the rest of the tests, and where it allows over the refusal too.
+    over = 1 if rule.unless else 0
+    tests = [_step(EQUAL, value, yes=len(values) - 1 - index + over) for index, value in enumerate(values[:-1])]
+    tests.append(_step(EQUAL, values[-1], yes=over, no=1 - over))
+    return [load, *tests, refuse, other]
 
 
 def _step(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:

@@ -1,9 +1,9 @@
 """The stage: the small trusted process that starts the program, waits, sweeps and brings files out.
 
 It runs inside of the namespaces where there are some, and is the *subreaper* of all that the program starts, so
-that no daemon escapes it. It talks to the harness through two pipes: commands on standard input (the spec, then
-`S` for "stop"; the end of the pipe says that the harness is gone: then everything ends), and answers on another.
-Standard library only, since it runs with nothing else in reach.
+that no daemon escapes it. It talks to the harness through two pipes: orders (the spec, then `S` for "stop"; the
+end of the pipe says that the harness is gone: then everything ends), and answers. Standard library only, since it
+runs with nothing else in reach.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ REFUSED: Final = 125
 
 
 def main() -> None:
-    """Run one program; the arguments are the numbers of the answer pipe and of the channel (or -1)."""
-    answer, channel = int(sys.argv[1]), int(sys.argv[2])
-    os.set_inheritable(answer, False)  # noqa: FBT003 - the only way to call it
+    """Run one program; the arguments are the numbers of the pipes: orders, answers, and the channel (or -1)."""
+    orders, answer, channel = map(int, sys.argv[1:4])
+    for number in (orders, answer):
+        os.set_inheritable(number, False)  # noqa: FBT003 - the only way to call it
     if sys.platform.startswith("linux"):
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         libc.prctl(libc.PR_SET_DUMPABLE, 0)
     os.write(answer, READY)
-    spec = load(_exactly(int(_exactly(8))))
+    spec = load(_exactly(orders, int(_exactly(orders, 8))))
     refused = _prepare(spec)
     pid, refused = (0, refused) if refused else _start(spec, channel)
     if channel > 2:
@@ -45,7 +46,7 @@ def main() -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    status, collect = (None, False) if refused else _wait(pid)
+    status, collect = (None, False) if refused else _wait(pid, orders)
     survivors = _sweep(pid)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     report = {
@@ -60,10 +61,10 @@ def main() -> None:
         keep.send(spec, answer)
 
 
-def _exactly(count: int) -> bytes:
+def _exactly(orders: int, count: int) -> bytes:
     data = b""
     while len(data) < count:
-        piece = os.read(0, count - len(data))
+        piece = os.read(orders, count - len(data))
         if not piece:
             sys.exit(REFUSED)
         data += piece
@@ -112,15 +113,15 @@ def _become(spec: Spec, channel: int, tell: int) -> NoReturn:
     os._exit(REFUSED)
 
 
-def _wait(pid: int) -> tuple[int | None, bool]:
+def _wait(pid: int, orders: int) -> tuple[int | None, bool]:
     """Wait for the program's end or for a command; returns its status if it ended, and whether to bring out files."""
     while True:
         status = _reap(pid)
         if status is not None:
             return status, True
-        ready, _, _ = select.select([0], [], [], POLL_SECONDS)
+        ready, _, _ = select.select([orders], [], [], POLL_SECONDS)
         if ready:
-            return None, os.read(0, 1) == STOP
+            return None, os.read(orders, 1) == STOP
 
 
 def _reap(pid: int) -> int | None:

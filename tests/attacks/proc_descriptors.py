@@ -6,11 +6,13 @@ L3: contained
 """
 from common import bait, os, reached
 
+own = {os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)}
 for pid in (str(os.getppid()), "1", bait["decoy"]):
     for number in range(32):
+        path = f"/proc/{pid}/fd/{number}"
         try:
-            os.close(os.open(f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_NONBLOCK))
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+            if os.readlink(path) not in own:
+                reached(f"opened descriptor {number} of {pid}")
         except OSError:
             continue
-        if pid != "1" or os.getppid() != 1:
-            reached(f"opened descriptor {number} of {pid}")
