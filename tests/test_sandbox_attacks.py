@@ -63,3 +63,22 @@ def test_page_shows_the_table() -> None:
 def test_page_without_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="no marks"):
         table.put("text", "| a |")
+
+
+def test_table_is_written_into_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.py").write_text('"""Tries.\n\nL1: reached\nL3: contained|stopped disk\n"""\n', encoding="ascii")
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.START}\nold\n{table.END}\nafter\n", encoding="utf-8")
+    row = "| one | Tries. | reached | not run | contained or stopped disk |"
+    monkeypatch.setattr("sys.argv", ["table", str(tmp_path)])
+    table.main()
+    assert row in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["table", str(tmp_path), "--write", str(page)])
+    table.main()
+    text = page.read_text(encoding="utf-8")
+    assert row in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
