@@ -22,7 +22,7 @@ from harness.sandbox.backend import Launch, Sandbox, tasks
 from harness.sandbox.job import CHANNEL_VARIABLE, Job, Outcome, check
 from harness.sandbox.pipes import POLL_SECONDS, Pipes, Pump
 from harness.sandbox.pump import Answers, Bounded, fresh, printable
-from harness.sandbox.stage import STOP
+from harness.sandbox.spec import STOP
 from harness.sandbox.tree import Tree, first_to_die, send
 from harness.sandbox.watch import Watch
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from typing import Final
+
+STOP: Final = b"S"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,11 @@ import time
 from typing import Final, NoReturn
 
 from harness.sandbox import keep, libc, restrict
-from harness.sandbox.spec import Spec, load
+from harness.sandbox.spec import STOP, Spec, load
 
 POLL_SECONDS: Final = 0.02
 SWEEP_SECONDS: Final = 10.0
 READY: Final = b"ready\n"
-STOP: Final = b"S"
 REFUSED: Final = 125
 
 
