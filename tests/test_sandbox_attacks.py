@@ -26,16 +26,17 @@ def test_attack_ends_as_expected(attack: Attack, backend: Backend, tmp_path: Pat
     expected = attack.expected[backend.level]
     if expected == (NOT_RUN,):
         pytest.skip("would reach every process of this machine")
+    before = _below_us()
     result = attempt(attack, tmp_path / "run", Sandbox(backend, backend.level))
     printed = result.outcome.output.read_bytes()[-2000:].decode("utf-8", "backslashreplace")
     assert result.word in expected, (result.reached, result.outcome, printed)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
-    assert not _below_us()
+    assert _below_us() <= before
 
 
-def _below_us() -> list[int]:
-    """Children that are not the test runner's own."""
-    return [one.pid for one in snapshot().values() if one.parent == os.getpid() and one.alive]
+def _below_us() -> set[int]:
+    """Children of the test runner: other tests may have left a server of theirs."""
+    return {one.pid for one in snapshot().values() if one.parent == os.getpid() and one.alive}
 
 
 def test_suite_is_large_and_says_what_it_does() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from harness.sandbox.backend import PACKAGE, Launch, specify
-from harness.sandbox.job import SCRATCH, Job, View
+from harness.sandbox.job import SCRATCH, SHARED_MEMORY, Job, View
 from harness.sandbox.levels import Level
 from harness.sandbox.places import Places, below_scratch
 from harness.sandbox.runtime import python_runtime_views
@@ -78,7 +78,7 @@ def _arguments(job: Job) -> list[str]:
     """Mounts in the order in which they are made; what is mounted later lies over what came before."""
     found = [argument for group in WALLS for argument in group]
     found += [NO_MORE_USERS] if NO_MORE_USERS in _options(_program()) else []
-    found += ["--proc", "/proc", "--dev", "/dev", *_sized("/dev/shm", job.limits.disk_bytes // SHARED_MEMORY_PART)]  # noqa: S108
+    found += ["--proc", "/proc", "--dev", "/dev", *_sized(SHARED_MEMORY, job.limits.disk_bytes // SHARED_MEMORY_PART)]
     # User 0 outside stays the owner of /proc/sys here, whatever it is called inside.
     found += ["--remount-ro", "/dev", "--remount-ro", "/proc"]
     for name in ETC:

@@ -11,6 +11,7 @@ from harness.model import HarnessError
 from harness.sandbox.levels import Level
 
 SCRATCH: Final = "/scratch"
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a file system of the sandbox's own
 CHANNEL_VARIABLE: Final = "PROBE_CHANNEL_FD"
 MIB: Final = 1 << 20
 # Why a job ended: by itself, by a signal, over a limit, or never started.

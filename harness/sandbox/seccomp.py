@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.sandbox import syscalls
-from harness.sandbox.libc import syscall
+from harness.sandbox.libc import PR_SET_DUMPABLE, syscall
 
 LOAD, EQUAL, ANY_BIT, GREATER, RETURN = 0x20, 0x15, 0x45, 0x25, 0x06
 ALLOW: Final = 0x7FFF0000
@@ -72,12 +72,14 @@ def rules(calls: str, *, signals_scoped: bool) -> list[Rule]:
     found += [Rule("clone", argument=0, bits=NAMESPACES), Rule("ioctl", argument=1, when=TERMINAL_INPUT)]
     found += [Rule(name, argument=0, unless=(0,)) for name in syscalls.group("first")]
     found += [Rule(name, argument=1, unless=(0,)) for name in syscalls.group("second")]
+    found += [Rule(name, errno.EOPNOTSUPP) for name in syscalls.group("attribute")]
+    # The watcher outside reads what the process table says about the program.
+    found += [Rule("prctl", argument=0, when=(PR_SET_DUMPABLE,))]
     if calls == "own":
         return [*found, Rule("socket", errno.EAFNOSUPPORT, argument=0, unless=FAMILIES)]
     found += [Rule(name, 0) for name in syscalls.group("metadata")]
     # Without times it is the first step of `Path.touch`, which makes the file when told that it cannot.
     found += [Rule("utimensat", argument=2, when=(0,), otherwise=0)]
-    found += [Rule(name, errno.EOPNOTSUPP) for name in syscalls.group("attribute")]
     found += [Rule(name) for name in ("socket", *syscalls.group("queue"))]
     if not signals_scoped:
         found += [Rule(name, argument=0, unless=(0, os.getpid())) for name in syscalls.group("signal")]

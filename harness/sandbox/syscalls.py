@@ -6,7 +6,7 @@ Each line of the table: the group, the name, the number on x86-64, and in the ge
 - absent: said to be missing, so that programs take their other way: memory outside of every limit, and calls whose
   arguments a filter cannot see.
 - metadata: Landlock does not cover them; they are answered as done, and nothing is done.
-- attribute: the same for extended attributes, which programs know to be unsupported in places.
+- attribute: extended attributes, which no size limits; programs know them to be unsupported in places.
 - queue: message queues, which are shared with the machine where there is no namespace.
 - first, second: that argument is a process; only the caller itself, zero, is allowed.
 - signal: the first argument is the process to be signalled.

@@ -18,6 +18,7 @@ import psutil
 
 KILL_SECONDS: Final = 10.0
 ROUND_SECONDS: Final = 0.01
+PAGE_TABLES: Final = "VmPTE:"
 PROC: Final = Path("/proc")
 TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -172,26 +173,25 @@ def _same(now: Process | None, before: Process) -> bool:
 
 
 def _own_bytes(pid: int) -> int:
-    """Resident pages that belong to no file, by the quick count; shared memory counts too."""
-    try:
-        text = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0 if PROC.is_dir() else _portable_bytes(pid)
-    return sum(_kilobytes(line) for line in text.splitlines() if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:")))
+    """Resident pages that belong to no file, by the quick count; shared memory and page tables count too."""
+    if not PROC.is_dir():
+        return _portable_bytes(pid)
+    return _sum(pid, "status", ("RssAnon:", "RssShmem:", "VmSwap:", PAGE_TABLES))
 
 
 def _proportional_bytes(pid: int) -> int:
     """The same with each page divided among those who share it."""
+    exact = _sum(pid, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))
+    return exact + _sum(pid, "status", (PAGE_TABLES,)) if exact else _own_bytes(pid)
+
+
+def _sum(pid: int, name: str, wanted: tuple[str, ...]) -> int:
+    """Bytes in the lines of a file of the process table that start so; 0 when it cannot be read."""
     try:
-        text = (PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii", errors="replace")
+        text = (PROC / str(pid) / name).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return _own_bytes(pid)
-    names = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
-    return sum(_kilobytes(line) for line in text.splitlines() if line.startswith(names))
-
-
-def _kilobytes(line: str) -> int:
-    return int(line.split()[1]) * 1024
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(wanted))
 
 
 def _portable_bytes(pid: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.sandbox import disk
-from harness.sandbox.job import SCRATCH, Limits
+from harness.sandbox.job import SCRATCH, SHARED_MEMORY, Limits
 from harness.sandbox.tree import Tree
 
 NONE: Final = ("", "")
@@ -77,7 +77,8 @@ class Watch:
         """Bytes, entries, and whether the file system is full."""
         if self.scratch is None:
             used, free, entries = disk.mounted(self.tree.guests, SCRATCH) or (0, 1, 0)
-            return used, entries, free == 0
+            _, _, shared = disk.mounted(self.tree.guests, SHARED_MEMORY) or (0, 1, 0)
+            return used, entries + shared, free == 0
         used, entries = disk.used(self.scratch, self.limits.files)
         return used + disk.unlinked(self.tree.alive, self.scratch.stat().st_dev), entries, False
 
