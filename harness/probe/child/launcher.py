@@ -1,0 +1,105 @@
+"""Runs the script of a plan as `__main__`, on a machine that looks like one with CUDA."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import traceback
+import types
+from pathlib import Path
+
+from .clock import Clock
+from .crash import report
+from .events import channel, open_channel
+from .overrides import Overrides
+from .plan import Plan, read_plan
+from .source import Sources, newer_parser
+
+
+def main() -> None:
+    """Run the plan that the command line names; the exit status is the script's."""
+    plan = read_plan(Path(sys.argv[1]))
+    clock = Clock(plan.clock)
+    open_channel(clock.now)
+    os.environ.update(plan.environment)
+    _ranks(plan)
+    os.chdir(plan.workdir)
+    script = Path(plan.script).resolve()
+    overrides = Overrides(plan.overrides)
+    sources = Sources(script.parent, overrides, newer_parser(plan.newer_parser))
+    _install(plan, clock, sources)
+    sys.argv = [str(plan.script), *plan.argv]
+    # The script's folder comes first, as it would; this package has been imported already.
+    sys.path.insert(0, str(script.parent))
+    status = _run(plan, sources)
+    overrides.report()
+    channel().emit("end", status=status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that a script forgets must not keep the process.
+    os._exit(status)
+
+
+def _ranks(plan: Plan) -> None:
+    """What torchrun would say."""
+    os.environ.update(
+        RANK=str(plan.rank),
+        LOCAL_RANK=str(plan.rank),
+        WORLD_SIZE=str(plan.world_size),
+        LOCAL_WORLD_SIZE=str(plan.world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(plan.port),
+        GLOO_SOCKET_IFNAME="lo",
+    )
+
+
+def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
+    import numpy as np
+    import torch
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    from .shims import amp, attention, compile, cuda, distributed, mamba, modules, triton
+
+    random.seed(plan.seed)
+    np.random.default_rng(plan.seed)
+    torch.manual_seed(plan.seed)
+    cuda.install(plan.world_size, plan.rank, clock, sources)
+    amp.install()
+    compile.install()
+    attention.install()
+    mamba.install()
+    triton.install()
+    modules.install()
+    distributed.install(plan.rank, plan.world_size)
+    if plan.clock:
+        register_optimizer_step_post_hook(clock.step)
+        clock.install()
+    sources.install()
+
+
+def _run(plan: Plan, sources: Sources) -> int:
+    """Run the script; returns the exit status."""
+    module = types.ModuleType("__main__")
+    module.__file__ = plan.script
+    module.__builtins__ = __builtins__  # type: ignore[attr-defined]
+    sys.modules["__main__"] = module
+    try:
+        code = sources.code(Path(plan.script).read_bytes(), plan.script)
+        exec(code, module.__dict__)  # noqa: S102 - this is what the sandbox is for
+    except SystemExit as error:
+        return _status(error)
+    except BaseException as error:  # noqa: BLE001 - whatever a script raises is reported
+        traceback.print_exc()
+        report(error, sources)
+        return 1
+    return 0
+
+
+def _status(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return 1

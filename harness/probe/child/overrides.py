@@ -1,0 +1,116 @@
+"""Other values for settings that the environment does not reach: attributes of a class and constants of the module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .events import channel
+
+
+class Overrides:
+    """Puts values into syntax trees; every line keeps its number.
+
+    Args:
+        values: {"class": {CLASS: {NAME: VALUE}}, "module": {NAME: VALUE}}.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._classes: Mapping[str, Mapping[str, Any]] = values.get("class", {})
+        self._module: Mapping[str, Any] = values.get("module", {})
+        self._applied: set[tuple[str, str]] = set()
+
+    def apply(self, tree: ast.Module, path: str) -> None:
+        """Change a program's tree in place."""
+        for node in tree.body:
+            self._assignments(node, self._module, "module", path)
+        if not self._classes:
+            return
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name in self._classes:
+                self._class(node, path)
+
+    def report(self) -> None:
+        """Say which values found no place."""
+        wanted = [("module", name) for name in self._module]
+        wanted += [(f"class {owner}", name) for owner, values in self._classes.items() for name in values]
+        for where, name in wanted:
+            if (where, name) not in self._applied:
+                channel().emit("override", where=where, name=name, applied=False)
+
+    def _class(self, node: ast.ClassDef, path: str) -> None:
+        values, where = self._classes[node.name], f"class {node.name}"
+        for statement in node.body:
+            self._assignments(statement, values, where, path)
+            if isinstance(statement, ast.FunctionDef):
+                for inner in ast.walk(statement):
+                    self._attributes(inner, values, where, path)
+        for name, value in values.items():
+            if (where, name) not in self._applied:
+                added = ast.Assign([ast.Name(name, ast.Store())], _literal(value))
+                node.body.append(ast.fix_missing_locations(ast.copy_location(added, node.body[-1])))
+                self._note(where, name, value, path, node.body[-1])
+
+    def _assignments(self, node: ast.AST, values: Mapping[str, Any], where: str, path: str) -> None:
+        """Names given by one statement, also below `if` and in tuples."""
+        for statement in _statements(node):
+            for target, value in _pairs(statement):
+                if isinstance(target, ast.Name) and target.id in values:
+                    self._replace(value, values[target.id])
+                    self._note(where, target.id, values[target.id], path, target)
+
+    def _attributes(self, node: ast.AST, values: Mapping[str, Any], where: str, path: str) -> None:
+        """Attributes of `self` given by a method."""
+        for target, value in _pairs(node):
+            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.attr in values:
+                self._replace(value, values[target.attr])
+                self._note(where, target.attr, values[target.attr], path, target)
+
+    @staticmethod
+    def _replace(holder: tuple[Any, str, int], value: Any) -> None:
+        owner, field, index = holder
+        old = getattr(owner, field)
+        old = old if index < 0 else old[index]
+        new = _located(_literal(value), old or owner)
+        if index < 0:
+            setattr(owner, field, new)
+        else:
+            getattr(owner, field)[index] = new
+
+    def _note(self, where: str, name: str, value: Any, path: str, node: ast.AST) -> None:
+        self._applied.add((where, name))
+        line = getattr(node, "lineno", None)
+        channel().emit("override", where=where, name=name, value=value, path=path, line=line, applied=True)
+
+
+def _literal(value: Any) -> ast.expr:
+    return ast.parse(repr(value), mode="eval").body
+
+
+def _located(node: ast.expr, place: ast.AST) -> ast.expr:
+    for part in ast.walk(node):
+        ast.copy_location(part, place)
+    return node
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A statement and those below its `if`, `try` and `with`."""
+    yield node
+    if isinstance(node, (ast.If, ast.Try, ast.With)):
+        for field in ("body", "orelse", "finalbody"):
+            for child in getattr(node, field, ()):
+                yield from _statements(child)
+
+
+def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr, tuple[Any, str, int]]]:
+    """Targets of an assignment with the place of the value of each: owner, field, index or -1."""
+    if isinstance(node, ast.AnnAssign):
+        yield node.target, (node, "value", -1)
+    if not isinstance(node, ast.Assign):
+        return
+    for target in node.targets:
+        if not isinstance(target, (ast.Tuple, ast.List)):
+            yield target, (node, "value", -1)
+        elif isinstance(node.value, (ast.Tuple, ast.List)) and len(node.value.elts) == len(target.elts):
+            yield from ((part, (node.value, "elts", index)) for index, part in enumerate(target.elts))

@@ -1,0 +1,203 @@
+"""State-space operators of mamba_ssm, causal_conv1d and fla, step by step in float32."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from ..events import refuse, replaced
+from ..patch import module
+from . import mamba_modules
+
+Tensor = torch.Tensor
+
+
+def _no(name: str, **values: Any) -> None:
+    """Refuse arguments that are not done here."""
+    for key, value in values.items():
+        if value is not None and value is not False:
+            raise refuse(f"{name}({key}=...)", "has no equivalent here")
+
+
+def selective_scan_fn(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Any = None, z: Any = None, delta_bias: Any = None,
+    delta_softplus: bool = False, return_last_state: bool = False,
+) -> Any:  # fmt: skip
+    """Mamba's selective scan: u, delta and z are (batch, channels, time), A is (channels, state)."""
+    replaced("mamba_ssm.selective_scan_fn", "a loop over time in float32")
+    dt = delta.float() + (0 if delta_bias is None else delta_bias.float()[:, None])
+    dt = F.softplus(dt) if delta_softplus else dt
+    x = u.float()
+    b, c = (_spread(part.float(), u.shape[1], u.shape[2]) for part in (B, C))
+    decay = torch.exp(dt[..., None] * A.float()[:, None])
+    update = (dt * x)[..., None] * b
+    state = torch.zeros_like(update[:, :, 0])
+    outputs = []
+    for t in range(u.shape[2]):
+        state = decay[:, :, t] * state + update[:, :, t]
+        outputs.append((state * c[:, :, t]).sum(-1))
+    out = torch.stack(outputs, -1)
+    out = out if D is None else out + x * D.float()[:, None]
+    out = out if z is None else out * F.silu(z.float())
+    return (out.to(u.dtype), state) if return_last_state else out.to(u.dtype)
+
+
+def _spread(part: Tensor, channels: int, time: int) -> Tensor:
+    """B or C as (batch, channels, time, state): of all channels, of groups, or of every time."""
+    if part.dim() == 2:
+        return part[None, :, None].expand(-1, -1, time, -1)
+    if part.dim() == 3:
+        part = part[:, None]
+    return part.repeat_interleave(channels // part.shape[1], 1).transpose(2, 3)
+
+
+def causal_conv1d_fn(
+    x: Tensor, weight: Tensor, bias: Any = None, seq_idx: Any = None, initial_states: Any = None,
+    return_final_states: bool = False, final_states_out: Any = None, activation: str | None = None,
+) -> Any:  # fmt: skip
+    """Depthwise convolution of (batch, channels, time) that sees no later step."""
+    replaced("causal_conv1d_fn", "conv1d")
+    _no("causal_conv1d_fn", seq_idx=seq_idx, final_states_out=final_states_out)
+    width = weight.shape[-1]
+    before = F.pad(x, (width - 1, 0)) if initial_states is None else torch.cat([initial_states, x], -1)
+    out = F.conv1d(before.to(weight.dtype), weight[:, None], bias, groups=weight.shape[0])[..., -x.shape[-1] :]
+    out = F.silu(out) if activation in {"silu", "swish"} else out
+    out = out.to(x.dtype)
+    return (out, before[..., -(width - 1) :]) if return_final_states else out
+
+
+def causal_conv1d_update(x: Tensor, state: Tensor, weight: Tensor, bias: Any = None, activation: Any = None) -> Tensor:
+    """One step of the convolution; the state changes in place."""
+    state.copy_(torch.cat([state[..., 1:], x[..., None].to(state.dtype)], -1))
+    out = (state * weight).sum(-1) + (0 if bias is None else bias)
+    return (F.silu(out) if activation in {"silu", "swish"} else out).to(x.dtype)
+
+
+def mamba_chunk_scan_combined(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int = 0, D: Any = None, z: Any = None,
+    dt_bias: Any = None, initial_states: Any = None, seq_idx: Any = None, cu_seqlens: Any = None,
+    dt_softplus: bool = False, dt_limit: tuple[float, float] = (0.0, math.inf), return_final_states: bool = False,
+    return_varlen_states: bool = False,
+) -> Any:  # fmt: skip
+    """Mamba-2's scan: x is (batch, time, heads, width), B and C are (batch, time, groups, state)."""
+    replaced("mamba_ssm.mamba_chunk_scan_combined", "a loop over time in float32")
+    _no("mamba_chunk_scan_combined", seq_idx=seq_idx, cu_seqlens=cu_seqlens, return_varlen_states=return_varlen_states)
+    step = dt.float() + (0 if dt_bias is None else dt_bias.float())
+    step = (F.softplus(step) if dt_softplus else step).clamp(*dt_limit)
+    heads = x.shape[2]
+    b, c = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (B, C))
+    decay = torch.exp(step * A.float())
+    scaled = x.float() * step[..., None]
+    state = x.new_zeros(x.shape[0], heads, x.shape[3], b.shape[3], dtype=torch.float32)
+    state = state if initial_states is None else initial_states.float()
+    outputs = []
+    for t in range(x.shape[1]):
+        state = decay[:, t, :, None, None] * state + scaled[:, t, :, :, None] * b[:, t, :, None]
+        outputs.append((state * c[:, t, :, None]).sum(-1))
+    out = torch.stack(outputs, 1)
+    if D is not None:
+        out = out + x.float() * (D.float()[:, None] if D.dim() == 1 else D.float())
+    out = out if z is None else out * F.silu(z.float())
+    return (out.to(x.dtype), state) if return_final_states else out.to(x.dtype)
+
+
+def mamba3_siso_combined(
+    Q: Tensor, K: Tensor, V: Tensor, ADT: Tensor, DT: Tensor, Trap: Tensor, Q_bias: Tensor, K_bias: Tensor,
+    Angles: Tensor, D: Any = None, Z: Any = None, Input_States: Any = None, chunk_size: int = 64,
+    return_final_states: bool = False, cu_seqlens: Any = None,
+) -> Any:  # fmt: skip
+    """Mamba-3's scan with a trapezoidal step and turning states; shapes as in mamba_ssm."""
+    replaced("mamba_ssm.mamba3_siso_combined", "a loop over time in float32")
+    _no("mamba3_siso_combined", cu_seqlens=cu_seqlens)
+    heads = V.shape[2]
+    q, k = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (Q, K))
+    q, k = q + Q_bias.float(), k + K_bias.float()
+    dt, trap = DT.float().transpose(1, 2), torch.sigmoid(Trap.float()).transpose(1, 2)
+    turns = torch.cumsum(torch.tanh(Angles.float()) * math.pi * dt[..., None], 1)
+    zero = V.new_zeros(V.shape[0], heads, V.shape[3], q.shape[3], dtype=torch.float32)
+    start_angle, state, k_before, v_before = Input_States or (0.0, zero, torch.zeros_like(k[:, 0]), zero[..., 0])
+    turns = turns + (start_angle[:, None] if isinstance(start_angle, Tensor) else start_angle)
+    q, k, v = _turned(q, turns), _turned(k, turns), V.float()
+    alpha = torch.exp(ADT.float()).transpose(1, 2)
+    outputs = []
+    for t in range(V.shape[1]):
+        a, g = alpha[:, t, :, None, None], (trap[:, t] * dt[:, t])[..., None, None]
+        before = (dt[:, t] * (1 - trap[:, t]))[..., None, None] * v_before[..., None] * k_before[..., None, :]
+        state = a * (state + before) + g * v[:, t, :, :, None] * k[:, t, :, None]
+        outputs.append((state * q[:, t, :, None]).sum(-1))
+        k_before, v_before = k[:, t], v[:, t]
+    out = torch.stack(outputs, 1)
+    out = out if D is None else out + v * D.float()[:, None]
+    out = (out if Z is None else out * F.silu(Z.float())).to(V.dtype)
+    return (out, turns[:, -1] % (2 * math.pi), state, k_before, v_before) if return_final_states else out
+
+
+def _turned(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate neighbouring pairs by angles; pairs without an angle stay."""
+    cos, sin = torch.cos(turns), torch.sin(turns)
+    pairs = x[..., : 2 * turns.shape[-1]].unflatten(-1, (-1, 2))
+    first, second = pairs[..., 0], pairs[..., 1]
+    turned = torch.stack([first * cos - second * sin, first * sin + second * cos], -1).flatten(-2)
+    return torch.cat([turned, x[..., 2 * turns.shape[-1] :]], -1)
+
+
+def chunk_gated_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, g: Any = None, beta: Any = None, scale: float | None = None,
+    initial_state: Any = None, output_final_state: bool = False, use_qk_l2norm_in_kernel: bool = False, **keywords: Any,
+) -> Any:  # fmt: skip
+    """fla's gated delta rule: q and k are (batch, time, heads, width), g is the logarithm of the decay."""
+    replaced("fla.gated_delta_rule", "a loop over time in float32")
+    _no("gated_delta_rule", cu_seqlens=keywords.get("cu_seqlens"), head_first=keywords.get("head_first"))
+    dtype, heads = v.dtype, v.shape[2]
+    q, k = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (q, k))
+    if use_qk_l2norm_in_kernel:
+        q, k = (part * torch.rsqrt(part.square().sum(-1, keepdim=True) + 1e-6) for part in (q, k))
+    q, v = q * (scale or q.shape[-1] ** -0.5), v.float()
+    rate = torch.ones_like(v[..., 0]) if beta is None else beta.float()
+    state = v.new_zeros(v.shape[0], heads, k.shape[-1], v.shape[-1]) if initial_state is None else initial_state.float()
+    outputs = []
+    for t in range(v.shape[1]):
+        state = state if g is None else state * g[:, t].float().exp()[..., None, None]
+        error = (v[:, t] - (k[:, t, :, :, None] * state).sum(-2)) * rate[:, t, :, None]
+        state = state + k[:, t, :, :, None] * error[:, :, None]
+        outputs.append((q[:, t, :, :, None] * state).sum(-2))
+    return torch.stack(outputs, 1).to(dtype), state if output_final_state else None
+
+
+def fla_causal_conv1d(
+    x: Tensor, weight: Any = None, bias: Any = None, residual: Any = None, initial_state: Any = None,
+    output_final_state: bool = False, activation: str | None = None, **keywords: Any,
+) -> Any:  # fmt: skip
+    """fla's convolution of (batch, time, channels); returns the output and the final state."""
+    _no("fla causal_conv1d", cu_seqlens=keywords.get("cu_seqlens"), initial_state=initial_state)
+    out = causal_conv1d_fn(x.transpose(1, 2), weight, bias, activation=activation).transpose(1, 2)
+    out = out if residual is None else out + residual
+    width = weight.shape[-1]
+    return out, F.pad(x.transpose(1, 2), (width, 0))[..., -width:] if output_final_state else None
+
+
+def install() -> None:
+    """Register the packages under the names that scripts import."""
+    scan = {"selective_scan_fn": selective_scan_fn, "selective_scan_ref": selective_scan_fn}
+    conv = {"causal_conv1d_fn": causal_conv1d_fn, "causal_conv1d_update": causal_conv1d_update}
+    module("causal_conv1d", **conv)
+    module("causal_conv1d.causal_conv1d_interface", **conv)
+    models = mamba_modules.models(selective_scan_fn, causal_conv1d_fn, mamba_chunk_scan_combined, mamba3_siso_combined)
+    module("mamba_ssm", selective_scan_fn=selective_scan_fn, **models)
+    module("mamba_ssm.modules")
+    module("mamba_ssm.modules.mamba_simple", Mamba=models["Mamba"])
+    module("mamba_ssm.modules.mamba2", Mamba2=models["Mamba2"])
+    module("mamba_ssm.modules.mamba3", Mamba3=models["Mamba3"])
+    module("mamba_ssm.ops.selective_scan_interface", **scan)
+    module("mamba_ssm.ops.triton.ssd_combined", mamba_chunk_scan_combined=mamba_chunk_scan_combined)
+    module("mamba_ssm.ops.triton.layernorm_gated", RMSNorm=mamba_modules.RMSNormGated)
+    module("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined", mamba3_siso_combined=mamba3_siso_combined)
+    delta = {"chunk_gated_delta_rule": chunk_gated_delta_rule, "fused_recurrent_gated_delta_rule": chunk_gated_delta_rule}
+    module("fla")
+    module("fla.ops", **delta)
+    module("fla.ops.gated_delta_rule", **delta)
+    module("fla.modules")
+    module("fla.modules.convolution", causal_conv1d=fla_causal_conv1d)

@@ -1,0 +1,181 @@
+"""A configuration so small that a script runs in seconds on a CPU: only keys that the script really consults."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.probe.world import Spec
+
+Value = int | float | str
+LENGTH = 64
+# Gradients of eight parts, one sequence each.
+BATCH_TOKENS = 8 * LENGTH
+VALIDATION_TOKENS = 2 * BATCH_TOKENS
+# Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
+SMALL: dict[str, Value] = {
+    "ITERATIONS": 8,
+    "NUM_ITERATIONS": 8,
+    "TRAIN_STEPS": 8,
+    "MAX_STEPS": 8,
+    "TOTAL_STEPS": 8,
+    "WARMUP_STEPS": 1,
+    "LR_WARMUP_STEPS": 1,
+    "MUON_MOMENTUM_WARMUP_STEPS": 4,
+    "TRAIN_SEQ_LEN": LENGTH,
+    "SEQ_LEN": LENGTH,
+    "ROPE_TRAIN_SEQ_LEN": LENGTH,
+    "YARN_MAX_LEN": LENGTH,
+    "TRAIN_BATCH_TOKENS": BATCH_TOKENS,
+    "BATCH_SIZE": 2,
+    "MODEL_DIM": 128,
+    "NUM_HEADS": 4,
+    "NUM_KV_HEADS": 2,
+    "VAL_BATCH_SIZE": VALIDATION_TOKENS,
+    "VAL_BATCH_TOKENS": VALIDATION_TOKENS,
+    "VAL_MAX_TOKENS": 8_192,
+    "EVAL_SEQ_LEN": LENGTH,
+    "EVAL_STRIDE": LENGTH // 2,
+    "SLIDING_EVAL_STRIDE": LENGTH // 2,
+    "STRIDE": LENGTH // 2,
+    "EVAL_BATCH_SEQS": 8,
+    "EVAL_BATCH_SIZE": 8,
+    "SLIDING_BATCH_SIZE": 8,
+    "SW_EVAL_BATCH": 8,
+    "TTT_CHUNK_TOKENS": 8 * LENGTH,
+    "TTT_CHUNK_SIZE": LENGTH // 4,
+    "TTT_EVAL_SEQ_LEN": LENGTH,
+    "TTT_LORA_RANK": 4,
+    "TTT_BATCH_SEQS": 4,
+    "TTT_BATCH_SIZE": 4,
+    "GLOBAL_TTT_CHUNK_TOKENS": 8 * LENGTH,
+    "GLOBAL_TTT_BATCH_SEQS": 4,
+    "PHASED_TTT_PREFIX_DOCS": 8,
+    "GPTQ_CALIBRATION_BATCHES": 2,
+    "GPTQ_CALIB_BATCHES": 2,
+    "GPTQ_CALIB_SAMPLES": 2,
+    "GPTQ_CALIB_SEQS": 2,
+    "GPTQ_NUM_SEQS": 2,
+    "GPTQ_GEN_LEN": LENGTH,
+    "GPTQ_RESERVE_SECONDS": 0,
+    "GPTQ_RESERVE_MS": 0,
+    "GPTQ_BATCH_SIZE": 2,
+    "VAR_EVAL_STEPS": 4,
+    "SLIDING_WINDOW": LENGTH // 2,
+    "BIGRAM_VOCAB_SIZE": 256,
+    "BIGRAM_BUCKETS": 256,
+    "BIGRAM_HASH_BUCKETS": 256,
+}
+# Never raised above what is claimed.
+CAPPED: dict[str, Value] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
+# Turned off: what only prints along the way.
+QUIET: dict[str, Value] = {"VAL_LOSS_EVERY": 0}
+_VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
+_CLASS = "Hyperparameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Miniature:
+    """How a script is run small.
+
+    Attributes:
+        environment: variables, the claimed ones included.
+        classes: attributes of classes that the environment does not reach.
+        module: constants of the module.
+        shrunk: what was made smaller: name to (claimed or default, now).
+        spec: the world that it needs.
+    """
+
+    environment: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, dict[str, Value]] = field(default_factory=dict)
+    module: dict[str, Value] = field(default_factory=dict)
+    shrunk: dict[str, tuple[str, str]] = field(default_factory=dict)
+    spec: Spec = field(default_factory=Spec)
+
+    def overrides(self) -> dict[str, dict[str, object]]:
+        """In the form that the child's plan has."""
+        return {"class": dict(self.classes), "module": dict(self.module)}
+
+
+def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
+    """Shrink a script.
+
+    Args:
+        text: its source, unpacked.
+        claimed: the environment of the run that is claimed.
+    """
+    claimed = dict(claimed or {})
+    keys = _consulted(text)
+    environment, shrunk = dict(claimed), {}
+    for name, small in {**SMALL, **QUIET}.items():
+        if name in keys:
+            shrunk[name] = (claimed.get(name, keys[name]), str(small))
+            environment[name] = str(small)
+    for name, most in CAPPED.items():
+        if name in keys:
+            value = claimed.get(name, keys[name])
+            environment[name] = str(min(int(value), int(most))) if value.isdigit() else str(most)
+    classes, module = _written(text, keys)
+    shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
+    for name, value in classes.get(_CLASS, {}).items():
+        shrunk[name] = ("in the script", str(value))
+    return Miniature(environment, classes, module, shrunk, _spec(text, environment))
+
+
+def _consulted(text: str) -> dict[str, str]:
+    """Environment keys that a script reads, with their defaults as text."""
+    found: dict[str, str] = {}
+    if "environ" not in text and "getenv" not in text:
+        return found
+    for match in re.finditer(r"""["']([A-Z][A-Z0-9_]{2,40})["']\s*(?:,\s*(?:str\()?["']?([-\w.]+))?""", text):
+        found.setdefault(match[1], match[2] or "")
+    return found
+
+
+def _written(text: str, keys: Mapping[str, str]) -> tuple[dict[str, dict[str, Value]], dict[str, Value]]:
+    """Plain numbers in the class of settings and in the module that no key of the environment sets."""
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:
+        return {}, {}
+    module = {
+        name: SMALL[name] for name, value in _numbers(body) if name in SMALL and name not in keys and value > SMALL[name]
+    }
+    classes: dict[str, dict[str, Value]] = {}
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == _CLASS:
+            small = {
+                name: SMALL[name.upper()]
+                for name, _ in _numbers(node.body)
+                if name.upper() in SMALL and name.upper() not in keys
+            }
+            classes[node.name] = small
+    return {name: values for name, values in classes.items() if values}, module
+
+
+def _numbers(body: list[ast.stmt]) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for node in body:
+        for target, value in _assigned(node):
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, (int, float)):
+                found.append((target.id, value.value))
+    return found
+
+
+def _assigned(node: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
+        return [(node.target, node.value)]
+    if not isinstance(node, ast.Assign):
+        return []
+    target, value = node.targets[0], node.value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return list(zip(target.elts, value.elts, strict=False))
+    return [(target, value)]
+
+
+def _spec(text: str, environment: Mapping[str, str]) -> Spec:
+    default = _VOCABULARY.search(text)
+    size = int(environment.get("VOCAB_SIZE") or (default[1] if default else 1024))
+    return Spec(vocabulary=size, caseops=environment.get("CASEOPS_ENABLED") == "1")

@@ -1,0 +1,204 @@
+"""A miniature of the challenge's data: shards, byte sidecars and tokenizers, from seeded pseudo-text of our own."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.challenge import BOS_TOKEN, SHARD_HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION
+
+Tokens = NDArray[np.uint16]
+# The control symbols that the vocabulary with case operators reserves.
+CASE_OPERATORS = ("\ue001", "\ue002", "\ue003", "\ue004")
+BYTE_OFFSET = 4
+_VERSION = 3
+_SYLLABLES = 220
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Which world.
+
+    Attributes:
+        vocabulary: tokens of the SentencePiece model; 260 is one token per byte.
+        caseops: case operators, with a sidecar of byte counts.
+        documents: how many documents validation has.
+        words: words of a document, at most.
+        train_tokens: tokens of one training shard.
+        train_shards: how many.
+        seed: of all texts.
+    """
+
+    vocabulary: int = 1024
+    caseops: bool = False
+    documents: int = 24
+    words: int = 90
+    train_tokens: int = 60_000
+    train_shards: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where a world's files are.
+
+    Attributes:
+        folder: what a script finds as `./data`.
+        shards: folder of the shards.
+        tokenizer: the SentencePiece model, or the folder where none is needed.
+        val_tokens: tokens of the validation shard.
+    """
+
+    folder: Path
+    shards: Path
+    tokenizer: Path
+    val_tokens: int
+
+
+def write_world(folder: Path, spec: Spec, cache: Path) -> World:
+    """Write a world below a folder, under the names that the challenge uses.
+
+    Args:
+        folder: becomes `data` of the run's working directory.
+        spec: which world.
+        cache: folder of trained tokenizers.
+    """
+    rng = np.random.default_rng(spec.seed)
+    lexicon = _lexicon(np.random.default_rng(7))
+    texts = [_text(rng, lexicon, spec.words) for _ in range(spec.documents)]
+    shards = folder / "datasets" / _dataset(spec)
+    shards.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(folder, spec, cache, lexicon)
+    validation, sizes = _encoded(texts, spec, tokenizer)
+    write_shard(shards / "fineweb_val_000000.bin", validation)
+    if spec.caseops:
+        write_shard(shards / "fineweb_val_bytes_000000.bin", sizes)
+    for number in range(spec.train_shards):
+        parts: list[Tokens] = []
+        while sum(part.size for part in parts) < spec.train_tokens:
+            parts.append(_encoded([_text(rng, lexicon, spec.words) for _ in range(50)], spec, tokenizer)[0])
+        write_shard(shards / f"fineweb_train_{number:06d}.bin", np.concatenate(parts)[: spec.train_tokens])
+    return World(folder, shards, tokenizer, validation.size)
+
+
+def write_shard(path: Path, tokens: Tokens) -> None:
+    """Write tokens in the challenge's format."""
+    header = np.zeros(SHARD_HEADER_BYTES // 4, dtype="<i4")
+    header[:3] = SHARD_MAGIC, SHARD_VERSION, tokens.size
+    path.write_bytes(header.tobytes() + tokens.astype("<u2").tobytes())
+
+
+def _dataset(spec: Spec) -> str:
+    if spec.vocabulary == 260:
+        return "fineweb10B_byte260"
+    if spec.caseops:
+        return (
+            f"fineweb10B_sp{spec.vocabulary}_caseops/datasets/datasets/"
+            f"fineweb10B_sp{spec.vocabulary}_lossless_caps_caseops_v1_reserved"
+        )
+    return f"fineweb10B_sp{spec.vocabulary}"
+
+
+def _lexicon(rng: np.random.Generator) -> list[str]:
+    """Pseudo-words of syllables, the commonest first."""
+    onsets, vowels, codas = "b c d f g h l m n p r s t v w br st tr pl ch".split(), "a e i o u ea ou".split(), "n r s t l".split()
+    syllables = sorted({a + b + c for a in onsets for b in vowels for c in ["", *codas]})
+    chosen = [str(part) for part in rng.permutation(syllables)[:_SYLLABLES]]
+    words = {"".join(rng.choice(chosen, rng.integers(1, 4))) for _ in range(9_000)}
+    ordered = sorted(words, key=lambda word: (len(word), word))
+    return [word.capitalize() if index % 17 == 5 else word for index, word in enumerate(ordered)]
+
+
+def _text(rng: np.random.Generator, lexicon: list[str], words: int) -> str:
+    """One document: words by Zipf's law in sentences, with figures and accents now and then."""
+    count = int(rng.integers(max(words // 6, 4), words))
+    ranks = np.minimum(rng.zipf(1.25, count) - 1, len(lexicon) - 1)
+    parts = [lexicon[int(rank)] for rank in ranks]
+    for place in range(0, count, 11):
+        parts[place] = parts[place].capitalize()
+        if place:
+            parts[place - 1] += "." if place % 2 else ","
+    if count > 20:
+        parts[7], parts[13] = str(int(rng.integers(10, 3_000))), "caf\u00e9"
+    return " ".join(parts)
+
+
+def _tokenizer(folder: Path, spec: Spec, cache: Path, lexicon: list[str]) -> Path:
+    """The model under the challenge's name; trained once and kept."""
+    if spec.vocabulary == 260:
+        return folder
+    name = f"fineweb_{spec.vocabulary}_bpe"
+    target = folder / "tokenizers" / f"{name}.model"
+    if spec.caseops:
+        base = folder / "datasets" / f"fineweb10B_sp{spec.vocabulary}_caseops" / "datasets" / "tokenizers"
+        target = base / f"{name}_lossless_caps_caseops_v1_reserved.model"
+    kept = cache / f"probe-{_VERSION}-{spec.vocabulary}{'-caseops' if spec.caseops else ''}.model"
+    if not kept.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        trained = kept.with_suffix(f".{os.getpid()}")
+        trained.write_bytes(_train(spec, lexicon))
+        trained.replace(kept)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(kept.read_bytes())
+    return target
+
+
+def _train(spec: Spec, lexicon: list[str]) -> bytes:
+    import sentencepiece as spm
+
+    rng = np.random.default_rng(11)
+    texts = [_text(rng, lexicon, 200) for _ in range(600)]
+    texts += [" ".join(lexicon[start : start + 100]) for start in range(0, len(lexicon), 100)]
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=spec.vocabulary,
+        byte_fallback=True,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        split_digits=True,
+        normalization_rule_name="nmt_nfkc",
+        add_dummy_prefix=False,
+        num_threads=1,
+        user_defined_symbols=list(CASE_OPERATORS) if spec.caseops else [],
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def _encoded(texts: Iterable[str], spec: Spec, tokenizer: Path) -> tuple[Tokens, Tokens]:
+    """Tokens of documents, each after its BOS, and the bytes of text that each stands for."""
+    if spec.vocabulary == 260:
+        parts = [np.r_[BOS_TOKEN, np.frombuffer(text.encode(), np.uint8).astype(np.int64) + BYTE_OFFSET] for text in texts]
+        tokens = np.concatenate(parts).astype(np.uint16)
+        return tokens, (tokens >= BYTE_OFFSET).astype(np.uint16)
+    import sentencepiece as spm
+
+    model = spm.SentencePieceProcessor(model_file=str(tokenizer))
+    numbers = [[BOS_TOKEN, *model.encode(_cased(text) if spec.caseops else text)] for text in texts]
+    tokens = np.array([token for each in numbers for token in each], dtype=np.uint16)
+    pieces = [model.id_to_piece(token) for token in range(model.vocab_size())]
+    sizes = np.array([_bytes(piece) for piece in pieces], dtype=np.uint16)
+    return tokens, sizes[tokens]
+
+
+def _cased(text: str) -> str:
+    """Capitals as an operator before the small letter."""
+    return "".join(CASE_OPERATORS[0] + letter.lower() if letter.isupper() else letter for letter in text)
+
+
+def _bytes(piece: str) -> int:
+    if piece.startswith("<") and piece.endswith(">"):
+        return 1 if piece.startswith("<0x") else 0
+    text = piece.replace("\u2581", " ")
+    return len("".join(letter for letter in text if letter not in CASE_OPERATORS).encode())
