@@ -141,7 +141,9 @@ def _written(text: str, keys: Mapping[str, str]) -> tuple[dict[str, dict[str, Va
     except SyntaxError:
         return {}, {}
     module = {
-        name: SMALL[name] for name, value in _numbers(body) if name in SMALL and name not in keys and value > SMALL[name]
+        name: SMALL[name]
+        for name, value in _numbers(body)
+        if name in SMALL and name not in keys and value > SMALL[name]
     }
     classes: dict[str, dict[str, Value]] = {}
     for node in body:
@@ -159,7 +161,11 @@ def _numbers(body: list[ast.stmt]) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     for node in body:
         for target, value in _assigned(node):
-            if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, (int, float)):
+            if (
+                isinstance(target, ast.Name)
+                and isinstance(value, ast.Constant)
+                and isinstance(value.value, (int, float))
+            ):
                 found.append((target.id, value.value))
     return found
 

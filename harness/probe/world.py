@@ -107,7 +107,11 @@ def _dataset(spec: Spec) -> str:
 
 def _lexicon(rng: np.random.Generator) -> list[str]:
     """Pseudo-words of syllables, the commonest first."""
-    onsets, vowels, codas = "b c d f g h l m n p r s t v w br st tr pl ch".split(), "a e i o u ea ou".split(), "n r s t l".split()
+    onsets, vowels, codas = (
+        "b c d f g h l m n p r s t v w br st tr pl ch".split(),
+        "a e i o u ea ou".split(),
+        "n r s t l".split(),
+    )
     syllables = sorted({a + b + c for a in onsets for b in vowels for c in ["", *codas]})
     chosen = [str(part) for part in rng.permutation(syllables)[:_SYLLABLES]]
     words = {"".join(rng.choice(chosen, rng.integers(1, 4))) for _ in range(9_000)}
@@ -179,7 +183,9 @@ def _train(spec: Spec, lexicon: list[str]) -> bytes:
 def _encoded(texts: Iterable[str], spec: Spec, tokenizer: Path) -> tuple[Tokens, Tokens]:
     """Tokens of documents, each after its BOS, and the bytes of text that each stands for."""
     if spec.vocabulary == 260:
-        parts = [np.r_[BOS_TOKEN, np.frombuffer(text.encode(), np.uint8).astype(np.int64) + BYTE_OFFSET] for text in texts]
+        parts = [
+            np.r_[BOS_TOKEN, np.frombuffer(text.encode(), np.uint8).astype(np.int64) + BYTE_OFFSET] for text in texts
+        ]
         tokens = np.concatenate(parts).astype(np.uint16)
         return tokens, (tokens >= BYTE_OFFSET).astype(np.uint16)
     import sentencepiece as spm

@@ -61,6 +61,8 @@ def _blame(error: BaseException, frames: traceback.StackSummary, sources: Source
         return _syntax(error)
     if isinstance(error, ModuleNotFoundError):
         return _module(error, sources)
+    if isinstance(error, FileNotFoundError) and frames[-1].filename.endswith("subprocess.py"):
+        return "unknown", f"program {error.filename} is not installed here"
     if _OF_THE_MACHINE.search(str(error)):
         return "shim", "the message speaks of the machine"
     if sources.own(frames[-1].filename) and isinstance(error, NameError):

@@ -106,7 +106,15 @@ class Sources:
     def _wrapped_compile(self) -> Callable[..., Any]:
         real = self._compile
 
-        def compile(source: Any, filename: Any, mode: str, flags: int = 0, dont_inherit: bool = False, *rest: Any, **keywords: Any) -> Any:  # noqa: A001, FBT001, FBT002, E501
+        def compile(
+            source: Any,
+            filename: Any,
+            mode: str,
+            flags: int = 0,
+            dont_inherit: bool = False,
+            *rest: Any,
+            **keywords: Any,
+        ) -> Any:  # noqa: A001, FBT001, FBT002, E501
             caller = sys._getframe(1)
             text = isinstance(source, (str, bytes, bytearray))
             if text and mode == "exec" and not flags & ast.PyCF_ONLY_AST and self.own(caller.f_code.co_filename):

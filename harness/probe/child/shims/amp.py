@@ -16,7 +16,9 @@ REAL_AUTOCAST = torch.amp.autocast_mode.autocast
 class autocast(REAL_AUTOCAST):  # noqa: N801 - the name it has in torch
     """`torch.autocast`; bfloat16 is kept, the list of operators is the CPU's."""
 
-    def __init__(self, device_type: str = "cuda", dtype: Any = None, enabled: bool = True, cache_enabled: Any = None) -> None:  # noqa: E501, FBT001, FBT002
+    def __init__(
+        self, device_type: str = "cuda", dtype: Any = None, enabled: bool = True, cache_enabled: Any = None
+    ) -> None:  # noqa: E501, FBT001, FBT002
         replaced("torch.autocast", "the CPU's autocast: other operators keep float32 than on CUDA", exact=False)
         super().__init__("cpu", dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
 

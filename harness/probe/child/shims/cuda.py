@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +12,7 @@ import torch
 from ..clock import Clock
 from ..events import refuse, replaced
 from ..patch import put
-from . import devices
+from . import devices, programs
 
 NAME = "NVIDIA H100 80GB HBM3"
 MEMORY_BYTES = 85_029_158_912
@@ -27,7 +25,6 @@ init synchronize empty_cache ipc_collect reset_peak_memory_stats reset_max_memor
 reset_accumulated_memory_stats reset_max_memory_cached set_per_process_memory_fraction _lazy_init cudart
 """.split()
 SWITCHES = "enable_flash_sdp enable_math_sdp enable_mem_efficient_sdp enable_cudnn_sdp".split()
-TOOLS = ("nvidia-smi", "nvcc")
 
 
 class Stream:
@@ -152,7 +149,7 @@ def install(world_size: int, rank: int, clock: Clock, sources: Any) -> None:
         setattr(cuda, f"{kind}Tensor", getattr(torch, f"{kind}Tensor"))
     put(cuda.nvtx, range_push=lambda *_: 0, range_pop=lambda: 0, mark=lambda *_: None, range=_nothing)
     _backends()
-    _tools()
+    programs.install(NAME)
 
 
 def _seed(seed: int) -> None:
@@ -173,30 +170,3 @@ def _backends() -> None:
     backends.sdp_kernel = _nothing
     torch.nn.attention.sdpa_kernel = _nothing
     torch.version.cuda = "12.8"
-
-
-def _tools() -> None:
-    """Programs that only a machine with CUDA has."""
-    real_run = subprocess.run
-    real_output = subprocess.check_output
-
-    def named(command: Any) -> bool:
-        first = command if isinstance(command, str) else next(iter(command), "")
-        words = str(first).split()
-        return bool(words) and os.path.basename(words[0]) in TOOLS
-
-    def text(keywords: dict[str, Any]) -> Any:
-        replaced("nvidia-smi", "prints the name of the machine that is faked")
-        wanted = keywords.get("text") or keywords.get("universal_newlines") or keywords.get("encoding")
-        return f"{NAME} (CPU shim)\n" if wanted else f"{NAME} (CPU shim)\n".encode()
-
-    def run(*arguments: Any, **keywords: Any) -> Any:
-        command = arguments[0] if arguments else keywords.get("args", ())
-        if named(command):
-            return subprocess.CompletedProcess(command, 0, text(keywords), text(keywords)[:0])
-        return real_run(*arguments, **keywords)
-
-    def check_output(*arguments: Any, **keywords: Any) -> Any:
-        return text(keywords) if named(arguments[0]) else real_output(*arguments, **keywords)
-
-    put(subprocess, run=run, check_output=check_output)

@@ -16,6 +16,8 @@ from ..patch import put
 REAL_DEVICE = torch.device
 REAL_GENERATOR = torch.Generator
 CPU = REAL_DEVICE("cpu")
+# The host's memory, where a script asks for it by name: a device of the same kind that can be told apart.
+HOST = REAL_DEVICE("cpu", 0)
 _TORCH = os.path.dirname(torch.__file__)
 _HOST = "_probe_host"
 # Factories that take a device; what this version of torch does not have is skipped.
@@ -46,12 +48,17 @@ def mapped(device: Any) -> Any:
 
 
 class _DeviceType(type):
+    own: Any = staticmethod(lambda _path: False)
+
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, REAL_DEVICE)
 
     def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
         first = arguments[0] if arguments else keywords.get("type", keywords.get("device"))
-        return mapped(first) if is_gpu(first) else REAL_DEVICE(*arguments, **keywords)
+        if is_gpu(first):
+            return mapped(first)
+        made = REAL_DEVICE(*arguments, **keywords)
+        return HOST if made == CPU and _DeviceType.own(sys._getframe(1).f_code.co_filename) else made
 
 
 class device(metaclass=_DeviceType):  # noqa: N801 - the name it has in torch
@@ -72,6 +79,7 @@ class Generator(metaclass=_GeneratorType):
 
 def install(sources: Any) -> None:
     """Map devices in factories, moves and attributes."""
+    _DeviceType.own = sources.own
     put(torch, device=device, Generator=Generator)
     for name in FACTORIES:
         if hasattr(torch, name):
@@ -117,10 +125,10 @@ def _moves() -> None:
         if "device" in keywords:
             keywords["device"] = CPU
         moved = real_to(self, *arguments, **keywords)
-        if is_gpu(target):
-            mapped(target)
-            return _copied(moved, self) if _hosted(self) else moved
-        return _host(_copied(moved, self))
+        if target in ("cpu", HOST):
+            return _host(_copied(moved, self))
+        mapped(target)
+        return _copied(moved, self) if _hosted(self) else moved
 
     def _copied(moved: Any, original: Any) -> Any:
         # Between two devices a copy is made; here nothing would be.

@@ -78,7 +78,9 @@ class One:
         return _done(async_op)
 
     @staticmethod
-    def copied(output: Any, source: Any = None, *_arguments: Any, async_op: bool = False, **keywords: Any) -> Done | None:
+    def copied(
+        output: Any, source: Any = None, *_arguments: Any, async_op: bool = False, **keywords: Any
+    ) -> Done | None:
         """Gathered or scattered: the output is the input."""
         source = keywords.get("input_tensor", keywords.get("input", source)) if source is None else source
         source = source[0] if isinstance(source, (list, tuple)) else source
@@ -86,7 +88,9 @@ class One:
         return _done(async_op)
 
     @staticmethod
-    def listed(outputs: Any, source: Any = None, *_arguments: Any, async_op: bool = False, **keywords: Any) -> Done | None:
+    def listed(
+        outputs: Any, source: Any = None, *_arguments: Any, async_op: bool = False, **keywords: Any
+    ) -> Done | None:
         """A list of one."""
         source = keywords.get("tensor", keywords.get("obj", source)) if source is None else source
         if isinstance(source, torch.Tensor) and isinstance(outputs[0], torch.Tensor):
@@ -96,7 +100,9 @@ class One:
         return _done(async_op)
 
     @staticmethod
-    def gathered(source: Any, outputs: Any = None, *_arguments: Any, async_op: bool = False, **_keywords: Any) -> Done | None:
+    def gathered(
+        source: Any, outputs: Any = None, *_arguments: Any, async_op: bool = False, **_keywords: Any
+    ) -> Done | None:
         """Gather to one."""
         return One.listed(outputs, source, async_op=async_op) if outputs else _done(async_op)
 
@@ -158,7 +164,9 @@ def _several(rank: int, world_size: int) -> None:
             tensor.copy_(wide)
         return _done(async_op)
 
-    def reduce_scatter_tensor(output: Any, source: Any, op: Any = reduce.SUM, group: Any = None, async_op: bool = False) -> Any:  # noqa: E501, FBT001, FBT002
+    def reduce_scatter_tensor(
+        output: Any, source: Any, op: Any = reduce.SUM, group: Any = None, async_op: bool = False
+    ) -> Any:  # noqa: E501, FBT001, FBT002
         total = source.clone()
         all_reduce(total, op, group)
         output.copy_(total.reshape(world_size, -1)[dist.get_rank(group)].reshape(output.shape))

@@ -195,7 +195,10 @@ def install() -> None:
     module("mamba_ssm.ops.triton.ssd_combined", mamba_chunk_scan_combined=mamba_chunk_scan_combined)
     module("mamba_ssm.ops.triton.layernorm_gated", RMSNorm=mamba_modules.RMSNormGated)
     module("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined", mamba3_siso_combined=mamba3_siso_combined)
-    delta = {"chunk_gated_delta_rule": chunk_gated_delta_rule, "fused_recurrent_gated_delta_rule": chunk_gated_delta_rule}
+    delta = {
+        "chunk_gated_delta_rule": chunk_gated_delta_rule,
+        "fused_recurrent_gated_delta_rule": chunk_gated_delta_rule,
+    }
     module("fla")
     module("fla.ops", **delta)
     module("fla.ops.gated_delta_rule", **delta)

@@ -95,7 +95,13 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
             bias: bool = False, conv_bias: bool = True, chunk_size: int = 256, **_: Any,
         ) -> None:  # fmt: skip
             super().__init__()
-            self.d_model, self.d_state, self.d_conv, self.headdim, self.ngroups = d_model, d_state, d_conv, headdim, ngroups
+            self.d_model, self.d_state, self.d_conv, self.headdim, self.ngroups = (
+                d_model,
+                d_state,
+                d_conv,
+                headdim,
+                ngroups,
+            )
             self.d_inner = expand * d_model
             self.d_ssm = self.d_inner if d_ssm is None else d_ssm
             if self.d_ssm != self.d_inner or D_has_hdim:
@@ -111,9 +117,7 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
             self.dt_bias = _steps(self.nheads, dt_min, dt_max, dt_init_floor)
             self.A_log = nn.Parameter(torch.log(torch.empty(self.nheads).uniform_(*A_init_range)))
             self.D = nn.Parameter(torch.ones(self.nheads))
-            self.norm = (
-                RMSNormGated(self.d_ssm, 1e-5, self.d_ssm // ngroups, norm_before_gate) if rmsnorm else None
-            )
+            self.norm = RMSNormGated(self.d_ssm, 1e-5, self.d_ssm // ngroups, norm_before_gate) if rmsnorm else None
             self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
 
         def forward(self, u: Tensor, seq_idx: Any = None, inference_params: Any = None, **_: Any) -> Tensor:
@@ -186,5 +190,3 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
 def _only_training(inference_params: Any) -> None:
     if inference_params is not None:
         raise refuse("mamba_ssm inference_params", "step-by-step inference has no equivalent here")
-
-

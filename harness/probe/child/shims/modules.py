@@ -12,6 +12,7 @@ from ..patch import module, present
 
 Tensor = torch.Tensor
 
+
 class Nothing:
     """Takes every call and gives itself."""
 

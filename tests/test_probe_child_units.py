@@ -1,0 +1,256 @@
+"""Parts of the child that need no process of their own."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from harness.probe.child import crash, events
+from harness.probe.child.overrides import Overrides
+from harness.probe.child.shims import attention, mamba, modules, triton, triton_language
+from harness.probe.child.source import Sources
+
+tl: Any = SimpleNamespace(**triton_language.NAMES)
+
+
+class Heard:
+    """A channel that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        self.events.append({"kind": kind, **fields})
+
+    def once(self, kind: str, name: str, **fields: Any) -> None:
+        self.emit(kind, name=name, **fields)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
+    channel = Heard()
+    monkeypatch.setattr(events, "_channel", channel)
+    return channel
+
+
+def blame(folder: Path, text: str, heard: Heard) -> tuple[str, str]:
+    script = folder / "train_gpt.py"
+    script.write_text(text)
+    sources = Sources(folder, Overrides({}), None)
+    try:
+        exec(sources.code(text, str(script)), {"__name__": "__main__"})  # noqa: S102 - our own text
+    except Exception as error:  # noqa: BLE001 - any is wanted
+        crash.report(error, sources)
+    return heard.events[-1]["blame"], heard.events[-1]["reason"]
+
+
+CRASHES = {
+    "class A: pass\nA().depth\n": "script",
+    "class A: pass\nif False: A().depth = 1\nA().depth\n": "unknown",
+    "class A: pass\nsetattr(A, input, 1) if False else A().input\n": "script",
+    "print(undefined_name)\n": "script",
+    "def f():\n    for x in (): y = 1\n    return y\nf()\n": "unknown",
+    "import own_helper_of_ours\n": "script",
+    "import tiktoken_of_nobody.bpe\n": "script",
+    "import transformer_engine\n": "unknown",
+    "import torch\ntorch.zeros(2) @ torch.zeros(3)\n": "unknown",
+    "raise RuntimeError('CUDA out of memory')\n": "shim",
+    "x = [1]\nx.shape\n": "unknown",
+}
+
+
+@pytest.mark.parametrize(("text", "wanted"), CRASHES.items())
+def test_blame(tmp_path: Path, heard: Heard, text: str, wanted: str) -> None:
+    assert blame(tmp_path, text, heard)[0] == wanted
+
+
+def test_a_module_that_the_readme_names_is_no_fault(tmp_path: Path, heard: Heard) -> None:
+    (tmp_path / "requirements.txt").write_text("fast-kernels>=1\n")
+    assert blame(tmp_path, "import fast_kernels\n", heard)[0] == "unknown"
+
+
+def test_overrides_find_every_form(heard: Heard) -> None:
+    text = (
+        "class H:\n"
+        "    a, b = 1, 2\n"
+        "    c: int = 3\n"
+        "    if True:\n"
+        "        d = 4\n"
+        "    def __init__(self):\n"
+        "        self.e = 5\n"
+        "f = 6\n"
+    )
+    tree = ast.parse(text)
+    values = {"a": 10, "c": 30, "d": 40, "e": 50, "g": [1, "x"]}
+    Overrides({"class": {"H": values}, "module": {"f": 60}}).apply(tree, "s.py")
+    space: dict[str, Any] = {}
+    exec(compile(tree, "s.py", "exec"), space)  # noqa: S102 - our own text
+    made = space["H"]()
+    assert (made.a, made.b, made.c, made.d, made.e, made.g, space["f"]) == (10, 2, 30, 40, 50, [1, "x"], 60)
+    assert [event["line"] for event in heard.events] == [8, 2, 3, 5, 7, 6]
+
+
+def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, left: int, *, causal: bool, cap: float) -> torch.Tensor:
+    out = torch.zeros_like(q)
+    rows, columns = q.shape[1], k.shape[1]
+    for head in range(q.shape[2]):
+        other = head // (q.shape[2] // k.shape[2])
+        for row in range(rows):
+            place = row + columns - rows
+            keys = [j for j in range(columns) if not (causal and j > place) and not (0 <= left < place - j)]
+            if not keys:
+                continue
+            scores = (k[0, keys, other] @ q[0, row, head]) / q.shape[-1] ** 0.5
+            scores = cap * torch.tanh(scores / cap) if cap else scores
+            out[0, row, head] = scores.softmax(0) @ v[0, keys, other]
+    return out
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("left", "columns", "cap"), [(-1, 6, 0.0), (2, 6, 0.0), (2, 9, 0.0), (-1, 6, 5.0), (1, 3, 0.0)])
+def test_attention_is_flash_attention(left: int, columns: int, cap: float, *, causal: bool) -> None:
+    torch.manual_seed(left + columns)
+    q, k, v = (torch.randn(1, n, h, 8) for n, h in ((6, 4), (columns, 2), (columns, 2)))
+    out = attention.attend(q, k, v, scale=None, causal=causal, window=(left, 0 if causal else -1), softcap=cap)
+    torch.testing.assert_close(out, naive(q, k, v, left, causal=causal, cap=cap))
+
+
+def test_lengths_separate_documents() -> None:
+    torch.manual_seed(0)
+    three: Any = attention._variant(attention.THREE)
+    q, k, v = torch.randn(10, 4, 8), torch.randn(10, 2, 8), torch.randn(10, 2, 8)
+    starts = torch.tensor([0, 3, 3, 8, 8], dtype=torch.int32)
+    out = three.flash_attn_varlen_func(q, k, v, starts, starts, 5, 5, causal=True)
+    torch.testing.assert_close(out[3:8], naive(q[None, 3:8], k[None, 3:8], v[None, 3:8], -1, causal=True, cap=0.0)[0])
+    assert torch.equal(out[8:], torch.zeros(2, 4, 8))
+
+
+def test_selective_scan_is_the_recurrence() -> None:
+    torch.manual_seed(0)
+    u, dt, z = (torch.randn(2, 3, 7, dtype=torch.float64) for _ in range(3))
+    a, b, c = -torch.rand(3, 4), torch.randn(2, 4, 7), torch.randn(2, 4, 7)
+    d, bias = torch.randn(3), torch.randn(3)
+    out, last = mamba.selective_scan_fn(u, dt, a, b, c, d, z, bias, delta_softplus=True, return_last_state=True)
+    state = torch.zeros(2, 3, 4, dtype=torch.float64)
+    step = F.softplus(dt + bias[:, None])
+    for t in range(7):
+        state = state * torch.exp(step[:, :, t, None] * a) + step[:, :, t, None] * b[:, None, :, t] * u[:, :, t, None]
+        wanted = ((state * c[:, None, :, t]).sum(-1) + d * u[:, :, t]) * F.silu(z[:, :, t])
+        torch.testing.assert_close(out[:, :, t], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last.double(), state, rtol=1e-4, atol=1e-5)
+
+
+def test_scans_go_on_from_a_state() -> None:
+    torch.manual_seed(1)
+    q, k, v = torch.randn(1, 8, 1, 6), torch.randn(1, 8, 1, 6), torch.randn(1, 8, 2, 4)
+    dt, trap = torch.rand(1, 2, 8), torch.randn(1, 2, 8)
+    adt, bias, angles = -dt, torch.randn(2, 6), torch.randn(1, 8, 2, 2)
+
+    def part(where: slice, states: Any = None) -> Any:
+        return mamba.mamba3_siso_combined(
+            q[:, where], k[:, where], v[:, where], adt[..., where], dt[..., where], trap[..., where], bias, bias,
+            angles[:, where], Input_States=states, return_final_states=True,
+        )  # fmt: skip
+
+    whole, first = part(slice(0, 8)), part(slice(0, 3))
+    second = part(slice(3, 8), first[1:])
+    torch.testing.assert_close(torch.cat([first[0], second[0]], 1), whole[0])
+    out, state = mamba.chunk_gated_delta_rule(v, v, v, g=-torch.rand(1, 8, 2), output_final_state=True)
+    assert out.shape == v.shape
+    assert state.shape == (1, 2, 4, 4)
+
+
+def test_convolution_sees_no_later_step() -> None:
+    x, weight = torch.randn(1, 3, 6), torch.randn(3, 4)
+    out = mamba.causal_conv1d_fn(x, weight, activation="silu")
+    changed = x.clone()
+    changed[..., 4:] = 9
+    assert torch.equal(mamba.causal_conv1d_fn(changed, weight, activation="silu")[..., :4], out[..., :4])
+
+
+def softcapped(logits: Any, losses: Any, targets: Any, stride: Any, columns: Any, cap: Any, block: Any) -> None:
+    """Loss of a row, in blocks: the shape of kernel that fuses softcap and cross-entropy."""
+    row = tl.program_id(0).to(tl.int64)
+    highest, total = -float("inf"), 0.0
+    for start in range(0, columns, block):
+        places = start + tl.arange(0, block)
+        inside = places < columns
+        z = tl.load(logits + row * stride + places, mask=inside, other=-float("inf")).to(tl.float32)
+        z = tl.where(inside, 2.0 * cap * tl.sigmoid(2.0 / cap * z), -float("inf"))
+        higher = tl.maximum(highest, tl.max(z, axis=0))
+        total = total * tl.exp(highest - higher) + tl.sum(tl.exp(z - higher), axis=0)
+        highest = higher
+    target = tl.load(targets + row).to(tl.int32)
+    wanted = tl.load(logits + row * stride + target).to(tl.float32)
+    tl.store(losses + row, highest + tl.log(total) - 2.0 * cap * tl.sigmoid(2.0 / cap * wanted))
+
+
+def product(a: Any, b: Any, c: Any, rows: Any, columns: Any, BLOCK: Any, SMS: Any) -> None:  # noqa: N803 - as in kernels
+    """Persistent tiles: how far the loop goes depends on the program's number."""
+    tiles = tl.cdiv(columns, BLOCK)
+    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, BLOCK) * tiles, SMS, flatten=True):
+        left, right = tile // tiles * BLOCK, tile % tiles * BLOCK
+        block = tl.dot(a.load([left, 0]), b.load([right, 0]).T, tl.zeros((BLOCK, BLOCK), dtype=tl.float32))
+        c.store([left, right], tl.where(block > 0, block, 0.5 * block).to(tl.bfloat16))
+
+
+@pytest.mark.parametrize("rows", [3, 300])
+def test_kernels_compute_what_their_text_says(rows: int) -> None:
+    torch.manual_seed(rows)
+    logits, targets = torch.randn(rows, 37).bfloat16(), torch.randint(37, (rows,))
+    losses = torch.empty(rows)
+    kernel = triton.Kernel(softcapped)
+    kernel[(rows,)](logits, losses, targets, logits.stride(0), 37, 30.0, block=16, num_warps=4)
+    capped = 30 * torch.tanh(logits.float() / 30)
+    torch.testing.assert_close(losses, F.cross_entropy(capped - 30, targets, reduction="none"), rtol=1e-4, atol=1e-4)
+
+
+def test_kernels_with_descriptors_and_persistent_tiles() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(20, 8).bfloat16(), torch.randn(13, 8).bfloat16()
+    c = torch.empty(20, 13, dtype=torch.bfloat16)
+    blocks = [triton.Descriptor.from_tensor(x, size) for x, size in ((a, [8, 8]), (b, [8, 8]), (c, [8, 8]))]
+    triton.Kernel(product)[lambda meta: (min(meta["SMS"], 6),)](*blocks, 20, 13, BLOCK=8, SMS=4)
+    torch.testing.assert_close(c, F.leaky_relu(a.float() @ b.float().T, 0.5).bfloat16())
+
+
+@pytest.mark.parametrize("rows", [2, 9])
+def test_kernels_that_leave_their_tensor_are_refused(heard: Heard, rows: int) -> None:
+    def outside(x: Any) -> None:
+        tl.store(x + tl.program_id(0) + 5, 1.0)
+
+    with pytest.raises(events.RefusedError, match="outside"):
+        triton.Kernel(outside)[(rows,)](torch.zeros(3))
+    assert heard.events[-1]["kind"] == "refusal"
+
+
+def test_kernels_with_unknown_words_are_refused(heard: Heard) -> None:
+    def unknown(x: Any) -> None:
+        tl.inline_asm_elementwise("popc", x)
+
+    with pytest.raises(events.RefusedError, match="cannot be run"):
+        triton.Kernel(unknown)[(8,)](torch.zeros(8))
+    assert "inline_asm" in heard.events[-1]["why"]
+
+
+def test_sums_of_adds_in_kernels_make_new_values(tmp_path: Path) -> None:
+    text = "import triton\n@triton.jit\ndef k(a):\n    b = a\n    b += 1\n    return a\nr = k\n"
+    space: dict[str, Any] = {"triton": SimpleNamespace(jit=lambda f: f)}
+    code = Sources(tmp_path, Overrides({}), None).code(text.replace("import triton\n", "# triton\n"), "s.py")
+    exec(code, space)  # noqa: S102 - our own text
+    value = torch.zeros(2)
+    assert torch.equal(space["r"](value), torch.zeros(2))
+
+
+def test_rearrange() -> None:
+    x = torch.arange(24).reshape(2, 3, 4)
+    assert torch.equal(modules._rearranged(x, "b l (h p) -> b h l p", p=2), x.view(2, 3, 2, 2).transpose(1, 2))
+    assert torch.equal(modules._rearranged(x, "b l d -> (b l) d"), x.view(6, 4))
+    assert torch.equal(modules._rearranged(x[0], "l d -> l r d", r=2), x[0][:, None].expand(3, 2, 4))
+    assert torch.equal(modules._rearranged(x[:, :1], "b 1 d -> b d"), x[:, 0])
