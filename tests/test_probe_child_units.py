@@ -113,7 +113,9 @@ def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, left: int, *, causa
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("left", "columns", "cap"), [(-1, 6, 0.0), (2, 6, 0.0), (2, 9, 0.0), (-1, 6, 5.0), (1, 3, 0.0)])
+@pytest.mark.parametrize(
+    ("left", "columns", "cap"), [(-1, 6, 0.0), (2, 6, 0.0), (2, 9, 0.0), (-1, 6, 5.0), (1, 3, 0.0)]
+)
 def test_attention_is_flash_attention(left: int, columns: int, cap: float, *, causal: bool) -> None:
     torch.manual_seed(left + columns)
     q, k, v = (torch.randn(1, n, h, 8) for n, h in ((6, 4), (columns, 2), (columns, 2)))

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from harness.probe.world import Spec
 
-Value = int | float | str
+Value = int
 LENGTH = 64
 # Gradients of eight parts, one sequence each.
 BATCH_TOKENS = 8 * LENGTH
 VALIDATION_TOKENS = 2 * BATCH_TOKENS
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
-SMALL: dict[str, Value] = {
+SMALL: dict[str, int] = {
     "ITERATIONS": 8,
     "NUM_ITERATIONS": 8,
     "TRAIN_STEPS": 8,
@@ -69,9 +69,9 @@ SMALL: dict[str, Value] = {
     "BIGRAM_HASH_BUCKETS": 256,
 }
 # Never raised above what is claimed.
-CAPPED: dict[str, Value] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
+CAPPED: dict[str, int] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
 # Turned off: what only prints along the way.
-QUIET: dict[str, Value] = {"VAL_LOSS_EVERY": 0}
+QUIET: dict[str, int] = {"VAL_LOSS_EVERY": 0}
 _VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
 _CLASS = "Hyperparameters"
 
@@ -116,11 +116,10 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
     for name, most in CAPPED.items():
         if name in keys:
             value = claimed.get(name, keys[name])
-            environment[name] = str(min(int(value), int(most))) if value.isdigit() else str(most)
+            environment[name] = str(min(int(value), most)) if value.isdigit() else str(most)
     classes, module = _written(text, keys)
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
-    for name, value in classes.get(_CLASS, {}).items():
-        shrunk[name] = ("in the script", str(value))
+    shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
     return Miniature(environment, classes, module, shrunk, _spec(text, environment))
 
 

@@ -108,9 +108,9 @@ def _dataset(spec: Spec) -> str:
 def _lexicon(rng: np.random.Generator) -> list[str]:
     """Pseudo-words of syllables, the commonest first."""
     onsets, vowels, codas = (
-        "b c d f g h l m n p r s t v w br st tr pl ch".split(),
-        "a e i o u ea ou".split(),
-        "n r s t l".split(),
+        ["b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "br", "st", "tr", "pl", "ch"],
+        ["a", "e", "i", "o", "u", "ea", "ou"],
+        ["n", "r", "s", "t", "l"],
     )
     syllables = sorted({a + b + c for a in onsets for b in vowels for c in ["", *codas]})
     chosen = [str(part) for part in rng.permutation(syllables)[:_SYLLABLES]]

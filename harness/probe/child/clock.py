@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from .events import replaced
 
@@ -51,7 +52,7 @@ class Clock:
             setattr(time, name, self._reader(name, base))
             setattr(time, f"{name}_ns", self._reader_ns(name, base))
 
-        def virtual_sleep(seconds: float) -> None:
+        def virtual_sleep(seconds: Any) -> None:
             replaced("time.sleep", "the virtual clock advances instead", exact=False)
             self.advance(float(seconds))
             sleep(min(float(seconds), SLEEP_S))

@@ -57,24 +57,24 @@ def _blame(error: BaseException, frames: traceback.StackSummary, sources: Source
         return "shim", "it asks for something that has no equivalent here"
     if not frames or frames[-1].filename.startswith(HERE):
         return "shim", "raised in the shim"
-    if isinstance(error, SyntaxError) and not sources.own(frames[-1].filename):
-        return _syntax(error)
+    place = frames[-1].filename
+    if isinstance(error, SyntaxError) and not sources.own(place):
+        return "unknown", f"no program of Python {sys.version_info[0]}.{sys.version_info[1]}: {error.msg}"
     if isinstance(error, ModuleNotFoundError):
         return _module(error, sources)
-    if isinstance(error, FileNotFoundError) and frames[-1].filename.endswith("subprocess.py"):
+    return _other(error, place, sources)
+
+
+def _other(error: BaseException, place: str, sources: Sources) -> tuple[str, str]:
+    if isinstance(error, FileNotFoundError) and place.endswith("subprocess.py"):
         return "unknown", f"program {error.filename} is not installed here"
     if _OF_THE_MACHINE.search(str(error)):
         return "shim", "the message speaks of the machine"
-    if sources.own(frames[-1].filename) and isinstance(error, NameError):
+    if sources.own(place) and isinstance(error, NameError):
         return _name(error, sources)
     if isinstance(error, AttributeError):
         return _attribute(error, sources)
     return "unknown", "possibly caused by the CPU shim or by the miniature configuration"
-
-
-def _syntax(error: SyntaxError) -> tuple[str, str]:
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return "unknown", f"no program of Python {version}: {error.msg}"
 
 
 def _module(error: ModuleNotFoundError, sources: Sources) -> tuple[str, str]:
@@ -83,7 +83,9 @@ def _module(error: ModuleNotFoundError, sources: Sources) -> tuple[str, str]:
         return "shim", f"the stand-in for {root} does not hold it"
     if root in PACKAGES:
         return "unknown", f"package {root} is not installed here"
-    named = [file.name for file in _notes(sources.folder) if re.search(rf"\b{_loose(root)}\b", _read(file), re.I)]
+    named = [
+        file.name for file in _notes(sources.folder) if re.search(rf"\b{_loose(root)}\b", _read(file), re.IGNORECASE)
+    ]
     if named:
         return "unknown", f"module {root} is not installed here; {named[0]} names it"
     return "script", f"module {root} is neither beside the script nor named by its requirements or README"
@@ -113,9 +115,8 @@ def _name(error: NameError, sources: Sources) -> tuple[str, str]:
 
 def _attribute(error: AttributeError, sources: Sources) -> tuple[str, str]:
     match = _NO_ATTRIBUTE.search(str(error))
-    classes = {
-        node.name for tree in sources.trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
-    }
+    nodes = (node for tree in sources.trees.values() for node in ast.walk(tree))
+    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
     if match is None or match[1] not in classes or not _is_own(error, match[1]):
         return "unknown", "possibly caused by the CPU shim"
     if match[2] in _bound(sources):

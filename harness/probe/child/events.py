@@ -29,7 +29,7 @@ class Channel:
             self._count += 1
             if self._descriptor is None:
                 return
-            line = json.dumps(event, default=_text, allow_nan=False if _finite(event) else True) + "\n"
+            line = json.dumps(event, default=_text, allow_nan=not _finite(event)) + "\n"
             self._write(line.encode())
 
     def once(self, kind: str, name: str, **fields: Any) -> None:

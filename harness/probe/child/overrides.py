@@ -23,8 +23,8 @@ class Overrides:
 
     def apply(self, tree: ast.Module, path: str) -> None:
         """Change a program's tree in place."""
-        for node in tree.body:
-            self._assignments(node, self._module, "module", path)
+        for statement in tree.body:
+            self._assignments(statement, self._module, "module", path)
         if not self._classes:
             return
         for node in ast.walk(tree):

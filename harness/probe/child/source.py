@@ -57,8 +57,8 @@ class Sources:
     def install(self) -> None:
         """Watch `exec`, `compile` and imports of the script's own modules."""
         put_exec, put_compile = self._wrapped_exec(), self._wrapped_compile()
-        builtins.exec = put_exec  # type: ignore[assignment]
-        builtins.compile = put_compile  # type: ignore[assignment]
+        builtins.exec = put_exec
+        builtins.compile = put_compile
         sys.meta_path.insert(0, _Finder(self))
 
     def _parsed(self, text: str, path: str, flags: int) -> ast.Module:
@@ -90,11 +90,11 @@ class Sources:
     def _wrapped_exec(self) -> Callable[..., None]:
         real = self._exec
 
-        def exec(source: Any, globals: Any = None, locals: Any = None, /, **keywords: Any) -> None:  # noqa: A001, A002
+        def exec(source: Any, globals: Any = None, locals: Any = None, /, **keywords: Any) -> None:  # noqa: A002
             caller = sys._getframe(1)
             if globals is None:
-                globals = caller.f_globals  # noqa: A001
-                locals = caller.f_locals if locals is None else locals  # noqa: A001
+                globals = caller.f_globals
+                locals = caller.f_locals if locals is None else locals
             if isinstance(source, (str, bytes, bytearray)) and self.own(caller.f_code.co_filename):
                 source = self._inner(source, caller)
             elif isinstance(source, (str, bytes, bytearray)):
@@ -114,7 +114,7 @@ class Sources:
             dont_inherit: bool = False,
             *rest: Any,
             **keywords: Any,
-        ) -> Any:  # noqa: A001, FBT001, FBT002, E501
+        ) -> Any:
             caller = sys._getframe(1)
             text = isinstance(source, (str, bytes, bytearray))
             if text and mode == "exec" and not flags & ast.PyCF_ONLY_AST and self.own(caller.f_code.co_filename):
@@ -160,7 +160,7 @@ class _Kernels(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         if any("jit" in ast.unparse(decorator) for decorator in node.decorator_list):
-            return _Values().visit(node)  # type: ignore[no-any-return]
+            return _Values().visit(node)
         return self.generic_visit(node)
 
 
@@ -194,7 +194,7 @@ def newer_parser(folder: str) -> Callable[..., ast.Module] | None:
             loaded = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = loaded
             spec.loader.exec_module(loaded)
-        return sys.modules["harness.sources.fstrings"].parse_newer  # type: ignore[no-any-return]
+        return sys.modules["harness.sources.fstrings"].parse_newer
     finally:
         for name in ("harness", "harness.sources", *(f"harness.sources.{name}" for name in names)):
             sys.modules.pop(name, None)

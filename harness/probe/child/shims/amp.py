@@ -18,7 +18,7 @@ class autocast(REAL_AUTOCAST):  # noqa: N801 - the name it has in torch
 
     def __init__(
         self, device_type: str = "cuda", dtype: Any = None, enabled: bool = True, cache_enabled: Any = None
-    ) -> None:  # noqa: E501, FBT001, FBT002
+    ) -> None:
         replaced("torch.autocast", "the CPU's autocast: other operators keep float32 than on CUDA", exact=False)
         super().__init__("cpu", dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
 
@@ -26,7 +26,7 @@ class autocast(REAL_AUTOCAST):  # noqa: N801 - the name it has in torch
 class cuda_autocast(autocast):  # noqa: N801 - the name it has in torch
     """`torch.cuda.amp.autocast`, whose default is float16."""
 
-    def __init__(self, enabled: bool = True, dtype: Any = torch.float16, cache_enabled: Any = None) -> None:  # noqa: FBT001, FBT002
+    def __init__(self, enabled: bool = True, dtype: Any = torch.float16, cache_enabled: Any = None) -> None:
         super().__init__("cuda", dtype, enabled, cache_enabled)
 
 
@@ -66,7 +66,7 @@ class GradScaler:
         """Nothing to load."""
 
 
-def inference_mode(mode: bool | Callable[..., Any] = True) -> Any:  # noqa: FBT001, FBT002 - torch's signature
+def inference_mode(mode: bool | Callable[..., Any] = True) -> Any:
     """`no_grad`: tensors of inference mode may never be used in autograd, which some scripts do later."""
     replaced("torch.inference_mode", "torch.no_grad")
     if callable(mode):

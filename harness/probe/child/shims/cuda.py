@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -17,14 +17,21 @@ from . import devices, programs
 NAME = "NVIDIA H100 80GB HBM3"
 MEMORY_BYTES = 85_029_158_912
 PROCESSORS = 132
-STATISTICS = """
-memory_allocated max_memory_allocated memory_reserved max_memory_reserved memory_cached max_memory_cached
-""".split()
-NOTHING = """
-init synchronize empty_cache ipc_collect reset_peak_memory_stats reset_max_memory_allocated set_device
-reset_accumulated_memory_stats reset_max_memory_cached set_per_process_memory_fraction _lazy_init cudart
-""".split()
-SWITCHES = "enable_flash_sdp enable_math_sdp enable_mem_efficient_sdp enable_cudnn_sdp".split()
+STATISTICS = (
+    "memory_allocated",
+    "max_memory_allocated",
+    "memory_reserved",
+    "max_memory_reserved",
+    "memory_cached",
+    "max_memory_cached",
+)
+NOTHING = tuple(
+    """
+    init synchronize empty_cache ipc_collect reset_peak_memory_stats reset_max_memory_allocated set_device cudart
+    reset_accumulated_memory_stats reset_max_memory_cached set_per_process_memory_fraction _lazy_init
+    """.split()  # noqa: SIM905 - one word, one function
+)
+SWITCHES = ("enable_flash_sdp", "enable_math_sdp", "enable_mem_efficient_sdp", "enable_cudnn_sdp")
 
 
 class Stream:
@@ -34,7 +41,7 @@ class Stream:
         self.cuda_stream = 0
         self.device = devices.CPU
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,13 +21,15 @@ HOST = REAL_DEVICE("cpu", 0)
 _TORCH = os.path.dirname(torch.__file__)
 _HOST = "_probe_host"
 # Factories that take a device; what this version of torch does not have is skipped.
-FACTORIES = """
-arange as_tensor asarray bartlett_window blackman_window empty empty_like empty_permuted empty_strided eye from_file
-full full_like hamming_window hann_window kaiser_window linspace logspace normal ones ones_like rand rand_like randint
-randint_like randn randn_like randperm range scalar_tensor sparse_coo_tensor tensor tril_indices triu_indices zeros
-zeros_like bernoulli
-""".split()
-METHODS = "new_tensor new_zeros new_ones new_full new_empty new_empty_strided".split()
+FACTORIES = tuple(
+    """
+    arange as_tensor asarray bartlett_window bernoulli blackman_window empty empty_like empty_permuted empty_strided
+    eye from_file full full_like hamming_window hann_window kaiser_window linspace logspace normal ones ones_like rand
+    rand_like randint randint_like randn randn_like randperm range scalar_tensor sparse_coo_tensor tensor tril_indices
+    triu_indices zeros zeros_like
+    """.split()  # noqa: SIM905 - one word, one function
+)
+METHODS = ("new_tensor", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided")
 
 
 def is_gpu(device: Any) -> bool:
@@ -96,11 +98,10 @@ def install(sources: Any) -> None:
         if not callable(map_location) and not isinstance(map_location, dict):
             map_location = CPU
         elif isinstance(map_location, dict):
-            map_location = {key: "cpu" for key in map_location}
+            map_location = dict.fromkeys(map_location, "cpu")
         return real_load(file, map_location=map_location, **keywords)
 
-    torch.load = load
-    torch.set_default_device = lambda _device: None
+    put(torch, load=load, set_default_device=lambda _device: None)
 
 
 def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,7 +150,7 @@ def _moves() -> None:
     put(tensor, to=to, cpu=cpu, cuda=cuda, pin_memory=pin_memory)
     put(tensor, record_stream=lambda _self, _stream: None, is_pinned=lambda self, *_: _hosted(self))
     real_from_numpy = torch.from_numpy
-    torch.from_numpy = functools.wraps(real_from_numpy)(lambda array: _host(real_from_numpy(array)))
+    put(torch, from_numpy=functools.wraps(real_from_numpy)(lambda array: _host(real_from_numpy(array))))
 
 
 def _target(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -184,9 +185,10 @@ def _flags(sources: Any) -> None:
         replaced("Tensor.is_cuda", "true unless the tensor was moved to the host", exact=False)
         return not _hosted(self)
 
-    torch.Tensor.is_cuda = property(is_cuda)  # type: ignore[assignment, misc]
+    torch.Tensor.is_cuda = property(is_cuda)  # type: ignore[assignment]
     real_device = torch.Tensor.get_device
-    torch.Tensor.get_device = lambda self: -1 if _hosted(self) else max(real_device(self), 0)  # type: ignore[method-assign]
+
+    put(torch.Tensor, get_device=lambda self: -1 if _hosted(self) else max(real_device(self), 0))
 
 
 def _modules() -> None:

@@ -53,7 +53,7 @@ class Alone(torch.nn.Module):
         """There is nothing to communicate."""
 
 
-def _done(async_op: bool) -> Done | None:  # noqa: FBT001
+def _done(async_op: bool) -> Done | None:
     return Done() if async_op else None
 
 
@@ -154,7 +154,7 @@ def _several(rank: int, world_size: int) -> None:
         replaced("torch.distributed", f"gloo instead of nccl, {world_size} processes")
         real_init("gloo", rank=rank, world_size=world_size, timeout=timeout or timedelta(minutes=5))
 
-    def all_reduce(tensor: Any, op: Any = reduce.SUM, group: Any = None, async_op: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def all_reduce(tensor: Any, op: Any = reduce.SUM, group: Any = None, async_op: bool = False) -> Any:
         # gloo knows no mean, and not every type.
         wide = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor.contiguous()
         real_reduce(wide, reduce.SUM if op == reduce.AVG else op, group)
@@ -166,19 +166,19 @@ def _several(rank: int, world_size: int) -> None:
 
     def reduce_scatter_tensor(
         output: Any, source: Any, op: Any = reduce.SUM, group: Any = None, async_op: bool = False
-    ) -> Any:  # noqa: E501, FBT001, FBT002
+    ) -> Any:
         total = source.clone()
         all_reduce(total, op, group)
         output.copy_(total.reshape(world_size, -1)[dist.get_rank(group)].reshape(output.shape))
         return _done(async_op)
 
-    def all_gather_into_tensor(output: Any, source: Any, group: Any = None, async_op: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def all_gather_into_tensor(output: Any, source: Any, group: Any = None, async_op: bool = False) -> Any:
         parts = [torch.empty_like(source) for _ in range(world_size)]
         dist.all_gather(parts, source.contiguous(), group)
         output.copy_(torch.stack(parts).reshape(output.shape))
         return _done(async_op)
 
-    def barrier(group: Any = None, async_op: bool = False, device_ids: Any = None) -> Any:  # noqa: FBT001, FBT002
+    def barrier(group: Any = None, async_op: bool = False, device_ids: Any = None) -> Any:
         real_barrier(group)
         return _done(async_op)
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from ..events import refuse, replaced
 from ..patch import module
@@ -148,7 +148,7 @@ def chunk_gated_delta_rule(
     q: Tensor, k: Tensor, v: Tensor, g: Any = None, beta: Any = None, scale: float | None = None,
     initial_state: Any = None, output_final_state: bool = False, use_qk_l2norm_in_kernel: bool = False, **keywords: Any,
 ) -> Any:  # fmt: skip
-    """fla's gated delta rule: q and k are (batch, time, heads, width), g is the logarithm of the decay."""
+    """Fla's gated delta rule: q and k are (batch, time, heads, width), g is the logarithm of the decay."""
     replaced("fla.gated_delta_rule", "a loop over time in float32")
     _no("gated_delta_rule", cu_seqlens=keywords.get("cu_seqlens"), head_first=keywords.get("head_first"))
     dtype, heads = v.dtype, v.shape[2]
@@ -171,7 +171,7 @@ def fla_causal_conv1d(
     x: Tensor, weight: Any = None, bias: Any = None, residual: Any = None, initial_state: Any = None,
     output_final_state: bool = False, activation: str | None = None, **keywords: Any,
 ) -> Any:  # fmt: skip
-    """fla's convolution of (batch, time, channels); returns the output and the final state."""
+    """Fla's convolution of (batch, time, channels); returns the output and the final state."""
     _no("fla causal_conv1d", cu_seqlens=keywords.get("cu_seqlens"), initial_state=initial_state)
     out = causal_conv1d_fn(x.transpose(1, 2), weight, bias, activation=activation).transpose(1, 2)
     out = out if residual is None else out + residual

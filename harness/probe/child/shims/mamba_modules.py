@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 from ..events import refuse
@@ -49,7 +49,7 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
     class Mamba(nn.Module):
         """Mamba's block."""
 
-        def __init__(  # noqa: PLR0913, PLR0917 - the original's signature
+        def __init__(
             self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: float = 2, dt_rank: Any = "auto",
             dt_min: float = 0.001, dt_max: float = 0.1, dt_init: str = "random", dt_scale: float = 1.0,
             dt_init_floor: float = 1e-4, conv_bias: bool = True, bias: bool = False, **_: Any,
@@ -82,12 +82,12 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
                 x, dt, -torch.exp(self.A_log.float()), b.transpose(1, 2), c.transpose(1, 2), self.D, z,
                 self.dt_proj.bias, delta_softplus=True,
             )  # fmt: skip
-            return self.out_proj(y.transpose(1, 2))  # type: ignore[no-any-return]
+            return self.out_proj(y.transpose(1, 2))
 
     class Mamba2(nn.Module):
         """Mamba-2's block."""
 
-        def __init__(  # noqa: PLR0913, PLR0917 - the original's signature
+        def __init__(
             self, d_model: int, d_state: int = 128, d_conv: int = 4, conv_init: Any = None, expand: int = 2,
             headdim: int = 64, d_ssm: Any = None, ngroups: int = 1, A_init_range: tuple[float, float] = (1, 16),
             D_has_hdim: bool = False, rmsnorm: bool = True, norm_before_gate: bool = False, dt_min: float = 0.001,
@@ -134,12 +134,12 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
                 seq_idx=seq_idx, dt_softplus=True, dt_limit=self.dt_limit,
             ).flatten(-2)  # fmt: skip
             y = y if self.norm is None else self.norm(y, z)
-            return self.out_proj(y.to(self.out_proj.weight.dtype) if not torch.is_autocast_enabled() else y)  # type: ignore[no-any-return]
+            return self.out_proj(y.to(self.out_proj.weight.dtype) if not torch.is_autocast_enabled() else y)
 
     class Mamba3(nn.Module):
         """Mamba-3's block with one input and one output."""
 
-        def __init__(  # noqa: PLR0913, PLR0917 - the original's signature
+        def __init__(
             self, d_model: int, d_state: int = 128, expand: float = 2, headdim: int = 64, ngroups: int = 1,
             rope_fraction: float = 0.5, dt_min: float = 0.001, dt_max: float = 0.1, dt_init_floor: float = 1e-4,
             A_floor: float = 1e-4, is_outproj_norm: bool = False, is_mimo: bool = False, mimo_rank: int = 4,
@@ -182,7 +182,7 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
                 None if self.norm is not None else z,
             ).flatten(-2)  # fmt: skip
             y = y if self.norm is None else self.norm(y, z.flatten(-2))
-            return self.out_proj(y.to(x.dtype))  # type: ignore[no-any-return]
+            return self.out_proj(y.to(x.dtype))
 
     return {"Mamba": Mamba, "Mamba2": Mamba2, "Mamba3": Mamba3}
 

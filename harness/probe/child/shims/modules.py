@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -17,6 +17,7 @@ class Nothing:
     """Takes every call and gives itself."""
 
     def __call__(self, *_: Any, **__: Any) -> Nothing:
+        """Log nothing."""
         replaced("wandb", "a stand-in that logs nothing")
         return self
 
@@ -25,7 +26,7 @@ class Nothing:
             raise AttributeError(name)
         return self
 
-    def __enter__(self) -> Nothing:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,6 +41,8 @@ def _wandb() -> None:
 
 def _tqdm() -> None:
     class tqdm:  # noqa: N801 - the name it has
+        """A bar that is not shown."""
+
         def __init__(self, iterable: Any = None, *_: Any, **__: Any) -> None:
             self._iterable = iterable if iterable is not None else ()
 
@@ -53,7 +56,7 @@ def _tqdm() -> None:
             return None
 
         def update(self, *_: Any) -> None:
-            pass
+            """Show nothing."""
 
         close = set_postfix = set_description = refresh = update
         write = staticmethod(print)

@@ -126,7 +126,7 @@ class Kernel:
                 language.begin(launch)
                 self.fn(**values)
                 memories[:] = [store[0] for store in launch.stores]
-                outside = torch.tensor(False) if launch.outside is None else launch.outside  # noqa: FBT003
+                outside = torch.tensor(False) if launch.outside is None else launch.outside
                 return outside | (number[0] < 0), [store[1:] for store in launch.stores]
 
             try:

@@ -36,7 +36,7 @@ _state = threading.local()
 
 def launch() -> Launch:
     """The launch that is running in this thread."""
-    return _state.launch  # type: ignore[no-any-return]
+    return _state.launch
 
 
 def begin(value: Launch) -> None:
@@ -149,10 +149,8 @@ def program_id(axis: int = 0) -> Any:
 
 def dot(left: Tensor, right: Tensor, acc: Any = None, out_dtype: Any = None, **_: Any) -> Tensor:
     """Matrix product, summed in float32 (integers in int32)."""
-    if left.dtype.is_floating_point:
-        product = left.float() @ right.float()
-    else:
-        product = left.int() @ right.int()
+    left, right = (part.float() if part.dtype.is_floating_point else part.int() for part in (left, right))
+    product = left @ right
     product = product if acc is None else acc + product
     return product if out_dtype is None else product.to(out_dtype)
 
@@ -189,7 +187,7 @@ def _where(condition: Any, left: Any, right: Any) -> Tensor:
 
 
 def _reduced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def reduce(value: Tensor, axis: Any = None, keep_dims: bool = False, **_: Any) -> Tensor:  # noqa: FBT001, FBT002
+    def reduce(value: Tensor, axis: Any = None, keep_dims: bool = False, **_: Any) -> Tensor:
         axes = tuple(builtins.range(value.dim())) if axis is None else axis
         return function(value, axes, keep_dims).to(value.dtype)
 
