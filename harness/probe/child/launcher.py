@@ -59,7 +59,7 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from .shims import amp, attention, compile, cuda, distributed, mamba, modules, triton
+    from .shims import amp, attention, compile, compressors, cuda, distributed, mamba, modules, triton
 
     random.seed(plan.seed)  # noqa: TID251 - the script's own generator
     np.random.default_rng(plan.seed)
@@ -71,6 +71,7 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     mamba.install()
     triton.install()
     modules.install()
+    compressors.install()
     distributed.install(plan.rank, plan.world_size)
     if plan.clock:
         register_optimizer_step_post_hook(clock.step)
