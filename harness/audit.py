@@ -25,7 +25,7 @@ from harness.challenge import (
 )
 from harness.checks import RULES
 from harness.checks.record import row_of
-from harness.facts import reproduction, submission
+from harness.facts import probe, reproduction, submission
 from harness.facts.build_previous import read_rows
 from harness.facts.previous import Previous, Row
 from harness.facts.size import NOT_RECOUNTED
@@ -118,6 +118,7 @@ def _exercised(rule: Rule[Submission], facts: Submission, *, has_reproduction: b
     given = {
         Evidence.FOLDER: True,
         Evidence.REPRODUCTION: has_reproduction,
+        Evidence.PROBE: not isinstance(facts.probe, Missing),
         Evidence.PREVIOUS: not isinstance(facts.previous, Missing),
         Evidence.PULL_REQUEST: not isinstance(facts.change, Missing),
         Evidence.RECOUNT: facts.size.recount != NOT_RECOUNTED,
@@ -171,6 +172,7 @@ class Options:
         codes: the rules to run, by code.
         edition: name of the edition, or empty for the one in force on each submission's date.
         evidence: directory that `harness reproduce` wrote, or None.
+        probe: directory that `harness probe` wrote, or None.
         excerpts: whether the report quotes the lines that its findings name.
         previous: rows of a leaderboard, or of the one folder that is the previous record.
         previous_chosen: whether `previous` is that one folder.
@@ -180,6 +182,7 @@ class Options:
     codes: frozenset[str]
     edition: str = ""
     evidence: Path | None = None
+    probe: Path | None = None
     excerpts: bool = False
     previous: tuple[Row, ...] = ()
     previous_chosen: bool = False
@@ -235,6 +238,8 @@ def _audited(folder: Path, options: Options, reader: Callable[[Path], Submission
     edition = None
     try:
         facts = read(folder, options.evidence, recount=options.recount) if reader is None else reader(folder)
+        if options.probe is not None:
+            facts = dataclasses.replace(facts, probe=probe.read(options.probe, walk(folder)))
         edition = edition_for(facts, options.edition)
         if options.previous:
             previous = Previous(options.previous, edition, options.previous_chosen)

@@ -30,6 +30,7 @@ FAMILY_DIGITS = {
     "significance": "4",
     "homogeneity": "5",
     "legality": "6",
+    "behaviour": "7",
     "reproduction": "8",
 }
 MANIFEST_FIELDS = (

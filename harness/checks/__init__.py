@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.checks import (
+    behaviour,
     budget,
     budget_claims,
     budget_readings,
@@ -57,5 +58,6 @@ RULES: tuple[Rule[Submission], ...] = (
     *legality.RULES,
     *legality_data.RULES,
     *targets.RULES,
+    *behaviour.RULES,
     *reproduction.RULES,
 )

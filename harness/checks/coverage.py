@@ -50,7 +50,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "nothing is calibrated on validation tokens before they are scored",
         "#728",
         _SETTLED,
-        ("PG605",),
+        ("PG605", "PG703"),
         "Whether calibration depends on validation data is a question of behaviour: `harness probe` changes the data "
         "and compares.",
     ),
@@ -71,7 +71,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no validation content inside the artifact",
         "README; #168",
         _SETTLED,
-        (),
+        ("PG703",),
         "A folder does not hold the artifact's weights; a paid prefix shows in the loss of each position, which only a "
         "run gives.",
     ),
@@ -244,7 +244,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         (
             *("PG001", "PG002", "PG003", "PG004", "PG005", "PG006", "PG007", "PG008", "PG009", "PG010", "PG011"),
             *("PG012", "PG013", "PG014", "PG015", "PG016", "PG017", "PG018", "PG019", "PG020", "PG021", "PG023"),
-            "PG801",
+            *("PG701", "PG702", "PG801"),
         ),
         "Which other files a pull request touches is not in the folder: `harness gate` reads it from git.",
     ),

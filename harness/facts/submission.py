@@ -32,6 +32,7 @@ from harness.facts.names import NamesFacts
 from harness.facts.package import PackageFacts
 from harness.facts.pipeline import PipelineFacts
 from harness.facts.previous import NO_PREVIOUS, Previous
+from harness.facts.probe import NO_PROBE, ProbeFacts
 from harness.facts.reproduction import ReproductionFacts
 from harness.facts.runs import Run
 from harness.facts.settings import Setting, stated_settings
@@ -71,6 +72,7 @@ class Submission:
     pipeline: PipelineFacts
     settings: tuple[Located[Setting], ...]
     statements: StatementFacts = NO_STATEMENTS
+    probe: ProbeFacts | Missing = NO_PROBE
     previous: Previous | Missing = NO_PREVIOUS
     change: ChangeFacts | Missing = NO_CHANGE
 
@@ -141,6 +143,8 @@ def as_json(submission: Submission) -> dict[str, Value]:
         "settings": as_value(submission.settings),
         "statements": as_value(submission.statements),
     }
+    if isinstance(submission.probe, ProbeFacts):
+        facts["probe"] = as_value(submission.probe)
     if isinstance(submission.previous, Previous):
         facts["previous"] = as_value(submission.previous)
     if isinstance(submission.change, ChangeFacts):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from harness.sandbox.bait import VIEW, Bait, laid_out
 from harness.sandbox.job import MIB, Job, Limits, Outcome, View
 from harness.sandbox.levels import Level
 from harness.sandbox.runner import run
+from harness.sandbox.runtime import interpreter
 
 HOME: Final = "/attacks"
 LIMITS: Final = Limits(
@@ -91,7 +91,7 @@ def attempt(attack: Attack, into: Path, sandbox: Sandbox) -> Result:
     limits = LIMITS if attack.wall_s is None else replace(LIMITS, wall_s=attack.wall_s)
     with laid_out() as bait:
         job = Job(
-            argv=(sys.executable, "-S", "-E", "-s", "-B", f"{HOME}/{attack.path.name}"),
+            argv=(interpreter(), "-S", "-E", "-s", "-B", f"{HOME}/{attack.path.name}"),
             views=(View(attack.path.parent, HOME), View(bait.view, VIEW)),
             workdir="/scratch/work",
             environment={"BAIT": json.dumps(bait.told())},

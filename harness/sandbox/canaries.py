@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from harness.sandbox.bait import VIEW, Bait, laid_out
 from harness.sandbox.job import MIB, Job, Limits, Outcome, View
 from harness.sandbox.levels import Level
 from harness.sandbox.runner import run
+from harness.sandbox.runtime import interpreter
 
 PROGRAM: Final = "/canaries/program.py"
 LIMITS: Final = Limits(
@@ -51,7 +51,7 @@ def fallen(backend: Backend, found: tuple[Canary, ...]) -> tuple[Canary, ...]:
 
 def _run(sandbox: Sandbox, into: Path, arguments: tuple[str, ...], bait: Bait) -> Outcome:
     views = (View(PACKAGE / "canary_program.py", PROGRAM), View(bait.view, VIEW))
-    argv = (sys.executable, "-I", "-S", PROGRAM, *arguments)
+    argv = (interpreter(), "-I", "-S", PROGRAM, *arguments)
     return run(Job(argv, views, "/scratch", {}, LIMITS, channel=True), into, sandbox=sandbox)
 
 

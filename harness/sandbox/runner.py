@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from harness.sandbox.backend import Launch, Sandbox, tasks
 from harness.sandbox.job import CHANNEL_VARIABLE, Job, Outcome, check
 from harness.sandbox.pipes import POLL_SECONDS, Pipes, Pump
 from harness.sandbox.pump import Answers, Bounded, fresh, printable
+from harness.sandbox.runtime import interpreter
 from harness.sandbox.spec import STOP
 from harness.sandbox.tree import Tree, first_to_die, send
 from harness.sandbox.watch import Watch
@@ -111,7 +111,7 @@ class _Run:
     def _start(self, pipes: Pipes) -> subprocess.Popen[bytes]:
         theirs = [pipes.control[0], pipes.answer[1], *([pipes.channel[1]] if pipes.channel else [])]
         numbers = [*map(str, theirs), *([] if pipes.channel else ["-1"])]
-        command = [*self.launch.prefix, sys.executable, "-I", "-S", "-c", CODE, self.launch.package, *numbers]
+        command = [*self.launch.prefix, interpreter(), "-I", "-S", "-c", CODE, self.launch.package, *numbers]
         process = subprocess.Popen(
             command,
             cwd="/",

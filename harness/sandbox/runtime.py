@@ -36,11 +36,16 @@ SYSTEM: Final = (
 )
 
 
+def interpreter() -> str:
+    """This interpreter by its whole path: the program starts in another folder."""
+    return str(Path(sys.executable).absolute())
+
+
 @functools.cache
 def python_runtime_views() -> tuple[View, ...]:
     """Views of this interpreter's environment, of what it is based on, and of the system; each at its own path."""
     packages = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
-    programs = [os.path.realpath(sys.executable)]
+    programs = [os.path.realpath(interpreter())]
     parents = [str(Path(program).parent) for program in programs]
     wanted = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *packages, *parents, *SYSTEM]
     found: list[str] = []

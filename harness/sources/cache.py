@@ -72,13 +72,18 @@ class Cache:
 
 def user_cache(kind: str) -> Cache:
     """The user's store for one kind of value; one that keeps nothing where there is no home."""
+    return Cache(user_directory(kind))
+
+
+def user_directory(kind: str) -> Path | None:
+    """The folder of the user's cache for one kind of value; None where there is no home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not Path(base).is_absolute():
         try:
             base = str(Path.home() / ".cache")
         except RuntimeError:
-            return Cache(None)
-    return Cache(Path(base) / NAME / kind)
+            return None
+    return Path(base) / NAME / kind
 
 
 def _digest(key: bytes) -> str:

@@ -19,7 +19,7 @@ from .source import Sources, newer_parser
 
 def main() -> None:
     """Run the plan that the command line names; the exit status is the script's."""
-    plan = read_plan(Path(sys.argv[1]))
+    plan = read_plan(sys.argv[1])
     clock = Clock(plan.clock)
     open_channel(clock.now)
     os.environ.update(plan.environment)

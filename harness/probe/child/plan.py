@@ -44,9 +44,9 @@ class Plan:
     seed: int = 0
 
 
-def read_plan(path: Path) -> Plan:
-    """Read a plan; keys that this version does not know are ignored."""
-    values = json.loads(path.read_text(encoding="utf-8"))
+def read_plan(given: str) -> Plan:
+    """Read a plan, itself or the file that is named; keys that this version does not know are ignored."""
+    values = json.loads(given if given.startswith("{") else Path(given).read_text(encoding="utf-8"))
     known = {item.name for item in fields(Plan)}
     values = {name: value for name, value in values.items() if name in known}
     values["argv"] = tuple(values.get("argv", ()))

@@ -1,0 +1,144 @@
+"""What `harness probe` saw: read back from an evidence directory, never from the submission."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.model import Fact, Located, Location, Missing
+from harness.sources import evidence, probeevidence
+from harness.sources.folder import Folder
+
+NO_PROBE = Missing("no evidence of a probe was given")
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The error that ended a script.
+
+    Attributes:
+        error: class and message.
+        blame: `script`, `shim` (what stood for CUDA and its libraries) or `unknown`.
+        reason: why.
+    """
+
+    error: str
+    blame: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MiniatureRun:
+    """One run of the script in miniature.
+
+    Attributes:
+        name: what was run.
+        ended: how: `exit`, `signal`, or the limit that it exceeded.
+        reason: the same in words.
+        returncode: exit status; None where there is none.
+        seconds: wall time.
+        peak_memory_bytes: the most resident memory at one time.
+        val_bpb: the score that it printed.
+        crash: the error that ended it, at its line.
+        approximated: what was replaced by something whose numbers differ.
+        refused: what has no equivalent on a CPU.
+    """
+
+    name: str
+    ended: str
+    reason: str
+    returncode: int | None
+    seconds: float
+    peak_memory_bytes: int
+    val_bpb: Fact[float]
+    crash: Located[Crash] | None
+    approximated: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What one experiment says.
+
+    Attributes:
+        result: a word.
+        reason: why, as a clause.
+        subject: what was compared, or "".
+    """
+
+    result: str
+    reason: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFacts:
+    """The miniature runs of a submission.
+
+    Attributes:
+        stale: True when the folder's code is no longer what was run.
+        script: the script that was run.
+        isolation: level and backend.
+        shrunk: settings that were made smaller, `NAME: 20000 -> 8`.
+        runs: every run, in order.
+        non_interference: whether the artifact depends on the validation text: `same`, `depends` or `unclear`.
+    """
+
+    stale: bool
+    script: str
+    isolation: str
+    shrunk: tuple[str, ...]
+    runs: tuple[MiniatureRun, ...]
+    non_interference: Fact[Experiment]
+
+
+def read(directory: Path, folder: Folder) -> ProbeFacts:
+    """Read an evidence directory as facts about a folder.
+
+    Raises:
+        HarnessError: the directory holds no evidence, or its document is broken.
+    """
+    document = probeevidence.read(directory)
+    isolation = document["isolation"]
+    return ProbeFacts(
+        stale=evidence.code_sha256(evidence.code_files(folder)) != document["folder_sha256"],
+        script=document["script"],
+        isolation=f"{isolation['level']} ({isolation['backend']})",
+        shrunk=tuple(f"{name}: {old or 'unset'} -> {new}" for name, (old, new) in sorted(document["shrunk"].items())),
+        runs=tuple(_run(run, index, document["script"], folder) for index, run in enumerate(document["runs"])),
+        non_interference=_experiment(document["experiments"].get("non_interference"), "non_interference"),
+    )
+
+
+def _experiment(found: Mapping[str, Any] | None, name: str) -> Fact[Experiment]:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer=f"/experiments/{name}")
+    if found is None:
+        return Missing("the experiment was not made, since the script did not reach its score", at)
+    return Located(Experiment(found["result"], found["reason"], found["artifact"]), at)
+
+
+def _run(run: Mapping[str, Any], index: int, script: str, folder: Folder) -> MiniatureRun:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer=f"/runs/{index}/val_bpb")
+    bits = run["val_bpb"]
+    crash = run["crash"]
+    return MiniatureRun(
+        name=run["name"],
+        ended=run["ended"],
+        reason=run["reason"],
+        returncode=run["returncode"],
+        seconds=run["seconds"],
+        peak_memory_bytes=run["peak_memory_bytes"],
+        val_bpb=Missing("the run printed no final score", at) if bits is None else Located(bits, at),
+        crash=None if crash is None else _crash(crash, script, folder),
+        approximated=tuple(f"{each['name']}: {each['how']}" for each in run["replaced"] if not each["exact"]),
+        refused=tuple(f"{name}: {why}" for name, why in run["refused"]),
+    )
+
+
+def _crash(crash: Mapping[str, Any], script: str, folder: Folder) -> Located[Crash]:
+    """The error at its line in the folder; a line of an unpacked script is one of its innermost text."""
+    path = crash["path"] if crash["path"] in folder.files else script
+    found = Crash(f"{crash['type']}: {crash['message']}"[:300], crash["blame"], crash["reason"])
+    return Located(found, Location(path, crash["line"] if crash["path"] in folder.files else None))

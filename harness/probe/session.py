@@ -1,0 +1,205 @@
+"""One miniature run of a submission's script: its folder, a small world and the child, put into a sandbox."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from harness.facts.build_runs import build_runs
+from harness.facts.logfile import read_log
+from harness.model import HarnessError, Located
+from harness.probe.miniature import Miniature
+from harness.probe.world import World
+from harness.sandbox import runner
+from harness.sandbox.backend import Sandbox
+from harness.sandbox.job import MIB, Job, Limits, Outcome, View
+from harness.sandbox.runtime import interpreter
+
+CHILD: Final = Path(__file__).parent / "child"
+# The reader of newer f-strings and what it needs; both use the standard library alone.
+PARSER: Final = tuple(Path(__file__).parents[1] / "sources" / name for name in ("fstrings.py", "textlines.py"))
+SUBMISSION: Final = "/submission"
+WORK: Final = "/scratch/work"
+LOG_LIMIT_BYTES: Final = 16 * MIB
+EVENTS_LIMIT: Final = 200_000
+EVENT_LIMIT_CHARACTERS: Final = 4_000_000
+# Files that may be the artifact; the data stands below the same folder.
+KEPT: Final = tuple(
+    f"work/*.{ending}"
+    for ending in "ptz pt pth bin zst zstd xz lzma br gz zip zlib npz npy safetensors pkl int8 int6".split()  # noqa: SIM905
+)
+# Seconds of the virtual clock: when it starts, and how far a look at it and a step move it on.
+CLOCK: Final[Mapping[str, float]] = {"start_s": 1_767_225_600.0, "per_call_s": 0.0005, "per_step_s": 0.05}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is run.
+
+    Attributes:
+        folder: the record folder; nothing is written into it.
+        script: the training script's path in it.
+        miniature: the configuration.
+        world: the data.
+        seconds: wall time that it may take.
+        trace: whether scores and updates are recorded.
+        experiment: what the tracer is asked to change.
+    """
+
+    folder: Path
+    script: str
+    miniature: Miniature
+    world: World
+    seconds: float
+    trace: bool = False
+    experiment: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MiniatureRun:
+    """What one run came to.
+
+    Attributes:
+        outcome: how the sandboxed command ended.
+        events: what the child told, in order.
+        val_bpb: the headline that the script printed; None when it printed none.
+        val_loss: the loss beside it, in nats per token.
+        model_bytes: size of the compressed model, as the script printed it.
+        files: SHA-256 and size in bytes of each file that it left and that may be the artifact, by path.
+        damaged: events that could not be read.
+    """
+
+    outcome: Outcome
+    events: tuple[Mapping[str, Any], ...]
+    val_bpb: float | None
+    val_loss: float | None
+    model_bytes: int | None = None
+    files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    damaged: int = 0
+
+    def artifact(self) -> tuple[str, str] | None:
+        """Path and SHA-256 of the one file that has the printed size of the model; None where that is not clear."""
+        found = [(path, digest) for path, (digest, size) in self.files.items() if size == self.model_bytes]
+        return found[0] if len(found) == 1 else None
+
+    def of(self, kind: str) -> tuple[Mapping[str, Any], ...]:
+        """The events of one kind."""
+        return tuple(event for event in self.events if event.get("kind") == kind)
+
+
+@dataclass(slots=True)
+class _Events:
+    found: list[Mapping[str, Any]] = field(default_factory=list)
+    damaged: int = 0
+
+
+def run(request: Request, into: Path, sandbox: Sandbox) -> MiniatureRun:
+    """Run a script once.
+
+    Args:
+        request: what to run.
+        into: the run directory, which must be new and outside of the record folder.
+        sandbox: what `establish` gave.
+
+    Raises:
+        HarnessError: the run directory is not new, or lies in the folder.
+    """
+    if into.resolve().is_relative_to(request.folder.resolve()):
+        raise HarnessError(f"{into}: a run directory may not lie inside of the submission's folder")
+    outcome = runner.run(_job(request), into, sandbox=sandbox)
+    events = _read_events(outcome.channel)
+    bits, loss, size = _printed(outcome)
+    return MiniatureRun(outcome, tuple(events.found), bits, loss, size, _files(outcome.kept), events.damaged)
+
+
+def _job(request: Request) -> Job:
+    plan = {
+        "script": f"{SUBMISSION}/{request.script}",
+        "workdir": WORK,
+        "environment": request.miniature.environment,
+        "overrides": request.miniature.overrides(),
+        "clock": dict(CLOCK),
+        "trace": request.trace,
+        "experiment": request.experiment,
+        "newer_parser": "/probe/parser",
+    }
+    views = (
+        View(request.folder.resolve(), SUBMISSION),
+        View(CHILD, "/probe/packages/pgchild"),
+        *(View(path, f"/probe/parser/{path.name}") for path in PARSER),
+        View(request.world.folder.resolve(), f"{WORK}/data"),
+    )
+    limits = Limits(
+        memory_bytes=6_000 * MIB,
+        processes=48,
+        disk_bytes=2_000 * MIB,
+        file_bytes=1_000 * MIB,
+        cpu_s=4 * request.seconds,
+        wall_s=request.seconds,
+        output_bytes=LOG_LIMIT_BYTES,
+    )
+    # The plan stands in the command: paths in it are put right for the level in force.
+    command = (interpreter(), "-P", "-m", "pgchild", json.dumps(plan))
+    environment = {"PYTHONPATH": "/probe/packages", "OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    return Job(command, views, WORK, environment, limits, keep=KEPT, channel=True)
+
+
+def _read_events(channel: Path | None) -> _Events:
+    """The events; what the script itself wrote into the channel is data like any other and may be damaged."""
+    events = _Events()
+    for line in _lines(channel):
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            events.damaged += 1
+            continue
+        if isinstance(event, dict) and isinstance(event.get("kind"), str):
+            events.found.append(event)
+        else:
+            events.damaged += 1
+    return events
+
+
+def _lines(channel: Path | None) -> Iterator[str]:
+    if channel is None or not channel.exists():
+        return
+    with channel.open(encoding="utf-8", errors="replace") as file:
+        for _ in range(EVENTS_LIMIT):
+            line = file.readline(EVENT_LIMIT_CHARACTERS)
+            if not line:
+                return
+            yield line
+
+
+def _printed(outcome: Outcome) -> tuple[float | None, float | None, int | None]:
+    """Score, loss and size of the model that the output reports, read as the log of any run is."""
+    with outcome.output.open("rb") as file:
+        data = file.read(LOG_LIMIT_BYTES)
+    runs = build_runs(read_log(data, outcome.output.name))
+    if not runs:
+        return None, None, None
+    last = runs[-1]
+    size = last.model_bytes.value if isinstance(last.model_bytes, Located) else None
+    if not isinstance(last.headline, Located):
+        return None, None, size
+    bits, loss = last.headline.value.val_bpb, last.headline.value.val_loss
+    return (
+        bits.value if isinstance(bits, Located) else None,
+        loss.value if isinstance(loss, Located) else None,
+        size,
+    )
+
+
+def _files(kept: Path) -> dict[str, tuple[str, int]]:
+    """The files that were brought out, without those of the world."""
+    found: dict[str, tuple[str, int]] = {}
+    for path in sorted(kept.rglob("*")):
+        name = path.relative_to(kept).as_posix()
+        if path.is_file() and not path.is_symlink() and not name.startswith("work/data/"):
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+    return found

@@ -1,0 +1,244 @@
+"""Evidence of probes, what they compare, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import behaviour
+from harness.cli import main
+from harness.cli.probe import summary
+from harness.facts import probe
+from harness.facts.probe import ProbeFacts
+from harness.model import HarnessError, Located, Missing, Outcome, Verdict
+from harness.probe.experiments.noninterference import judge
+from harness.probe.session import MiniatureRun
+from harness.sandbox.job import Outcome as Ended
+from harness.sandbox.levels import Level
+from harness.sources import evidence, probeevidence
+from harness.sources.folder import walk
+from tests import factories
+
+RUN: dict[str, Any] = {
+    "name": "bare",
+    "ended": "exit",
+    "reason": "exit status 0",
+    "returncode": 0,
+    "seconds": 3.5,
+    "cpu_seconds": 4.0,
+    "peak_memory_bytes": 300_000_000,
+    "val_bpb": 2.5,
+    "val_loss": 4.2,
+    "replaced": [{"name": "torch.compile", "how": "runs uncompiled", "exact": False}],
+    "refused": [],
+    "crash": None,
+    "damaged_events": 0,
+}
+CRASH = {"type": "AttributeError", "message": "no x", "blame": "script", "reason": "nothing defines x"}
+
+
+def document(folder: Path, run: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    made = {
+        "schema": "probe/1",
+        "folder_sha256": evidence.code_sha256(evidence.code_files(walk(folder))),
+        "script": "train_gpt.py",
+        "isolation": {"level": "L3", "backend": "bubblewrap"},
+        "world": {"vocabulary": 1024, "caseops": False, "val_tokens": 1700, "seed": 0},
+        "shrunk": {"ITERATIONS": ["20000", "8"]},
+        "claimed": {},
+        "runs": [RUN | (run or {})],
+        "experiments": {},
+    }
+    return made | changes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "run"
+    made.mkdir()
+    (made / "train_gpt.py").write_text("print(1)\n", encoding="utf-8")
+    return made
+
+
+def facts(folder: Path, run: dict[str, Any] | None = None, **changes: Any) -> ProbeFacts:
+    where = folder.with_name("evidence")
+    where.mkdir(exist_ok=True)
+    probeevidence.write(where, document(folder, run, **changes))
+    return probe.read(where, walk(folder))
+
+
+def decide(code: str, found: ProbeFacts | Missing) -> Outcome:
+    [rule] = [each for each in behaviour.RULES if each.code == code]
+    outcome = rule.check(factories.submission(probe=found))
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict", "words"),
+    [
+        ({}, Verdict.PASS, "ran to its end"),
+        (
+            {"ended": "wall", "reason": "ran longer than 60 s", "returncode": None},
+            Verdict.UNDECIDED,
+            "longer than 60 s",
+        ),
+        ({"returncode": 1, "crash": CRASH | {"path": "train_gpt.py", "line": 1}}, Verdict.FAIL, "error of its own"),
+        (
+            {"returncode": 1, "crash": CRASH | {"blame": "shim", "path": None, "line": None}},
+            Verdict.UNDECIDED,
+            "AttributeError: no x",
+        ),
+        (
+            {
+                "returncode": 1,
+                "refused": [["kernel k", "it has no equivalent"]],
+                "crash": CRASH | {"blame": "unknown", "path": "/usr/lib/x.py", "line": 3},
+            },
+            Verdict.UNDECIDED,
+            "it asks for kernel k: it has no equivalent",
+        ),
+    ],
+)
+def test_only_an_error_of_the_script_s_own_fails(
+    folder: Path, run: dict[str, Any], verdict: Verdict, words: str
+) -> None:
+    outcome = decide("PG701", facts(folder, run))
+    assert outcome.verdict is verdict
+    assert words in outcome.message
+    assert [place.path for place in outcome.locations] == ["train_gpt.py"]
+
+
+def test_a_run_without_a_score_is_told_apart_from_one_that_did_not_end(folder: Path) -> None:
+    assert decide("PG702", facts(folder)).verdict is Verdict.PASS
+    assert decide("PG702", facts(folder, {"val_bpb": None})).verdict is Verdict.WARN
+    assert decide("PG702", facts(folder, {"val_bpb": None, "ended": "memory"})).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict"), [("same", Verdict.PASS), ("depends", Verdict.FAIL), ("unclear", Verdict.UNDECIDED)]
+)
+def test_the_artifact_may_not_depend_on_the_validation_text(folder: Path, result: str, verdict: Verdict) -> None:
+    experiments = {"non_interference": {"result": result, "reason": "so it is", "artifact": "work/final_model.ptz"}}
+    outcome = decide("PG703", facts(folder, experiments=experiments))
+    assert outcome.verdict is verdict
+    assert "so it is" in outcome.message
+    if verdict is Verdict.FAIL:
+        (folder / "train_gpt.py").write_text("print(2)\n", encoding="utf-8")
+        stale = probe.read(folder.with_name("evidence"), walk(folder))
+        assert decide("PG703", stale).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("code", ["PG701", "PG702", "PG703"])
+def test_without_evidence_nothing_is_decided(code: str, folder: Path) -> None:
+    assert decide(code, Missing("no evidence of a probe was given")).verdict is Verdict.UNDECIDED
+    assert decide(code, facts(folder, runs=[])).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "probe.json is missing"),
+        ("{", "not readable as JSON"),
+        ("[]", "probe.json"),
+        ('{"schema": "probe/2"}', "probe.json"),
+        ("[" * 100_000, "not readable as JSON"),
+    ],
+)
+def test_broken_evidence_is_one_clear_error(tmp_path: Path, text: str | None, told: str) -> None:
+    if text is not None:
+        (tmp_path / "probe.json").write_text(text, encoding="utf-8")
+    with pytest.raises(HarnessError, match=told):
+        probeevidence.read(tmp_path)
+
+
+def test_evidence_beyond_the_cap_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probeevidence, "DOCUMENT_CAP_BYTES", 10)
+    (tmp_path / "probe.json").write_text(" " * 11, encoding="utf-8")
+    with pytest.raises(HarnessError, match="larger than 10 bytes"):
+        probeevidence.read(tmp_path)
+
+
+def test_a_document_that_the_schema_rejects_is_not_written(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"probe\.json"):
+        probeevidence.write(folder, document(folder, {"ended": "somehow"}))
+    assert not probeevidence.has_evidence(folder)
+
+
+def ran(digest: str | None, size: int | None = 900) -> MiniatureRun:
+    ended = Ended(Level.L3, "bubblewrap", "exit", "exit status 0", 0, 1.0, 1.0, 1, Path("o"), None, Path("k"))
+    files = {} if digest is None else {"work/final_model.ptz": (digest, 900), "work/other.pt": ("o", 7)}
+    return MiniatureRun(ended, (), 2.5, 4.2, size, files)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "repeated", "result"),
+    [
+        (ran("a"), ran("a"), None, "same"),
+        (ran("a"), ran("b"), ran("a"), "depends"),
+        (ran("a"), ran("b"), ran("c"), "unclear"),
+        (ran("a"), ran("b"), ran(None), "unclear"),
+        (ran(None), ran("b"), None, "unclear"),
+        (ran("a"), ran("b", size=None), None, "unclear"),
+    ],
+)
+def test_artifacts_are_compared_and_the_first_run_repeated_only_where_they_differ(
+    first: MiniatureRun, second: MiniatureRun, repeated: MiniatureRun | None, result: str
+) -> None:
+    def again() -> MiniatureRun:
+        assert repeated is not None, "there was no need to repeat it"
+        return repeated
+
+    assert judge(first, second, again).result == result
+
+
+def test_two_files_of_the_printed_size_are_no_artifact() -> None:
+    run = ran("a")
+    files = dict(run.files) | {"work/copy.ptz": ("a", 900)}
+    assert MiniatureRun(run.outcome, (), 2.5, 4.2, 900, files).artifact() is None
+
+
+def test_the_summary_says_what_ran_and_what_did_not(folder: Path) -> None:
+    crash = CRASH | {"path": "train_gpt.py", "line": 1, "message": "no \x1b[31mx"}
+    text = summary(facts(folder, {"returncode": 1, "val_bpb": None, "crash": crash}))
+    assert "no final score, 4 s, 300 MB" in text
+    assert "train_gpt.py:1 (blame: script; nothing defines x)" in text
+    assert "shrunk: ITERATIONS: 20000 -> 8" in text
+    assert "\x1b" not in text
+
+
+def test_the_command_probes_and_prints_one_document(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["probe", str(folder), "--evidence", str(tmp_path / "out"), "--seconds", "60", "--allow-unsafe"]
+    assert main([*arguments, "--format", "json"]) == 1  # the folder has no README
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)["submissions"][0]
+    verdicts = {row["rule"]: row["verdict"] for row in report["findings"]}
+    assert (verdicts["PG701"], verdicts["PG702"]) == ("pass", "warn")
+    assert report["facts"]["probe"]["script"] == "train_gpt.py"
+    assert "bare: train_gpt.py on" in printed.err
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["submissions"] == [report]
+    assert main([*arguments]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert main([*arguments, "--fresh"]) == 1
+    assert "not exercised: more than one process" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seconds", ["0", "x", "100000"])
+def test_seconds_out_of_reach_are_refused(folder: Path, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["probe", str(folder), "--seconds", seconds])
+    assert "expected seconds" in capsys.readouterr().err
+
+
+def test_facts_of_a_probe_have_places(folder: Path) -> None:
+    found = facts(folder)
+    [run] = found.runs
+    assert isinstance(run.val_bpb, Located)
+    assert str(run.val_bpb.location) == "probe.json#/runs/0/val_bpb"
+    assert run.approximated == ("torch.compile: runs uncompiled",)
+    assert not found.stale

@@ -1,0 +1,150 @@
+"""Whole probes of small folders of our own, in the strongest sandbox that this machine offers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness import audit
+from harness.facts import submission
+from harness.facts.submission import Submission
+from harness.model import HarnessError, Verdict
+from harness.probe import claimed, probing
+from harness.sandbox.backend import Sandbox
+from harness.sandbox.establish import BACKENDS
+from harness.sandbox.levels import Level
+from harness.sources import probeevidence
+from tests import factories
+from tests.compose import Case, every_case, write_folder
+from tests.factories import at
+
+# Cases whose artifact depends on the validation text; their legal twins' does not.
+INTERFERING = ("calibration", "paid_prefix", "validation_in_training")
+# Packs what it finds in some files; no model, so that a run takes no longer than its start.
+SCRIPT = """
+import glob, os, sys, zlib
+print("settings", os.environ.get("EXTRA", "none"), os.environ.get("ITERATIONS"))
+parts = [open(path, "rb").read()[1024:3000] for path in sorted(glob.glob("data/datasets/*/fineweb_{files}_*.bin"))]
+packed = zlib.compress(b"".join(parts))
+open("final_model.ptz", "wb").write(packed)
+print(f"Serialized model int8+zlib: {{len(packed)}} bytes")
+print("final_int8_zlib_roundtrip_exact val_loss:2.01770734 val_bpb:1.19500001 eval_time:70123ms")
+"""
+
+
+@pytest.fixture
+def sandbox(usable: dict[Level, str]) -> Sandbox:
+    backend = next(each for each in BACKENDS if not usable[each.level])
+    return Sandbox(backend, backend.level)
+
+
+def probe(folder: Path, evidence: Path, sandbox: Sandbox) -> dict[str, Verdict]:
+    """Probe a folder; returns the verdicts of the rules of behaviour."""
+    told: list[str] = []
+    probing.run(probing.prepare(folder, submission.read(folder)), evidence, sandbox, told.append, 60)
+    assert told[0].startswith("bare: ")
+    codes = frozenset({"PG701", "PG702", "PG703"})
+    audited = audit.audit_folder(folder, audit.Options(codes, probe=evidence))
+    assert audited.report is not None, audited
+    return {finding.rule: finding.verdict for finding in audited.report.findings}
+
+
+def write(folder: Path, script: str) -> Path:
+    folder.mkdir()
+    (folder / "train_gpt.py").write_text(script, encoding="utf-8")
+    (folder / "README.md").write_text("# A run\n", encoding="utf-8")
+    return folder
+
+
+def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox: Sandbox) -> None:
+    folder = write(tmp_path / "run", SCRIPT.format(files="train"))
+    verdicts = probe(folder, tmp_path / "evidence", sandbox)
+    assert verdicts == dict.fromkeys(("PG701", "PG702", "PG703"), Verdict.PASS)
+    document = probeevidence.read(tmp_path / "evidence")
+    assert [run["name"] for run in document["runs"]] == ["bare", "other-validation"]
+    assert document["runs"][0]["val_bpb"] == 1.19500001
+    assert document["shrunk"]["ITERATIONS"] == ["", "8"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "train_gpt.py"]
+    with pytest.raises(HarnessError, match="not empty"):
+        probing.run(
+            probing.prepare(folder, submission.read(folder)), tmp_path / "evidence", sandbox, lambda _: None, 60
+        )
+    probing.remove(tmp_path / "evidence")
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: Sandbox) -> None:
+    folder = write(tmp_path / "run", SCRIPT.format(files="val"))
+    assert probe(folder, tmp_path / "evidence", sandbox)["PG703"] is Verdict.FAIL
+    names = [run["name"] for run in probeevidence.read(tmp_path / "evidence")["runs"]]
+    assert names == ["bare", "other-validation", "again"]
+
+
+@pytest.mark.parametrize(
+    ("script", "first", "second"),
+    [
+        ("class A:\n    pass\nA().missing_thing\n", Verdict.FAIL, Verdict.UNDECIDED),
+        ("print('hello')\n", Verdict.PASS, Verdict.WARN),
+        ("raise ValueError('too small')\n", Verdict.UNDECIDED, Verdict.UNDECIDED),
+    ],
+)
+def test_crashes_and_silence(tmp_path: Path, sandbox: Sandbox, script: str, first: Verdict, second: Verdict) -> None:
+    verdicts = probe(write(tmp_path / "run", script), tmp_path / "evidence", sandbox)
+    assert verdicts == {"PG701": first, "PG702": second, "PG703": Verdict.UNDECIDED}
+
+
+def test_evidence_of_other_code_accuses_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
+    folder = write(tmp_path / "run", SCRIPT.format(files="val"))
+    probe(folder, tmp_path / "evidence", sandbox)
+    (folder / "train_gpt.py").write_text(SCRIPT.format(files="train"), encoding="utf-8")
+    audited = audit.audit_folder(folder, audit.Options(frozenset({"PG703"}), probe=tmp_path / "evidence"))
+    assert audited.report is not None
+    assert [finding.verdict for finding in audited.report.findings] == [Verdict.UNDECIDED]
+
+
+def test_what_cannot_be_probed_is_one_clear_error(tmp_path: Path, sandbox: Sandbox) -> None:
+    folder = write(tmp_path / "run", "print(1)\n")
+    made = probing.prepare(folder, submission.read(folder))
+    with pytest.raises(HarnessError, match="may not lie inside"):
+        probing.run(made, folder / "evidence", sandbox, lambda _: None, 60)
+    (folder / "train_gpt.py").unlink()
+    with pytest.raises(HarnessError, match="no script to probe"):
+        probing.prepare(folder, submission.read(folder))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep", encoding="utf-8")
+    with pytest.raises(HarnessError, match="not removed"):
+        probing.remove(tmp_path / "mine")
+
+
+def configured(**changes: object) -> Submission:
+    script = factories.script(environment=(at(("TTT_ENABLED", "0")), at(("DATA_PATH", "x")), at(("WIDTH", None))))
+    package = factories.package(scripts=(script,))
+    runs = tuple(
+        factories.run(seed, config={name.lower(): at(str(value)) for name, value in changes.items()}) for seed in (1, 2)
+    )
+    return dataclasses.replace(factories.submission(runs=runs), package=package)
+
+
+def test_the_environment_is_that_of_the_claimed_run() -> None:
+    assert claimed.environment(configured(TTT_ENABLED=True, DATA_PATH="/x", WIDTH=64)) == {
+        "TTT_ENABLED": "1",
+        "WIDTH": "64",
+    }
+    assert claimed.environment(configured(TTT_ENABLED="[1, 2]")) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in every_case("legal") if case.name in INTERFERING], ids=str)
+def test_a_legal_case_does_not_interfere(case: Case, tmp_path: Path, sandbox: Sandbox) -> None:
+    verdicts = probe(write_folder(case, tmp_path / "run", "plain"), tmp_path / "evidence", sandbox)
+    assert verdicts == dict.fromkeys(("PG701", "PG702", "PG703"), Verdict.PASS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in every_case("illegal") if case.name in INTERFERING], ids=str)
+@pytest.mark.parametrize("disguise", ["plain", "packed"])
+def test_an_illegal_case_interferes(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
+    verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
+    assert verdicts["PG703"] is Verdict.FAIL
