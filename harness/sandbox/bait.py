@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from harness.sandbox.job import CHANNEL_VARIABLE
-from harness.sandbox.runtime import interpreter
 from harness.sandbox.tree import PROC
 
 MACOS: Final = "__CF_USER_TEXT_ENCODING"  # the system itself adds it there
@@ -101,7 +101,7 @@ def laid_out() -> Iterator[Bait]:
 
 @contextlib.contextmanager
 def _sleeping(token: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [interpreter(), "-I", "-S", "-c", "import time; time.sleep(120)"]
+    command = [shutil.which("sleep") or "/bin/sleep", "120"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd="/", env={"TOKEN": token}) as process:
         try:
             yield process
