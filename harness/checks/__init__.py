@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.checks import (
     behaviour,
+    behaviour_order,
     budget,
     budget_claims,
     budget_readings,
@@ -59,5 +60,6 @@ RULES: tuple[Rule[Submission], ...] = (
     *legality_data.RULES,
     *targets.RULES,
     *behaviour.RULES,
+    *behaviour_order.RULES,
     *reproduction.RULES,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from harness.sources import evidence, probeevidence
 from harness.sources.folder import Folder
 
 NO_PROBE = Missing("no evidence of a probe was given")
+NOT_MADE = "the experiment was not made, since the script did not reach its score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,33 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerFacts:
+    """The pass of scores that the script reports.
+
+    Attributes:
+        result: `bound` when it was found, `unbound` or `nothing`.
+        reason: why.
+        where: `file:line function` that adds the scores up.
+        count: tokens counted.
+        learned_before: tokens scored with weights that had learned from them.
+        learned: ranges of these, some of them; the end not included.
+        missing: ranges of tokens that were not counted.
+        doubled: ranges of tokens that were counted more than once.
+        tokens: tokens of the text that can be predicted.
+    """
+
+    result: str
+    reason: str
+    where: str
+    count: int
+    learned_before: int
+    learned: tuple[tuple[int, int], ...]
+    missing: tuple[tuple[int, int], ...]
+    doubled: tuple[tuple[int, int], ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeFacts:
     """The miniature runs of a submission.
 
@@ -84,6 +112,7 @@ class ProbeFacts:
         shrunk: settings that were made smaller, `NAME: 20000 -> 8`.
         runs: every run, in order.
         non_interference: whether the artifact depends on the validation text: `same`, `depends` or `unclear`.
+        ledger: the order of scores and updates.
     """
 
     stale: bool
@@ -92,6 +121,7 @@ class ProbeFacts:
     shrunk: tuple[str, ...]
     runs: tuple[MiniatureRun, ...]
     non_interference: Fact[Experiment]
+    ledger: Fact[LedgerFacts]
 
 
 def read(directory: Path, folder: Folder) -> ProbeFacts:
@@ -109,13 +139,38 @@ def read(directory: Path, folder: Folder) -> ProbeFacts:
         shrunk=tuple(f"{name}: {old or 'unset'} -> {new}" for name, (old, new) in sorted(document["shrunk"].items())),
         runs=tuple(_run(run, index, document["script"], folder) for index, run in enumerate(document["runs"])),
         non_interference=_experiment(document["experiments"].get("non_interference"), "non_interference"),
+        ledger=_ledger(document["experiments"].get("ledger")),
     )
+
+
+def _ledger(found: Mapping[str, Any] | None) -> Fact[LedgerFacts]:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer="/experiments/ledger")
+    if found is None:
+        return Missing(NOT_MADE, at)
+    return Located(
+        LedgerFacts(
+            result=found["result"],
+            reason=found["reason"],
+            where=found["where"],
+            count=found["count"],
+            learned_before=found["learned_before"],
+            learned=_ranges(found["learned"]),
+            missing=_ranges(found["missing"]),
+            doubled=_ranges(found["doubled"]),
+            tokens=found["tokens"],
+        ),
+        at,
+    )
+
+
+def _ranges(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((start, end) for start, end in pairs)
 
 
 def _experiment(found: Mapping[str, Any] | None, name: str) -> Fact[Experiment]:
     at = Location(probeevidence.DOCUMENT_NAME, pointer=f"/experiments/{name}")
     if found is None:
-        return Missing("the experiment was not made, since the script did not reach its score", at)
+        return Missing(NOT_MADE, at)
     return Located(Experiment(found["result"], found["reason"], found["artifact"]), at)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,8 +15,8 @@ from typing import Any, Final
 from harness.facts.build_package import read_scripts
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
-from harness.probe import claimed, miniature, session, world
-from harness.probe.experiments import noninterference
+from harness.probe import claimed, miniature, session, unique, world
+from harness.probe.experiments import ledger, noninterference
 from harness.probe.miniature import Miniature
 from harness.probe.session import MiniatureRun, Request
 from harness.probe.world import World
@@ -28,7 +29,7 @@ SECONDS: Final = 240.0
 # So few that a miniature training comes to the end of all its files, whichever it takes them from.
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
-RUN_NAMES: Final = frozenset({BARE, noninterference.OTHER, noninterference.AGAIN})
+RUN_NAMES: Final = frozenset({BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN})
 TEXT_LIMIT_CHARACTERS: Final = 500
 LISTED_LIMIT: Final = 200
 
@@ -90,9 +91,9 @@ def run(probe: Probe, directory: Path, sandbox: Sandbox, tell: Callable[[str], N
         made = world.write_world(Path(place) / "data", probe.miniature.spec, kept)
         runs: dict[str, MiniatureRun] = {}
 
-        def go(name: str, data: World) -> MiniatureRun:
+        def go(name: str, data: World, traced: tuple[str, ...] = ()) -> MiniatureRun:
             tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {seconds:g} s")
-            request = Request(probe.folder, probe.script, probe.miniature, data, seconds)
+            request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced)
             runs[name] = session.run(request, directory / name, sandbox)
             tell(f"{name}: {_ended(runs[name])}")
             return runs[name]
@@ -106,6 +107,10 @@ def run(probe: Probe, directory: Path, sandbox: Sandbox, tell: Callable[[str], N
             )
             tell(f"non-interference: {compared.result} ({compared.reason})")
             found["non_interference"] = dataclasses.asdict(compared)
+            single, shards = unique.unique_world(made, probe.miniature, Path(place) / "unique")
+            order = ledger.judge(go(ledger.RUN, single, shards), single.val_tokens)
+            tell(f"ledger: {order.result} ({order.reason})")
+            found["ledger"] = json.loads(json.dumps(dataclasses.asdict(order)))
     probeevidence.write(directory, _document(probe, made, sandbox, runs) | {"experiments": found})
 
 

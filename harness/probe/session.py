@@ -46,8 +46,8 @@ class Request:
         miniature: the configuration.
         world: the data.
         seconds: wall time that it may take.
-        trace: whether scores and updates are recorded.
-        experiment: what the tracer is asked to change.
+        traced: validation shards below the world's folder by which scores and updates are followed; empty: they are
+            not.
     """
 
     folder: Path
@@ -55,8 +55,7 @@ class Request:
     miniature: Miniature
     world: World
     seconds: float
-    trace: bool = False
-    experiment: Mapping[str, Any] | None = None
+    traced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,8 @@ def _job(request: Request) -> Job:
         "environment": request.miniature.environment,
         "overrides": request.miniature.overrides(),
         "clock": dict(CLOCK),
-        "trace": request.trace,
-        "experiment": request.experiment,
+        "trace": bool(request.traced),
+        "experiment": {"validation": [f"{WORK}/data/{shard}" for shard in request.traced]},
         "newer_parser": "/probe/parser",
     }
     views = (

@@ -1,0 +1,60 @@
+"""A world whose validation text has no trigram twice: any piece of it tells its place.
+
+The tracer decodes tensors of tokens by it. The text is no language, so that scores of such a run say nothing; their
+order does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from harness.challenge import BOS_TOKEN
+from harness.probe.miniature import Miniature
+from harness.probe.world import World, write_shard
+
+DOCUMENT_TOKENS = 90
+# Below it stand control tokens and, in some vocabularies, operators.
+FIRST_TOKEN = 16
+
+
+def unique_world(made: World, miniature: Miniature, folder: Path) -> tuple[World, tuple[str, ...]]:
+    """The same world with such a validation shard of the same length.
+
+    Args:
+        made: the world.
+        miniature: whose vocabulary it has.
+        folder: where the other one goes.
+
+    Returns:
+        The world, and its validation shards as paths below its folder.
+    """
+    shutil.copytree(made.folder, folder)
+    tokens = unique_tokens(made.val_tokens, miniature.spec.vocabulary, miniature.spec.seed)
+    shards = folder / made.shards.relative_to(made.folder)
+    write_shard(shards / "fineweb_val_000000.bin", tokens)
+    if (shards / "fineweb_val_bytes_000000.bin").exists():
+        sizes = np.where(tokens == BOS_TOKEN, 0, 2).astype(np.uint16)
+        write_shard(shards / "fineweb_val_bytes_000000.bin", sizes)
+    moved = dataclasses.replace(
+        made, folder=folder, shards=shards, tokenizer=folder / made.tokenizer.relative_to(made.folder)
+    )
+    return moved, ((shards / "fineweb_val_000000.bin").relative_to(folder).as_posix(),)
+
+
+def unique_tokens(count: int, vocabulary: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
+    """Random tokens in documents, each after a BOS, without a trigram that occurs twice."""
+    rng = np.random.default_rng(seed)
+    found = [BOS_TOKEN]
+    seen: set[tuple[int, ...]] = set()
+    while len(found) < count:
+        starts = len(found) % DOCUMENT_TOKENS == 0
+        token = BOS_TOKEN if starts else int(rng.integers(FIRST_TOKEN, vocabulary))
+        trigram = (*found[-2:], token)
+        if trigram not in seen:
+            seen.add(trigram)
+            found.append(token)
+    return np.array(found, dtype=np.uint16)
