@@ -29,10 +29,16 @@ def main() -> None:
     overrides = Overrides(plan.overrides)
     sources = Sources(script.parent, overrides, newer_parser(plan.newer_parser))
     _install(plan, clock, sources)
+    if plan.trace:
+        from . import tracer
+
+        tracer.install(plan, channel().emit)
     sys.argv = [str(plan.script), *plan.argv]
     # The script's folder comes first, as it would; this package has been imported already.
     sys.path.insert(0, str(script.parent))
     status = _run(plan, sources)
+    if plan.trace:
+        tracer.finish()
     overrides.report()
     channel().emit("end", status=status)
     sys.stdout.flush()

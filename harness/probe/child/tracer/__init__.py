@@ -1,0 +1,89 @@
+"""Watches what a script scores and what it learns, with the places of the validation text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .files import Files
+from .follow import Follower
+from .ledger import Ledger
+from .positions import read_shards
+from .sources import custom
+from .updates import Updates
+
+__all__ = ["finish", "install"]
+
+_running: list[tuple[Follower, Files, Callable[..., None]]] = []
+
+
+def install(plan: Any, emit: Callable[..., None]) -> None:
+    """Begin to watch.
+
+    Args:
+        plan: the plan; `experiment["validation"]` names the validation shards.
+        emit: writes an event: its kind, and its fields by name.
+    """
+    paths = getattr(plan, "validation", None) or (plan.experiment or {}).get("validation") or ()
+    shard = read_shards(paths)
+    folder = os.path.dirname(os.path.realpath(plan.script))
+    emit("tracer", tokens=shard.size, unique=round(shard.unique, 6))
+    ledger = Ledger(shard, emit, folder)
+    updates = Updates(ledger)
+    seen: set[str] = set()
+
+    def lost(name: str, error: BaseException) -> None:
+        if name not in seen and len(seen) < 100:
+            seen.add(name)
+            emit("lost", name=name, error=f"{type(error).__name__}: {error}"[:300])
+
+    follower = Follower(ledger, updates, lost)
+    files = Files(emit, lambda: _phase(ledger, updates))
+    updates.install()
+    _functions(follower, lost)
+    files.install()
+    follower.__enter__()
+    _running.append((follower, files, emit))
+
+
+def finish() -> None:
+    """Say what the run came to; nothing is watched any more."""
+    if not _running:
+        return
+    follower, files, emit = _running.pop()
+    follower.__exit__(None, None, None)
+    files.ended = True
+    ledger, updates = follower.ledger, follower.updates
+    updates.settle()
+    begun = updates.training[1] if updates.training else 0
+    first = [each.first for each in ledger.passes if each.first > begun]
+    emit("phase", name="training", steps=updates.training_steps, begins=updates.training[:1] or None, ends=begun or None)
+    emit("phase", name="evaluation", begins=min(first) if first else None)
+    ledger.finish()
+
+
+def _phase(ledger: Ledger, updates: Updates) -> tuple[str, int]:
+    """The phase as far as it is known now; the numbers tell later."""
+    last = updates.training[1] if updates.training else 0
+    if any(each.last > last for each in ledger.passes):
+        return "evaluation", ledger.at
+    return "training" if updates.training else "start", ledger.at
+
+
+def _functions(follower: Follower, lost: Callable[[str, BaseException], None]) -> None:
+    """Operators of the script's own, which no mode sees."""
+    real = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        out = real(cls, *args, **kwargs)
+        try:
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                custom(follower, [*args, *kwargs.values()], out)
+        except Exception as error:  # noqa: BLE001 - a tracer must not end what it watches
+            lost(cls.__name__, error)
+        return out
+
+    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]

@@ -1,0 +1,142 @@
+"""Which element of which tensor holds whose loss: a number for each element, carried along beside the tensor.
+
+A code is a source (one computation of losses) and a place in the text; an aggregate's code stands for many of them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+PLACE_BITS = 24
+PLACE_MASK = (1 << PLACE_BITS) - 1
+AGGREGATE = 1 << 62
+# Elements of a tensor for which sums of unlike losses are told apart.
+DISTINCT_LIMIT = 4096
+SCORE, PROBABILITY = "score", "probability"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a tensor's elements are.
+
+    Attributes:
+        codes: a code for each element; negative: none.
+        form: score (nats, of either sign) or probability.
+    """
+
+    codes: torch.Tensor
+    form: str = SCORE
+
+
+@dataclass(slots=True)
+class Aggregate:
+    """A sum or mean of losses.
+
+    Attributes:
+        codes: of losses for single tokens.
+        values: their nats, as they were added.
+        parts: aggregates that it contains.
+    """
+
+    codes: NDArray[np.int64]
+    values: NDArray[np.float64]
+    parts: list[int] = field(default_factory=list)
+
+
+class Tags:
+    """Tags of living tensors, by identity."""
+
+    def __init__(self) -> None:
+        self._tags: dict[int, tuple[weakref.ref[Any], Tag]] = {}
+        self.aggregates: dict[int, Aggregate] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tags)
+
+    def get(self, value: Any) -> Tag | None:
+        """The tag of a tensor."""
+        entry = self._tags.get(id(value))
+        return entry[1] if entry is not None and entry[0]() is value else None
+
+    def set(self, tensor: torch.Tensor, tag: Tag) -> None:
+        """Tag a tensor, in place of what it had."""
+        key, tags = id(tensor), self._tags
+
+        def gone(reference: Any) -> None:
+            if key in tags and tags[key][0] is reference:
+                del tags[key]
+
+        tags[key] = (weakref.ref(tensor, gone), tag)
+
+    def drop(self, tensor: torch.Tensor) -> None:
+        """A tensor holds other things now."""
+        self._tags.pop(id(tensor), None)
+
+    def aggregate(self, codes: torch.Tensor, values: torch.Tensor, form: str = SCORE) -> int:
+        """Make an aggregate of elements; what is exactly zero was masked out."""
+        return self.add(codes.reshape(-1).numpy(), nats(values.reshape(-1), form))
+
+    def add(self, codes: NDArray[np.int64], values: NDArray[np.float64]) -> int:
+        """Make an aggregate of codes and their nats; returns its code."""
+        kept = (codes >= 0) & (values != 0)
+        codes, values = codes[kept], values[kept]
+        nested = codes >= AGGREGATE
+        code = AGGREGATE | len(self.aggregates)
+        self.aggregates[code] = Aggregate(codes[~nested], values[~nested], [int(each) for each in codes[nested]])
+        return code
+
+    def union(self, first: int, second: int) -> int:
+        """An aggregate of two codes, aggregates for preference."""
+        codes = np.array([first, second], dtype=np.int64)
+        return self.add(codes, np.full(2, np.nan))
+
+    def flat(self, code: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """All codes of single tokens below one, with their nats."""
+        codes, values, todo, seen = [], [], [code], set()
+        while todo:
+            each = todo.pop()
+            if each in seen:
+                continue
+            seen.add(each)
+            aggregate = self.aggregates[each]
+            codes.append(aggregate.codes)
+            values.append(aggregate.values)
+            todo.extend(aggregate.parts)
+        return np.concatenate(codes), np.concatenate(values)
+
+    def combine(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Codes of an element that is made of two."""
+        first, second = torch.broadcast_tensors(first, second)
+        single = (first < AGGREGATE) & (second < AGGREGATE)
+        same = single & ((first ^ second) & PLACE_MASK == 0)
+        merged = torch.where(first < 0, second, torch.where(second < 0, first, torch.maximum(first, second)))
+        unlike = (first >= 0) & (second >= 0) & ~same & (first != second)
+        if not unlike.any():
+            return merged
+        if unlike.sum() > DISTINCT_LIMIT:
+            return torch.where(unlike, -1, merged)
+        merged = merged.clone()
+        places = unlike.nonzero(as_tuple=True)
+        made = [self.union(a, b) for a, b in zip(first[places].tolist(), second[places].tolist(), strict=True)]
+        merged[places] = torch.tensor(made, dtype=torch.int64)
+        return merged
+
+
+def encode(source: int, places: NDArray[np.int64]) -> torch.Tensor:
+    """Codes for places of one source; unknown places have none."""
+    return torch.from_numpy(np.where(places >= 0, places | (source << PLACE_BITS), -1))
+
+
+def nats(values: torch.Tensor, form: str) -> NDArray[np.float64]:
+    """Nats of what a tensor holds; zero only where it holds zero."""
+    numbers: NDArray[np.float64] = values.detach().to(torch.float64).numpy()
+    if form == PROBABILITY:
+        with np.errstate(divide="ignore"):
+            return np.where(numbers > 0, -np.log(np.maximum(numbers, 1e-300)), 0.0)
+    return numbers

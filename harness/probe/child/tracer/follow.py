@@ -1,0 +1,270 @@
+"""Follows losses from where they are computed to where they count, through every operation of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+
+from .codes import PROBABILITY, SCORE, Tag
+from .ledger import Ledger
+from .sources import CALLS, recognized
+from .updates import Updates
+
+SHAPE = frozenset(
+    """
+    view reshape flatten ravel squeeze unsqueeze transpose permute t swapaxes swapdims movedim expand expand_as narrow
+    select index_select split chunk unbind masked_select repeat roll flip diagonal take view_as reshape_as unflatten
+    tensor_split split_with_sizes contiguous clone detach alias __getitem__ squeeze_ unsqueeze_ broadcast_to
+    """.split()  # noqa: SIM905 - one word, one operation
+)
+JOIN = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
+REDUCE = frozenset({"sum", "mean", "nansum", "nanmean", "dot", "inner", "vdot"})
+READ = frozenset({"item", "tolist", "numpy", "__float__", "__array__", "__format__", "__int__"})
+SCATTER = frozenset(
+    "index_add index_add_ scatter_add scatter_add_ bincount index_put index_put_ scatter_ scatter index_copy_".split()
+)
+# What mixes elements so that nobody knows what comes out.
+LOST = frozenset(
+    """
+    softmax log_softmax cumsum cumprod sort argsort topk matmul mm bmm linear __matmul__ conv1d layer_norm rms_norm
+    var std norm baddbmm addmm addmv mv einsum logcumsumexp empty_like zeros_like ones_like rand_like randn_like
+    full_like bernoulli normal embedding scaled_dot_product_attention backward gather take_along_dim
+    """.split()  # noqa: SIM905 - the same
+)
+LEAST = frozenset({"minimum", "fmin", "min", "maximum", "fmax", "max", "clamp", "clamp_", "clamp_max"})
+# Attributes and questions; nothing follows from them.
+SILENT = frozenset(
+    """
+    size dim stride numel nelement is_floating_point is_complex is_contiguous data_ptr element_size __len__ __hash__
+    __bool__ requires_grad_ register_hook storage_offset is_signed get_device untyped_storage __repr__ __set__
+    zero_grad retain_grad register_post_accumulate_grad_hook untyped_storage ndimension __dir__ __contains__ is_same_size
+    """.split()  # noqa: SIM905 - the same
+)
+
+
+class Follower(TorchFunctionMode):
+    """Watches every call of torch's functions.
+
+    Args:
+        ledger: where scores go.
+        updates: where gradients go.
+        lost: told once of each error of our own.
+    """
+
+    def __init__(self, ledger: Ledger, updates: Updates, lost: Callable[[str, BaseException], None]) -> None:
+        super().__init__()
+        self.ledger, self.updates, self.tags = ledger, updates, ledger.tags
+        self._lost = lost
+        self._aliases: dict[int, int] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Make the call, then look at it."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "__iter__" and args and isinstance(args[0], torch.Tensor) and self.tags.get(args[0]) is not None:
+            return iter([self._watched(torch.select, "select", (args[0], 0, row), {}) for row in range(len(args[0]))])
+        return self._watched(func, name, args, kwargs)
+
+    def _watched(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        out = func(*args, **kwargs)
+        if name in SILENT:
+            return out
+        try:
+            with torch.no_grad():
+                self.watch(func, name, (args, kwargs), out)
+        except Exception as error:  # noqa: BLE001 - a tracer must not end what it watches
+            self._lost(name, error)
+        return out
+
+    def watch(self, func: Any, name: str, call: tuple[Any, Any], out: Any) -> None:
+        """Look at one call that was made."""
+        args, kwargs = call
+        if name == "__get__":
+            if getattr(func, "__self__", None) is torch.Tensor.data:
+                self._alias(args[0], out)
+            return
+        tensors = list(_tensors(args)) + (list(_tensors(kwargs.values())) if kwargs else [])
+        if not self.updates.stepping:
+            self._meet(name, tensors)
+        if self.ledger.gradients:
+            self._learned(name, tensors, out)
+        if name in CALLS or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+            if recognized(self, name, call, out):
+                return
+        if not self.tags or name in LOST:
+            return
+        tagged = [(tensor, tag) for tensor in tensors if (tag := self.tags.get(tensor)) is not None]
+        if tagged:
+            self._follow(func, name, (args, kwargs, tagged), out)
+
+    def tag(self, tensor: Any, codes: torch.Tensor, form: str = SCORE) -> None:
+        """Tag what came out."""
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tuple(tensor.shape) == tuple(codes.shape):
+            self.tags.set(tensor, Tag(codes, form))
+
+    def _follow(self, func: Any, name: str, call: tuple[Any, Any, Any], out: Any) -> None:
+        args, kwargs, tagged = call
+        first, tag = tagged[0]
+        if name in READ:
+            self.ledger.count(first, tag, name)
+        elif name in SHAPE or name == "pad":
+            self._shape(func, call, out)
+        elif name in JOIN:
+            members = [self._codes(each) for each in args[0]]
+            forms = [each.form for each in map(self.tags.get, args[0]) if each is not None]
+            self.tag(out, func(members, *args[1:], **_without(kwargs, "out")), forms[0])
+        elif name in REDUCE:
+            self._reduce(func, name, call, out)
+        elif name in SCATTER or name in {"copy_", "__setitem__"}:
+            self._stored(name, call)
+        elif name == "where" and len(args) == 3:
+            sides = [self._codes(each) if isinstance(each, torch.Tensor) else torch.tensor(-1) for each in args[1:]]
+            self.tag(out, torch.where(args[0], *sides), tag.form)
+        else:
+            self._elementwise(name, call, out)
+
+    def _codes(self, tensor: torch.Tensor) -> torch.Tensor:
+        tag = self.tags.get(tensor)
+        return torch.full(tensor.shape, -1, dtype=torch.int64) if tag is None else tag.codes
+
+    def _shape(self, func: Any, call: tuple[Any, Any, Any], out: Any) -> None:
+        """Do the same to the codes."""
+        args, kwargs, tagged = call
+        first, tag = tagged[0]
+        if first is not args[0]:
+            return
+        if getattr(func, "__name__", "") == "pad":
+            codes = torch.nn.functional.pad(tag.codes, args[1], value=-1)
+        else:
+            codes = func(tag.codes, *args[1:], **_without(kwargs, "dtype"))
+        outs, every = (out, codes) if isinstance(out, (tuple, list)) else ((out,), (codes,))
+        for one, each in zip(outs, every, strict=True):
+            self.tag(one, each, tag.form)
+
+    def _reduce(self, func: Any, name: str, call: tuple[Any, Any, Any], out: Any) -> None:
+        """A sum of losses: one code for each element of what came out."""
+        args, kwargs, tagged = call
+        first, tag = tagged[0]
+        if not isinstance(out, torch.Tensor):
+            return
+        values = first.detach()
+        if name in {"dot", "inner", "vdot"}:
+            other = args[1] if first is args[0] else args[0]
+            codes = torch.where(other.detach() != 0, tag.codes, -1)
+        else:
+            codes = tag.codes
+        if out.ndim == 0:
+            self.tag(out, torch.tensor(self.tags.aggregate(codes, values, tag.form)))
+            return
+        dims = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
+        dims = [dims] if isinstance(dims, int) else list(dims or range(first.ndim))
+        dims = sorted(each % first.ndim for each in dims)
+        kept = [each for each in range(first.ndim) if each not in dims]
+        shape = [first.shape[each] for each in kept]
+        rows = codes.permute(*kept, *dims).reshape(int(np.prod(shape)), -1)
+        numbers = values.permute(*kept, *dims).reshape(rows.shape)
+        made = [self.tags.aggregate(a, b, tag.form) for a, b in zip(rows, numbers, strict=True)]
+        self.tag(out, torch.tensor(made, dtype=torch.int64).reshape(out.shape))
+
+    def _stored(self, name: str, call: tuple[Any, Any, Any]) -> None:
+        """Losses are put into another tensor."""
+        args, kwargs, tagged = call
+        target = args[0]
+        if name in {"copy_", "__setitem__", "index_put_", "scatter_", "index_copy_"} and isinstance(target, torch.Tensor):
+            source = args[-1] if isinstance(args[-1], torch.Tensor) else None
+            if not target.is_floating_point() or (source is None and name != "__setitem__"):
+                return
+            codes = self._codes(target)
+            value = self._codes(source) if source is not None else torch.tensor(-1)
+            form = next((each.form for each in [self.tags.get(source)] if each is not None), SCORE)
+            if name == "copy_":
+                codes.copy_(value)
+            else:
+                getattr(codes, name)(*args[1:-1], value)
+            self.tags.set(target, Tag(codes, form))
+            return
+        # Sums by document and the like.
+        for tensor, tag in tagged:
+            if tensor is not target:
+                self.ledger.count(tensor, tag, name)
+
+    def _elementwise(self, name: str, call: tuple[Any, Any, Any], out: Any) -> None:
+        args, _, tagged = call
+        target = args[0] if args else None
+        inplace = out is target and (name.endswith("_") and not name.startswith("__") or name.startswith("__i"))
+        if inplace and self._added(name, target, tagged):
+            return
+        if not isinstance(out, torch.Tensor) or not out.is_floating_point():
+            return
+        codes = tagged[0][1].codes
+        for _, tag in tagged[1:]:
+            self._least(name, codes, tag.codes)
+            codes = self.tags.combine(codes, tag.codes)
+        form = {"exp": PROBABILITY, "log": SCORE, "exp_": PROBABILITY, "log_": SCORE}.get(name, tagged[0][1].form)
+        try:
+            codes = codes.expand(out.shape) if codes.shape != out.shape else codes
+        except RuntimeError:
+            return
+        self.tag(out, codes, form)
+
+    def _added(self, name: str, target: Any, tagged: Any) -> bool:
+        """Whether sums of losses were added to an account: then they count."""
+        others = [(tensor, tag) for tensor, tag in tagged if tensor is not target]
+        if name not in {"add_", "sub_", "__iadd__", "__isub__"} or not others or target.requires_grad:
+            return False
+        for tensor, tag in others:
+            self.ledger.count(tensor, tag, "+=")
+        return True
+
+    def _least(self, name: str, first: torch.Tensor, second: torch.Tensor) -> None:
+        """Remember where one loss was chosen among several."""
+        if name not in LEAST:
+            return
+        for codes in (first, second):
+            for number in torch.unique(codes[(codes >= 0) & (codes < 1 << 62)] >> 24).tolist():
+                self.ledger.sources[number].how.add(name)
+
+    def _meet(self, name: str, tensors: list[Any]) -> None:
+        """Which weights take part."""
+        inplace = name.endswith("_") and not name.endswith("__") or name.startswith("__i") or name == "__setitem__"
+        for place, tensor in enumerate(tensors):
+            if isinstance(tensor, torch.nn.Parameter) or (tensor.requires_grad and tensor.is_leaf):
+                self.ledger.weights.met(tensor, used=not (inplace and place == 0))
+        if inplace and tensors:
+            self.updates.filled(name, self._original(tensors[0]))
+
+    def _alias(self, tensor: torch.Tensor, alias: Any) -> None:
+        """`.data`: changes through it are not seen by the counter."""
+        if not (isinstance(tensor, torch.nn.Parameter) or tensor.requires_grad) or not tensor.is_leaf:
+            return
+        self.ledger.weights.met(tensor)
+        record = self.ledger.weights.record(tensor)
+        if record is not None:
+            record.aliased = True
+        self._aliases[alias.data_ptr()] = id(tensor)
+
+    def _original(self, tensor: torch.Tensor) -> torch.Tensor:
+        key = self._aliases.get(tensor.data_ptr()) if self._aliases and tensor.layout == torch.strided else None
+        original = self.ledger.weights._living(key) if key is not None else None
+        return tensor if original is None or original.shape != tensor.shape else original
+
+    def _learned(self, name: str, tensors: list[Any], out: Any) -> None:
+        """Weights made of gradients outside of any parameter; filled in by functional updates."""
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            for inner in value:
+                if isinstance(inner, torch.Tensor):
+                    yield inner
+
+
+def _without(keywords: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in keywords.items() if name not in names}

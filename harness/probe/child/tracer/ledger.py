@@ -1,0 +1,260 @@
+"""The ledger of one run: computations of losses, the scores that count, and the updates, in order."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .codes import AGGREGATE, PLACE_BITS, PLACE_MASK, SCORE, Tag, Tags, encode, nats
+from .positions import Places, Shard, ranges
+from .weights import Learned, Weights
+
+# Bytes of events after which numbers of single tokens are left out.
+BYTES = 1_500_000
+EVENTS = 12_000
+_HERE = os.path.dirname(os.path.dirname(__file__))
+
+
+@dataclass(slots=True)
+class Source:
+    """One computation of losses.
+
+    Attributes:
+        at: its number among all computations and updates.
+        targets: places of what was predicted, in the order of the computation.
+        inputs: places of what was read, where it has the same shape; rows by columns.
+        grad: whether it can be learned from.
+        weights: checksum of the weights that took part.
+        participants: these weights.
+        learned: what they had learned by then.
+        counted: places that have been counted.
+        how: operations that made one loss of several.
+    """
+
+    at: int
+    targets: Places
+    inputs: Places | None
+    grad: bool
+    weights: str
+    participants: tuple[int, ...]
+    learned: Learned
+    counted: set[int] = field(default_factory=set)
+    how: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Pass:
+    """Scores that one function of the script counts, from the beginning of the text to its end."""
+
+    number: int
+    where: str
+    grad: bool
+    seen: NDArray[np.int32]
+    start: int
+    first: int
+    last: int = 0
+    total: float = 0.0
+    count: int = 0
+    early: int = 0
+    forms: set[str] = field(default_factory=set)
+
+
+class Ledger:
+    """Writes score and update events.
+
+    Args:
+        shard: the validation text.
+        emit: writes an event.
+        folder: the script's; frames of its files say who counts.
+    """
+
+    def __init__(self, shard: Shard, emit: Callable[..., None], folder: str) -> None:
+        self.shard, self.emit, self.folder = shard, emit, folder
+        self.tags, self.weights = Tags(), Weights(shard.size)
+        self.sources: list[Source] = []
+        self.passes: list[Pass] = []
+        self.at = 0
+        self.pending: Learned = self.weights.nothing
+        self.read: list[Places] = []
+        self._read: list[Places] = []
+        self.gradients: dict[str, Any] = {}
+        self._current: dict[Any, Pass] = {}
+        self._bytes = self._events = self.dropped = 0
+
+    def tick(self) -> int:
+        """The next number of a computation or update."""
+        self.at += 1
+        return self.at
+
+    def source(self, places: Places, *, grad: bool, before: Callable[[], None]) -> int | None:
+        """Note a computation of losses; None where the targets are not of the validation text."""
+        read, self.read = self.read, []
+        participants = self.weights.participants()
+        if not (places >= 0).any():
+            return None
+        before()
+        inputs = self._inputs(read, places)
+        made = Source(
+            at=self.tick(),
+            targets=places.reshape(-1),
+            inputs=inputs,
+            grad=grad,
+            weights=self.weights.hash(participants),
+            participants=participants,
+            learned=self.weights.learned(participants),
+        )
+        self.sources.append(made)
+        return len(self.sources) - 1
+
+    def scalar(self, source: int, losses: torch.Tensor) -> torch.Tensor:
+        """The code of a computation's sum or mean."""
+        places = self.sources[source].targets
+        values = losses.detach().reshape(-1).to(torch.float64).numpy()
+        if values.size != places.size:
+            values = np.full(places.size, np.nan)
+        code = self.tags.add(encode(source, places).reshape(-1).numpy(), values)
+        return torch.tensor(code, dtype=torch.int64)
+
+    def count(self, tensor: torch.Tensor, tag: Tag, how: str) -> None:
+        """Something that holds losses is read or added up: they count."""
+        codes, values = tag.codes.reshape(-1).numpy(), nats(tensor.reshape(-1), tag.form)
+        single = (codes >= 0) & (codes < AGGREGATE) & (values != 0)
+        parts = [(codes[single], values[single])]
+        parts += [self.tags.flat(int(code)) for code in np.unique(codes[codes >= AGGREGATE])]
+        codes, values = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        if not codes.size:
+            return
+        counter = _counter(self.folder)
+        for number in np.unique(codes >> PLACE_BITS):
+            mine = codes >> PLACE_BITS == number
+            self._score(int(number), codes[mine] & PLACE_MASK, values[mine], (how, counter, tag.form))
+
+    def places_of(self, tensor: torch.Tensor) -> dict[int, Places]:
+        """Sources and places that a loss is made of."""
+        tag = self.tags.get(tensor)
+        if tag is None:
+            return {}
+        codes = tag.codes.reshape(-1).numpy()
+        parts = [codes[(codes >= 0) & (codes < AGGREGATE)]]
+        parts += [self.tags.flat(int(code))[0] for code in np.unique(codes[codes >= AGGREGATE])]
+        every = np.concatenate(parts)
+        return {
+            int(number): every[every >> PLACE_BITS == number] & PLACE_MASK for number in np.unique(every >> PLACE_BITS)
+        }
+
+    def write(self, kind: str, event: dict[str, Any]) -> None:
+        """Write an event within the bounds."""
+        if self._events >= EVENTS:
+            self.dropped += 1
+            return
+        self._events += 1
+        self._bytes += 150 + sum(12 * len(value) for value in event.values() if isinstance(value, list))
+        self.emit(kind, **event)
+
+    def finish(self) -> None:
+        """Say what each pass came to."""
+        for each in self.passes:
+            targets = each.seen[1:]
+            self.emit(
+                "pass",
+                **{"pass": each.number},
+                sum=_round(each.total),
+                count=each.count,
+                mean=_round(each.total / each.count) if each.count else None,
+                grad=each.grad,
+                where=each.where,
+                forms=sorted(each.forms),
+                first=each.first,
+                last=each.last,
+                missing=_short(ranges(1 + np.flatnonzero(targets == 0))),
+                doubled=_short(ranges(1 + np.flatnonzero(targets > 1))),
+                learned_before=each.early,
+            )
+        if self.dropped:
+            self.emit("thinned", what="events of scores and updates", left_out=self.dropped)
+
+    def _inputs(self, read: list[Places], places: Places) -> Places | None:
+        """What was read for these targets, rows by columns: each column the token before its target's."""
+        if read:
+            self._read = read
+        for each in reversed(self._read):
+            if each.size == places.size:
+                both = (each.reshape(-1) >= 0) & (places.reshape(-1) >= 0)
+                if (each.reshape(-1) + 1 == places.reshape(-1))[both].mean() > 0.5:
+                    return each.reshape(-1, each.shape[-1])
+        return None
+
+    def _score(self, number: int, places: Places, values: NDArray[np.float64], said: tuple[str, Any, str]) -> None:
+        how, (function, where), form = said
+        source = self.sources[number]
+        places, index = np.unique(places, return_index=True)
+        values = values[index]
+        new = np.array([place not in source.counted for place in places.tolist()], dtype=np.bool_)
+        places, values = places[new], values[new]
+        if not places.size:
+            return
+        source.counted.update(places.tolist())
+        values = -values if np.nansum(values) < 0 else values
+        mine = self._pass((function, source.grad), places, source, where)
+        early = places[source.learned[places]]
+        mine.seen[places] += 1
+        mine.total += float(np.nansum(values))
+        mine.count += int(places.size)
+        mine.early += int(early.size)
+        mine.last = max(mine.last, source.at)
+        mine.forms.update({form, how, *source.how})
+        event: dict[str, Any] = {
+            "pass": mine.number,
+            "at": source.at,
+            "positions": ranges(places),
+            "nll": [_round(value) for value in values.tolist()] if self._bytes < BYTES else None,
+            "sum": _round(float(np.nansum(values))),
+            "weights": source.weights,
+            "grad": source.grad,
+            "by": how,
+            "learned": ranges(early),
+        }
+        if form != SCORE:
+            event["form"] = form
+        if source.how:
+            event["how"] = sorted(source.how)
+        self.write("score", event)
+
+    def _pass(self, key: Any, places: Places, source: Source, where: str) -> Pass:
+        """The pass that places belong to; one that begins anew is another."""
+        mine = self._current.get(key)
+        if mine is not None:
+            again = mine.seen[places] > 0
+            if not (again.mean() > 0.5 and (mine.start in places or mine.seen[1:].all())):
+                return mine
+        seen = np.zeros(self.shard.size, dtype=np.int32)
+        mine = Pass(len(self.passes), where, source.grad, seen, int(places.min()), source.at)
+        self.passes.append(mine)
+        self._current[key] = mine
+        return mine
+
+
+def _counter(folder: str) -> tuple[Any, str]:
+    """The function of the script's that counts, and the line."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith((folder, "<unpacked")) and not code.co_filename.startswith(_HERE):
+            return code, f"{os.path.basename(code.co_filename)}:{frame.f_lineno} {code.co_name}"
+        frame = frame.f_back
+    return None, ""
+
+
+def _short(found: list[list[int]]) -> list[list[int]]:
+    return found[:200]
+
+
+def _round(value: float) -> float | None:
+    return round(value, 9) if value - value == 0 else None

@@ -1,0 +1,137 @@
+"""Learning: gradients, steps and changes in place, and what of the text went into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from .ledger import Ledger
+from .positions import Places, ranges
+from .weights import Learned
+
+# Fill a tensor with what knows nothing of the text.
+FRESH = frozenset({"zero_", "fill_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_"})
+FRESH_PREFIX = ("kaiming_", "xavier_", "trunc_normal_", "orthogonal_", "constant_", "zeros_", "ones_", "eye_")
+
+
+class Updates:
+    """Follows gradients into the weights.
+
+    Args:
+        ledger: where events go.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.stepping = False
+        self.training_steps = 0
+        self.training: list[int] = []
+        self._targets: Learned = ledger.weights.nothing
+        self._inputs: Learned = ledger.weights.nothing
+        self._participants: tuple[int, ...] = ()
+        self._what = "in-place"
+        self._applied = True
+        self._open: list[int] = []
+
+    def install(self) -> None:
+        """Hook into backward passes and optimizers."""
+        real_backward, real_grad = torch.autograd.backward, torch.autograd.grad
+
+        def backward(tensors: Any, *arguments: Any, **keywords: Any) -> Any:
+            self.learn(tensors, "in-place")
+            return real_backward(tensors, *arguments, **keywords)
+
+        def grad(outputs: Any, *arguments: Any, **keywords: Any) -> Any:
+            self.learn(outputs, "autograd.grad")
+            return real_grad(outputs, *arguments, **keywords)
+
+        torch.autograd.backward, torch.autograd.grad = backward, grad
+        register_optimizer_step_pre_hook(self._before_step)
+        register_optimizer_step_post_hook(self._after_step)
+
+    def opened(self, source: int) -> None:
+        """A loss was computed from which a gradient may be taken."""
+        self._open.append(source)
+
+    def learn(self, tensors: Any, what: str) -> None:
+        """A gradient is taken of some losses."""
+        every = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        found: dict[int, Places] = {}
+        for tensor in every:
+            for number, places in self.ledger.places_of(tensor).items():
+                found[number] = np.union1d(found[number], places) if number in found else places
+        if not found:
+            # The way from the losses to this was lost: whatever was computed since the last gradient may be in it.
+            sources = self.ledger.sources
+            found = {number: sources[number].targets[sources[number].targets >= 0] for number in self._open}
+        self._open.clear()
+        if self._applied:
+            self._targets = self._inputs = self.ledger.weights.nothing
+            self.ledger.pending = self.ledger.weights.nothing
+            self._applied, self._participants = False, ()
+        self._what = what
+        for number, places in found.items():
+            self._add(number, places)
+
+    def settle(self) -> None:
+        """Before losses are computed: have weights been changed by hand?"""
+        changed = self.ledger.weights.settle(self.ledger.pending)
+        if changed and not self._applied and self._targets.any():
+            self._report(self._what)
+
+    def filled(self, name: str, tensor: torch.Tensor) -> None:
+        """A tensor was changed in place."""
+        record = self.ledger.weights.record(tensor)
+        if record is not None and (name in FRESH or name.startswith(FRESH_PREFIX)):
+            record.fresh = True
+
+    def _add(self, number: int, places: Places) -> None:
+        source, weights = self.ledger.sources[number], self.ledger.weights
+        targets, inputs = weights.nothing.copy(), weights.nothing.copy()
+        targets[places] = True
+        inputs[_inputs(source.targets, source.inputs, targets)] = True
+        self._targets, self._inputs = self._targets | targets, self._inputs | inputs
+        self._participants = source.participants
+        self.ledger.pending = self._targets | self._inputs
+
+    def _before_step(self, *_: object) -> None:
+        self.stepping = True
+
+    def _after_step(self, *_: object) -> None:
+        self.stepping = False
+        if not self._targets.any():
+            self._applied = True
+            self.training_steps += 1
+            number = self.ledger.tick()
+            self.training = [self.training[0] if self.training else number, number]
+            return
+        changed = self.ledger.weights.settle(self.ledger.pending)
+        if changed or not self._applied:
+            self._report("optimizer.step")
+
+    def _report(self, what: str) -> None:
+        self._applied = True
+        self.ledger.write(
+            "update",
+            {
+                "at": self.ledger.tick(),
+                "what": what,
+                "positions": ranges(np.flatnonzero(self._targets)),
+                "inputs": ranges(np.flatnonzero(self._inputs)),
+                "weights": self.ledger.weights.hash(self._participants),
+            },
+        )
+
+
+def _inputs(targets: Places, inputs: Places | None, used: Learned) -> Places:
+    """What was read to predict some targets: their row, up to the last of them."""
+    if inputs is None:
+        return np.zeros(0, dtype=np.int64)
+    columns = inputs.shape[-1]
+    hit = (targets.reshape(-1, columns) >= 0) & used[np.maximum(targets.reshape(-1, columns), 0)]
+    last = np.where(hit.any(1), columns - 1 - np.argmax(hit[:, ::-1], axis=1), -1)
+    read = np.where(np.arange(columns)[None] <= last[:, None], inputs, -1)
+    return read[read >= 0]

@@ -1,0 +1,155 @@
+"""The weights: what they hold, and which of the text they have learned."""
+
+from __future__ import annotations
+
+import weakref
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Learned = NDArray[np.bool_]
+# Contents whose origin is kept.
+CONTENTS = 200_000
+
+
+@dataclass(slots=True)
+class Record:
+    """One tensor of weights.
+
+    Attributes:
+        tensor: the tensor, weakly.
+        version: torch's counter at the last look.
+        content: checksum at the last look; None: never looked.
+        learned: places of the text that it has learned.
+        aliased: whether it can be changed without the counter.
+        fresh: whether it was filled anew since the last look.
+    """
+
+    tensor: weakref.ref[Any]
+    version: int
+    content: int | None
+    learned: Learned
+    aliased: bool = False
+    fresh: bool = False
+
+
+class Weights:
+    """Tensors that are learned, as they are met.
+
+    Args:
+        size: tokens of the text.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.nothing: Learned = np.zeros(size, dtype=np.bool_)
+        self._records: dict[int, Record] = {}
+        self._known: dict[int, Learned] = {}
+        self._unions: dict[tuple[int, int], tuple[Learned, Learned, Learned]] = {}
+        self._used: dict[int, None] = {}
+        self._last: tuple[int, ...] = ()
+
+    def met(self, tensor: torch.Tensor, *, used: bool = True) -> None:
+        """A leaf tensor takes part in something."""
+        key = id(tensor)
+        record = self._records.get(key)
+        if record is None or record.tensor() is not tensor:
+            self._records[key] = Record(weakref.ref(tensor), -1, None, self.nothing)
+        if used:
+            self._used[key] = None
+
+    def record(self, tensor: torch.Tensor) -> Record | None:
+        """The record of a tensor, if it is known."""
+        record = self._records.get(id(tensor))
+        return record if record is not None and record.tensor() is tensor else None
+
+    def participants(self) -> tuple[int, ...]:
+        """What was used since the last call."""
+        used = tuple(key for key in self._used if self._living(key) is not None)
+        self._used.clear()
+        self._last = used or tuple(key for key in self._last if self._living(key) is not None)
+        return self._last
+
+    def settle(self, pending: Learned) -> bool:
+        """Look at all weights; what has changed has learned what is pending. Returns whether anything has."""
+        changed = False
+        for key in list(self._records):
+            tensor = self._living(key)
+            if tensor is None:
+                del self._records[key]
+                continue
+            changed |= self._look(self._records[key], tensor, pending)
+        return changed
+
+    def hash(self, participants: tuple[int, ...]) -> str:
+        """One checksum of some weights, as they were at the last look."""
+        total = 0
+        for key in participants:
+            record = self._records.get(key)
+            if record is not None and record.content is not None:
+                total = zlib.crc32(record.content.to_bytes(8, "little"), total)
+        return f"{total:08x}"
+
+    def learned(self, participants: tuple[int, ...]) -> Learned:
+        """What some weights have learned."""
+        found, seen = self.nothing, set()
+        for key in participants:
+            record = self._records.get(key)
+            if record is not None and id(record.learned) not in seen:
+                seen.add(id(record.learned))
+                found = self.union(found, record.learned)
+        return found
+
+    def union(self, first: Learned, second: Learned) -> Learned:
+        """Both; the same two give the same array."""
+        if first is second or not second.any():
+            return first
+        if not first.any():
+            return second
+        key = (id(first), id(second))
+        known = self._unions.get(key)
+        if known is not None and known[0] is first and known[1] is second:
+            return known[2]
+        if len(self._unions) > 1_000:
+            self._unions.clear()
+        made = first | second
+        self._unions[key] = (first, second, made)
+        return made
+
+    def _living(self, key: int) -> torch.Tensor | None:
+        record = self._records.get(key)
+        return None if record is None else record.tensor()
+
+    def _look(self, record: Record, tensor: torch.Tensor, pending: Learned) -> bool:
+        if tensor.is_inference() or tensor.layout != torch.strided:
+            return False
+        if tensor._version == record.version and not record.aliased:
+            return False
+        record.version = tensor._version
+        content = checksum(tensor)
+        if content == record.content:
+            record.fresh = False
+            return False
+        first = record.content is None
+        before = self.nothing if record.fresh or first else record.learned
+        known = self._known.get(content)
+        if known is not None:
+            # What it held before, or what another tensor holds: a restored or copied state.
+            record.learned = known
+        else:
+            record.learned = before if first or record.fresh else self.union(before, pending)
+            if len(self._known) < CONTENTS:
+                self._known[content] = record.learned
+        record.content, record.fresh = content, False
+        return not first
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """A checksum of shape and content."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    data = flat.view(torch.uint8).numpy() if flat.numel() else np.zeros(0, dtype=np.uint8)
+    shape = zlib.crc32(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+    return zlib.crc32(data, shape) | zlib.adler32(data) << 32
