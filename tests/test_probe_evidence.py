@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from harness.checks import behaviour
+from harness.checks import behaviour, behaviour_order
 from harness.cli import main
 from harness.cli.probe import summary
 from harness.facts import probe
 from harness.facts.probe import ProbeFacts
 from harness.model import HarnessError, Located, Missing, Outcome, Verdict
+from harness.probe.experiments import ledger
 from harness.probe.experiments.noninterference import judge
 from harness.probe.session import MiniatureRun
+from harness.probe.unique import unique_tokens
 from harness.sandbox.job import Outcome as Ended
 from harness.sandbox.levels import Level
 from harness.sources import evidence, probeevidence
@@ -242,3 +244,97 @@ def test_facts_of_a_probe_have_places(folder: Path) -> None:
     assert str(run.val_bpb.location) == "probe.json#/runs/0/val_bpb"
     assert run.approximated == ("torch.compile: runs uncompiled",)
     assert not found.stale
+
+
+LEDGER: dict[str, Any] = {
+    "result": "bound",
+    "reason": "the printed loss is the mean of the scores added up at train_gpt.py:1 evaluate",
+    "where": "train_gpt.py:1 evaluate",
+    "count": 1000,
+    "learned_before": 0,
+    "learned": [],
+    "missing": [],
+    "doubled": [],
+    "tokens": 1000,
+    "passes": 1,
+}
+
+
+def order(folder: Path, code: str, **changes: Any) -> Outcome:
+    [rule] = [each for each in behaviour_order.RULES if each.code == code]
+    found = facts(folder, experiments={"ledger": LEDGER | changes})
+    outcome = rule.check(factories.submission(probe=found))
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, Verdict.PASS),
+        ({"learned_before": 900, "learned": [[0, 900]]}, Verdict.FAIL),
+        ({"learned_before": 60, "learned": [[1, 61]]}, Verdict.FAIL),
+        ({"learned_before": 3, "learned": [[64, 65], [128, 129], [192, 193]]}, Verdict.WARN),
+        ({"learned_before": 200, "learned": [[64, 65]]}, Verdict.FAIL),
+        ({"result": "unbound", "learned_before": 900}, Verdict.UNDECIDED),
+        ({"result": "nothing"}, Verdict.UNDECIDED),
+    ],
+)
+def test_tokens_learned_before_their_score(folder: Path, changes: dict[str, Any], verdict: Verdict) -> None:
+    outcome = order(folder, "PG704", **changes)
+    assert outcome.verdict is verdict
+    assert [str(place) for place in outcome.locations] == [
+        "train_gpt.py" if verdict is Verdict.UNDECIDED else "train_gpt.py:1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, Verdict.PASS),
+        ({"missing": [[960, 1000]]}, Verdict.PASS),
+        ({"missing": [[1, 400], [960, 1000]]}, Verdict.WARN),
+        ({"doubled": [[0, 500]]}, Verdict.WARN),
+        ({"result": "unbound"}, Verdict.UNDECIDED),
+    ],
+)
+def test_tokens_left_out_or_counted_again(folder: Path, changes: dict[str, Any], verdict: Verdict) -> None:
+    assert order(folder, "PG705", **changes).verdict is verdict
+
+
+def test_a_ledger_of_other_code_accuses_nobody(folder: Path) -> None:
+    facts(folder, experiments={"ledger": LEDGER | {"learned_before": 900, "learned": [[0, 900]]}})
+    (folder / "train_gpt.py").write_text("print(3)\n", encoding="utf-8")
+    stale = probe.read(folder.with_name("evidence"), walk(folder))
+    [rule] = [each for each in behaviour_order.RULES if each.code == "PG704"]
+    for found in (stale, Missing("no evidence of a probe was given"), facts(folder)):
+        outcome = rule.check(factories.submission(probe=found))
+        assert outcome is not None
+        assert outcome.verdict is Verdict.UNDECIDED
+
+
+def traced(*events: dict[str, Any], loss: float | None = 4.2) -> MiniatureRun:
+    return MiniatureRun(ran("a").outcome, events, 2.5, loss)
+
+
+def test_the_reported_pass_is_the_one_with_the_printed_loss() -> None:
+    first = {"kind": "pass", "pass": 0, "mean": 4.5, "count": 99, "where": "a.py:1 f", "learned_before": 99}
+    second = {"kind": "pass", "pass": 1, "mean": 4.2001, "count": 99, "where": "a.py:2 g", "learned_before": 2}
+    scores = [
+        {"kind": "score", "pass": 0, "learned": [[0, 50]]},
+        {"kind": "score", "pass": 1, "learned": [[7, 9], "x", [1], [True, 2]]},
+    ]
+    found = ledger.judge(traced(first, second, *scores), 100)
+    assert (found.result, found.where, found.learned_before, found.learned) == ("bound", "a.py:2 g", 2, ((7, 9),))
+    assert ledger.judge(traced(first, second, loss=4.3), 100).result == "unbound"
+    assert ledger.judge(traced(first, loss=None), 100).result == "unbound"
+    assert ledger.judge(traced({"kind": "pass", "mean": None}), 100).result == "nothing"
+
+
+@pytest.mark.parametrize(("count", "vocabulary"), [(1, 1024), (1_700, 1024), (3_000, 256)])
+def test_no_trigram_of_the_unique_text_occurs_twice(count: int, vocabulary: int) -> None:
+    tokens = unique_tokens(count, vocabulary, 3)
+    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    assert tokens.size == count
+    assert tokens.max() < vocabulary
+    assert len(set(trigrams)) == len(trigrams)

@@ -22,6 +22,8 @@ from tests.factories import at
 
 # Cases whose artifact depends on the validation text; their legal twins' does not.
 INTERFERING = ("calibration", "paid_prefix", "validation_in_training")
+# Cases in which weights learn from tokens before these are scored.
+LEARNING = ("gradient_in_place", "later_epoch", "sgd_before_score", "slot", "slot_shared", "two_passes", "warm_up")
 # Packs what it finds in some files; no model, so that a run takes no longer than its start.
 SCRIPT = """
 import glob, os, sys, zlib
@@ -45,7 +47,7 @@ def probe(folder: Path, evidence: Path, sandbox: Sandbox) -> dict[str, Verdict]:
     told: list[str] = []
     probing.run(probing.prepare(folder, submission.read(folder)), evidence, sandbox, told.append, 60)
     assert told[0].startswith("bare: ")
-    codes = frozenset({"PG701", "PG702", "PG703"})
+    codes = frozenset({"PG701", "PG702", "PG703", "PG704"})
     audited = audit.audit_folder(folder, audit.Options(codes, probe=evidence))
     assert audited.report is not None, audited
     return {finding.rule: finding.verdict for finding in audited.report.findings}
@@ -61,9 +63,9 @@ def write(folder: Path, script: str) -> Path:
 def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox: Sandbox) -> None:
     folder = write(tmp_path / "run", SCRIPT.format(files="train"))
     verdicts = probe(folder, tmp_path / "evidence", sandbox)
-    assert verdicts == dict.fromkeys(("PG701", "PG702", "PG703"), Verdict.PASS)
+    assert [verdicts[code] for code in ("PG701", "PG702", "PG703")] == [Verdict.PASS] * 3
     document = probeevidence.read(tmp_path / "evidence")
-    assert [run["name"] for run in document["runs"]] == ["bare", "other-validation"]
+    assert [run["name"] for run in document["runs"]] == ["bare", "other-validation", "ledger"]
     assert document["runs"][0]["val_bpb"] == 1.19500001
     assert document["shrunk"]["ITERATIONS"] == ["", "8"]
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "train_gpt.py"]
@@ -79,7 +81,7 @@ def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: S
     folder = write(tmp_path / "run", SCRIPT.format(files="val"))
     assert probe(folder, tmp_path / "evidence", sandbox)["PG703"] is Verdict.FAIL
     names = [run["name"] for run in probeevidence.read(tmp_path / "evidence")["runs"]]
-    assert names == ["bare", "other-validation", "again"]
+    assert names == ["bare", "other-validation", "again", "ledger"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: S
 )
 def test_crashes_and_silence(tmp_path: Path, sandbox: Sandbox, script: str, first: Verdict, second: Verdict) -> None:
     verdicts = probe(write(tmp_path / "run", script), tmp_path / "evidence", sandbox)
-    assert verdicts == {"PG701": first, "PG702": second, "PG703": Verdict.UNDECIDED}
+    assert verdicts == {"PG701": first, "PG702": second} | dict.fromkeys(("PG703", "PG704"), Verdict.UNDECIDED)
 
 
 def test_evidence_of_other_code_accuses_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -133,13 +135,23 @@ def test_the_environment_is_that_of_the_claimed_run() -> None:
         "WIDTH": "64",
     }
     assert claimed.environment(configured(TTT_ENABLED="[1, 2]")) == {}
+    assert claimed.environment(configured(TTT_ENABLED="disabled", WIDTH="wide")) == {"WIDTH": "wide"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in every_case("legal") if case.name in INTERFERING], ids=str)
-def test_a_legal_case_does_not_interfere(case: Case, tmp_path: Path, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("case", every_case("legal"), ids=str)
+def test_no_legal_case_is_accused(case: Case, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", "plain"), tmp_path / "evidence", sandbox)
-    assert verdicts == dict.fromkeys(("PG701", "PG702", "PG703"), Verdict.PASS)
+    assert [verdicts[code] for code in ("PG701", "PG702", "PG703")] == [Verdict.PASS] * 3
+    assert verdicts["PG704"] in {Verdict.PASS, Verdict.UNDECIDED}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in every_case("illegal") if case.name in LEARNING], ids=str)
+@pytest.mark.parametrize("disguise", ["plain", "renamed"])
+def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
+    verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
+    assert verdicts["PG704"] is Verdict.FAIL
 
 
 @pytest.mark.slow

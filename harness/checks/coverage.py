@@ -88,7 +88,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the whole validation split, in order, each target scored once",
         "#1835, #2009, #2109",
         _SETTLED,
-        ("PG304", "PG305", "PG308"),
+        ("PG304", "PG305", "PG308", "PG705"),
         "A log counts the tokens of the split, not those that were scored: `harness probe` follows each score.",
     ),
     Requirement(
@@ -116,10 +116,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a token is scored before anything learns from it",
         "README; #417, #595, #771, #1376",
         _SETTLED,
-        (
-            "PG601",
-            "PG606",
-        ),
+        ("PG601", "PG606", "PG704"),
         "The order of scores and updates is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -127,10 +124,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the reported score is that of the first pass",
         "#568, #642, #991",
         _SETTLED,
-        (
-            "PG602",
-            "PG606",
-        ),
+        ("PG602", "PG606", "PG704"),
         "Which pass a printed number comes from is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -146,7 +140,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no second scoring after the whole split was seen",
         "#846, #868, #870, #881, #888",
         _SETTLED,
-        ("PG602",),
+        ("PG602", "PG704"),
         "Whether an earlier score changes with later tokens is behaviour: `harness probe` changes the later tokens.",
     ),
     Requirement(
@@ -178,7 +172,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "nothing is optimized on the targets that it then scores",
         "#1240, #1336",
         _SETTLED,
-        ("PG603",),
+        ("PG603", "PG704"),
         "Where the code does not show it, changing one target does: `harness probe`.",
     ),
     Requirement(
@@ -186,7 +180,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a warm-up on validation tokens leaves nothing behind",
         "#1530",
         _DISPUTED,
-        ("PG601",),
+        ("PG601", "PG704"),
         "Whether warmed weights are thrown away is a comparison of states: `harness probe` makes it.",
     ),
     Requirement(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.cli import output
-from harness.model import HarnessError
+from harness.model import HarnessError, Located
 from harness.report.plain import plain
 
 if TYPE_CHECKING:
@@ -100,8 +100,6 @@ def summary(facts: ProbeFacts) -> str:
 
 
 def _run_lines(run: MiniatureRun) -> list[str]:
-    from harness.model import Located
-
     score = f"val_bpb {run.val_bpb.value:.4f}" if isinstance(run.val_bpb, Located) else "no final score"
     lines = [f"{run.name}: {score}, {run.seconds:.0f} s, {run.peak_memory_bytes / 1e6:,.0f} MB, {run.reason}"]
     if run.crash is not None:

@@ -26,15 +26,24 @@ def environment(submission: Submission) -> dict[str, str]:
     Returns:
         name and value of each variable that a log or a command of the README gives one value, in order of the name.
     """
-    names = {key.value[0] for script in submission.package.scripts for key in script.environment}
+    defaults = dict(key.value for script in submission.package.scripts for key in script.environment)
     stated = {setting.value.key: f"{setting.value.value:.12g}" for setting in submission.settings}
     runs = counted(submission).runs
     found: dict[str, str] = {}
-    for name in sorted(names):
+    for name, default in sorted(defaults.items()):
         value = _agreed(runs, name.lower()) or stated.get(name.lower())
-        if value is not None and not _PLACES.search(name):
+        if value is not None and not _PLACES.search(name) and _is_number(value) >= _is_number(default):
             found[name] = value
     return found
+
+
+def _is_number(text: str | None) -> bool:
+    """Whether a script that has this default would read a number; logs print words for some: `disabled`."""
+    try:
+        float((text or "").replace("_", ""))
+    except ValueError:
+        return False
+    return True
 
 
 def _agreed(runs: Sequence[Run], key: str) -> str | None:

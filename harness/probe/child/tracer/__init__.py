@@ -60,7 +60,9 @@ def finish() -> None:
     updates.settle()
     begun = updates.training[1] if updates.training else 0
     first = [each.first for each in ledger.passes if each.first > begun]
-    emit("phase", name="training", steps=updates.training_steps, begins=updates.training[:1] or None, ends=begun or None)
+    emit(
+        "phase", name="training", steps=updates.training_steps, begins=updates.training[:1] or None, ends=begun or None
+    )
     emit("phase", name="evaluation", begins=min(first) if first else None)
     ledger.finish()
 

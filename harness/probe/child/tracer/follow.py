@@ -103,7 +103,11 @@ class Follower(TorchFunctionMode):
 
     def tag(self, tensor: Any, codes: torch.Tensor, form: str = SCORE) -> None:
         """Tag what came out."""
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tuple(tensor.shape) == tuple(codes.shape):
+        if (
+            isinstance(tensor, torch.Tensor)
+            and tensor.is_floating_point()
+            and tuple(tensor.shape) == tuple(codes.shape)
+        ):
             self.tags.set(tensor, Tag(codes, form))
 
     def _follow(self, func: Any, name: str, call: tuple[Any, Any, Any], out: Any) -> None:
@@ -174,7 +178,9 @@ class Follower(TorchFunctionMode):
         """Losses are put into another tensor."""
         args, kwargs, tagged = call
         target = args[0]
-        if name in {"copy_", "__setitem__", "index_put_", "scatter_", "index_copy_"} and isinstance(target, torch.Tensor):
+        if name in {"copy_", "__setitem__", "index_put_", "scatter_", "index_copy_"} and isinstance(
+            target, torch.Tensor
+        ):
             source = args[-1] if isinstance(args[-1], torch.Tensor) else None
             if not target.is_floating_point() or (source is None and name != "__setitem__"):
                 return
