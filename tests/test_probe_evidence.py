@@ -327,6 +327,10 @@ def test_the_reported_pass_is_the_one_with_the_printed_loss() -> None:
     found = ledger.judge(traced(first, second, *scores), 100)
     assert (found.result, found.where, found.learned_before, found.learned) == ("bound", "a.py:2 g", 2, ((7, 9),))
     assert ledger.judge(traced(first, second, loss=4.3), 100).result == "unbound"
+    third = second | {"pass": 2, "mean": 4.2002, "learned_before": 0}
+    assert ledger.judge(traced(second, third), 100).result == "unbound"
+    assert ledger.judge(traced(second, third | {"mean": 4.2}), 100).learned_before == 0
+    assert ledger.judge(traced(second, third | {"learned_before": 5}), 100).learned_before == 5
     assert ledger.judge(traced(first, loss=None), 100).result == "unbound"
     assert ledger.judge(traced({"kind": "pass", "mean": None}), 100).result == "nothing"
 

@@ -2,7 +2,7 @@
 
 The tracer tells, for each pass of counted scores, how many tokens were scored with weights that had learned from them,
 and which tokens are missing or counted twice. The pass that the script reports is the one whose mean is the loss that
-the script prints.
+the script prints; where several have about that mean, they all have to agree.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from harness.probe.session import MiniatureRun
 RUN: Final = "ledger"
 # The tracer may not place a window of one token; sums are made in other precisions.
 SAME_LOSS: Final = 2e-4
+EXACT_LOSS: Final = 1e-7
 RANGES_LIMIT: Final = 40
 BOUND, UNBOUND, NOTHING = "bound", "unbound", "nothing"
 
@@ -62,11 +63,18 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
     if not passes:
         return Ledger(NOTHING, "no score of the traced run could be followed")
     loss = run.val_loss
-    nearest = min(passes, key=lambda event: abs(event["mean"] - loss))
-    apart = abs(nearest["mean"] - loss) / max(abs(loss), 1e-9)
-    if apart > SAME_LOSS:
+    near = [event for event in passes if _apart(event, loss) <= SAME_LOSS]
+    exact = [event for event in near if _apart(event, loss) <= EXACT_LOSS]
+    # In a small world several passes may come to about the same loss: one that has it exactly is it; else all of them
+    # have to say the same.
+    chosen = exact if len(exact) == 1 else near
+    if len({_count(event.get("learned_before")) > 0 for event in chosen}) > 1:
+        reason = f"several passes have about the printed loss of {loss:.6f}, and they differ in what had been learned"
+        return Ledger(UNBOUND, reason, passes=len(passes))
+    if not chosen:
         reason = f"the printed loss of {loss:.6f} is the mean of none of {len(passes)} passes that were followed"
         return Ledger(UNBOUND, reason, passes=len(passes))
+    nearest = chosen[-1]
     return Ledger(
         BOUND,
         f"the printed loss of {loss:.6f} is the mean of the scores added up at {_text(nearest.get('where'))}",
@@ -79,6 +87,10 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         tokens=max(val_tokens - 1, 0),
         passes=len(passes),
     )
+
+
+def _apart(event: Mapping[str, Any], loss: float) -> float:
+    return float(abs(event["mean"] - loss) / max(abs(loss), 1e-9))
 
 
 def _learned(run: MiniatureRun, chosen: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
