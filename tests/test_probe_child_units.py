@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from harness.probe.child import crash, events
 from harness.probe.child.overrides import Overrides
-from harness.probe.child.shims import attention, mamba, modules, triton, triton_language
+from harness.probe.child.shims import attention, flex, mamba, modules, triton, triton_language
 from harness.probe.child.source import Sources
 
 tl: Any = SimpleNamespace(**triton_language.NAMES)
@@ -166,6 +166,36 @@ def test_scans_go_on_from_a_state() -> None:
     out, state = mamba.chunk_gated_delta_rule(v, v, v, g=-torch.rand(1, 8, 2), output_final_state=True)
     assert out.shape == v.shape
     assert state.shape == (1, 2, 4, 4)
+
+
+def test_mamba_two_is_its_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba, "CHUNK", 3)
+    torch.manual_seed(2)
+    x, dt, a = torch.randn(2, 8, 4, 3), torch.rand(2, 8, 4), -torch.rand(4)
+    b, c = torch.randn(2, 8, 2, 5), torch.randn(2, 8, 2, 5)
+    out, last = mamba.mamba_chunk_scan_combined(x, dt, a, b, c, 64, return_final_states=True)
+    state = torch.zeros(2, 4, 3, 5)
+    for t in range(8):
+        decay = torch.exp(dt[:, t] * a)[..., None, None]
+        update = (dt[:, t, :, None] * x[:, t])[..., None] * b[:, t].repeat_interleave(2, 1)[:, :, None]
+        state = decay * state + update
+        wanted = (state * c[:, t].repeat_interleave(2, 1)[:, :, None]).sum(-1)
+        torch.testing.assert_close(out[:, t], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last, state, rtol=1e-4, atol=1e-5)
+
+
+def test_flex_attention_leaves_blind_rows_at_zero() -> None:
+    torch.manual_seed(3)
+    q, k, v = (torch.randn(1, 2, 5, 4, requires_grad=True) for _ in range(3))
+    mask: Any = SimpleNamespace(mask_mod=lambda _b, _h, row, column: (row > column) & (row - column < 3))
+    out = flex.flex_attention(q, k, v, block_mask=mask)
+    out.sum().backward()
+    assert torch.equal(out[:, :, 0], torch.zeros(1, 2, 4))
+    assert q.grad is not None
+    assert bool(torch.isfinite(q.grad).all())
+    seen = torch.ones(5, 5).tril(-1).triu(-2).bool()
+    wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)[:, :, 1:]
+    torch.testing.assert_close(out[:, :, 1:], wanted)
 
 
 def test_convolution_sees_no_later_step() -> None:

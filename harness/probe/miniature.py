@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from harness.probe.world import Spec
 
 Value = int
+PLACES_LIMIT = 8
 LENGTH = 64
 # Gradients of eight parts, one sequence each.
 BATCH_TOKENS = 8 * LENGTH
@@ -63,6 +64,10 @@ SMALL: dict[str, int] = {
     "GPTQ_RESERVE_MS": 0,
     "GPTQ_BATCH_SIZE": 2,
     "VAR_EVAL_STEPS": 4,
+    "POP_SIZE": 8,
+    "D_STATE": 16,
+    "MAMBA3_D_STATE": 16,
+    "SIGREG_NUM_PROJ": 16,
     "SLIDING_WINDOW": LENGTH // 2,
     "BIGRAM_VOCAB_SIZE": 256,
     "BIGRAM_BUCKETS": 256,
@@ -73,6 +78,7 @@ CAPPED: dict[str, int] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STE
 # Turned off: what only prints along the way.
 QUIET: dict[str, int] = {"VAL_LOSS_EVERY": 0}
 _VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
+_PLACE = re.compile(r"""["'](?:\./)?data/([\w./-]+?)/?["']""")
 _CLASS = "Hyperparameters"
 
 
@@ -183,4 +189,5 @@ def _assigned(node: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
 def _spec(text: str, environment: Mapping[str, str]) -> Spec:
     default = _VOCABULARY.search(text)
     size = int(environment.get("VOCAB_SIZE") or (default[1] if default else 1024))
-    return Spec(vocabulary=size, caseops=environment.get("CASEOPS_ENABLED") == "1")
+    also = tuple(dict.fromkeys(_PLACE.findall(text)))[:PLACES_LIMIT]
+    return Spec(vocabulary=size, caseops=environment.get("CASEOPS_ENABLED") == "1", also=also)

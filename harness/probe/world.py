@@ -16,7 +16,8 @@ from harness.challenge import BOS_TOKEN, SHARD_HEADER_BYTES, SHARD_MAGIC, SHARD_
 Tokens = NDArray[np.uint16]
 # The control symbols that the vocabulary with case operators reserves.
 CASE_OPERATORS = ("\ue001", "\ue002", "\ue003", "\ue004")
-BYTE_OFFSET = 4
+# A byte is its own token after so many reserved ones, by size of the vocabulary.
+BYTE_OFFSETS = {256: 0, 260: 4}
 _VERSION = 3
 _SYLLABLES = 220
 
@@ -26,13 +27,14 @@ class Spec:
     """Which world.
 
     Attributes:
-        vocabulary: tokens of the SentencePiece model; 260 is one token per byte.
+        vocabulary: tokens of the SentencePiece model; 256 and 260 are one token per byte.
         caseops: case operators, with a sidecar of byte counts.
         documents: how many documents validation has.
         words: words of a document, at most.
         train_tokens: tokens of one training shard.
         train_shards: how many.
         seed: of all texts.
+        also: further places below `data` where the script looks, as it names them.
     """
 
     vocabulary: int = 1024
@@ -42,6 +44,7 @@ class Spec:
     train_tokens: int = 60_000
     train_shards: int = 2
     seed: int = 0
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,26 @@ def write_world(folder: Path, spec: Spec, cache: Path) -> World:
         while sum(part.size for part in parts) < spec.train_tokens:
             parts.append(_encoded([_text(rng, lexicon, spec.words) for _ in range(50)], spec, tokenizer)[0])
         write_shard(shards / f"fineweb_train_{number:06d}.bin", np.concatenate(parts)[: spec.train_tokens])
+    for split in ("train", "val"):
+        flat = folder / f"fineweb_{split}_sp{spec.vocabulary}.bin"
+        flat.write_bytes((shards / f"fineweb_{split}_000000.bin").read_bytes())
+    _also(folder, spec.also, shards, tokenizer)
     return World(folder, shards, tokenizer, validation.size)
+
+
+def _also(folder: Path, names: Iterable[str], shards: Path, tokenizer: Path) -> None:
+    """Give the shards and the tokenizer the names that a script has for them."""
+    for name in names:
+        place = (folder / name).absolute()
+        if place.exists() or not place.resolve().is_relative_to(folder.resolve()):
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.suffix == ".model" and tokenizer.is_file():
+            place.write_bytes(tokenizer.read_bytes())
+        elif not place.suffix:
+            place.mkdir()
+            for shard in shards.iterdir():
+                (place / shard.name).write_bytes(shard.read_bytes())
 
 
 def write_shard(path: Path, tokens: Tokens) -> None:
@@ -95,8 +117,8 @@ def write_shard(path: Path, tokens: Tokens) -> None:
 
 
 def _dataset(spec: Spec) -> str:
-    if spec.vocabulary == 260:
-        return "fineweb10B_byte260"
+    if spec.vocabulary in BYTE_OFFSETS:
+        return f"fineweb10B_byte{spec.vocabulary}"
     if spec.caseops:
         return (
             f"fineweb10B_sp{spec.vocabulary}_caseops/datasets/datasets/"
@@ -135,7 +157,7 @@ def _text(rng: np.random.Generator, lexicon: list[str], words: int) -> str:
 
 def _tokenizer(folder: Path, spec: Spec, cache: Path, lexicon: list[str]) -> Path:
     """The model under the challenge's name; trained once and kept."""
-    if spec.vocabulary == 260:
+    if spec.vocabulary in BYTE_OFFSETS:
         return folder
     name = f"fineweb_{spec.vocabulary}_bpe"
     target = folder / "tokenizers" / f"{name}.model"
@@ -182,12 +204,12 @@ def _train(spec: Spec, lexicon: list[str]) -> bytes:
 
 def _encoded(texts: Iterable[str], spec: Spec, tokenizer: Path) -> tuple[Tokens, Tokens]:
     """Tokens of documents, each after its BOS, and the bytes of text that each stands for."""
-    if spec.vocabulary == 260:
-        parts = [
-            np.r_[BOS_TOKEN, np.frombuffer(text.encode(), np.uint8).astype(np.int64) + BYTE_OFFSET] for text in texts
-        ]
+    if spec.vocabulary in BYTE_OFFSETS:
+        offset = BYTE_OFFSETS[spec.vocabulary]
+        start = [BOS_TOKEN] if offset else []
+        parts = [np.array([*start, *(byte + offset for byte in text.encode())]) for text in texts]
         tokens = np.concatenate(parts).astype(np.uint16)
-        return tokens, (tokens >= BYTE_OFFSET).astype(np.uint16)
+        return tokens, (tokens >= offset).astype(np.uint16)
     import sentencepiece as spm
 
     model = spm.SentencePieceProcessor(model_file=str(tokenizer))

@@ -65,7 +65,7 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from .shims import amp, attention, compile, compressors, cuda, distributed, mamba, modules, triton
+    from .shims import amp, attention, compile, compressors, cuda, distributed, flex, mamba, modules, triton
 
     random.seed(plan.seed)  # noqa: TID251 - the script's own generator
     np.random.default_rng(plan.seed)
@@ -74,6 +74,7 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     amp.install()
     compile.install()
     attention.install()
+    flex.install()
     mamba.install()
     triton.install()
     modules.install()

@@ -34,9 +34,10 @@ def attend(
     if plain and (right < 0 or (right == 0 and rows == columns)):
         return F.scaled_dot_product_attention(q, k, v, is_causal=right == 0, scale=scale).transpose(1, 2)
     mask = _mask(rows, columns, left, right)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    # A row that sees no key is zero in FlashAttention.
-    return out.masked_fill(~mask.any(-1)[:, None], 0.0).transpose(1, 2)
+    seen = mask.any(-1, keepdim=True)
+    # A row that sees no key is zero in FlashAttention, and so is its gradient.
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~seen, scale=scale) * seen
+    return out.transpose(1, 2)
 
 
 def _mask(rows: int, columns: int, left: int, right: int) -> Tensor:

@@ -89,6 +89,7 @@ def install(sources: Any) -> None:
     for name in METHODS:
         setattr(torch.Tensor, name, _factory(getattr(torch.Tensor, name)))
     _moves()
+    _stay()
     _flags(sources)
     _modules()
     real_load = torch.load
@@ -121,7 +122,8 @@ def _moves() -> None:
     def to(self: Any, *arguments: Any, **keywords: Any) -> Any:
         target = _target(arguments, keywords)
         if target is None:
-            return real_to(self, *arguments, **keywords)
+            result = real_to(self, *arguments, **keywords)
+            return _host(result) if _hosted(self) else result
         arguments = (CPU, *arguments[1:]) if arguments and arguments[0] is target else arguments
         if "device" in keywords:
             keywords["device"] = CPU
@@ -151,6 +153,24 @@ def _moves() -> None:
     put(tensor, record_stream=lambda _self, _stream: None, is_pinned=lambda self, *_: _hosted(self))
     real_from_numpy = torch.from_numpy
     put(torch, from_numpy=functools.wraps(real_from_numpy)(lambda array: _host(real_from_numpy(array))))
+
+
+# Methods whose result lives where the tensor does.
+STAYING = ("float", "double", "half", "bfloat16", "int", "long", "clone", "contiguous", "detach", "reshape")
+
+
+def _stay() -> None:
+    for name in STAYING:
+        setattr(torch.Tensor, name, _staying(getattr(torch.Tensor, name)))
+
+
+def _staying(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def stay(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        result = method(self, *arguments, **keywords)
+        return _host(result) if _hosted(self) else result
+
+    return stay
 
 
 def _target(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""State-space operators of mamba_ssm, causal_conv1d and fla, step by step in float32."""
+"""State-space operators of mamba_ssm, causal_conv1d and fla, in float32."""
 
 from __future__ import annotations
 
@@ -15,6 +15,32 @@ from . import mamba_modules
 Tensor = torch.Tensor
 
 
+# So many numbers of all states are held at once.
+STATES_LIMIT = 1 << 21
+# Steps that Mamba-2 takes at once.
+CHUNK = 64
+
+
+def states(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """All states of `state = decay * state + update` along dimension 1, and the last one.
+
+    Steps are joined in pairs, then fours, and so on; no state depends on a later step, not even by a rounding.
+    """
+    block = max(1, min(update.shape[1], STATES_LIMIT // max(update[:, :1].numel(), 1)))
+    found = []
+    for start in range(0, update.shape[1], block):
+        a, b = decay[:, start : start + block], update[:, start : start + block]
+        b = torch.cat([b[:, :1] + a[:, :1] * state[:, None], b[:, 1:]], 1)
+        width = 1
+        while width < b.shape[1]:
+            b = torch.cat([b[:, :width], b[:, width:] + a[:, width:] * b[:, :-width]], 1)
+            a = torch.cat([a[:, :width], a[:, width:] * a[:, :-width]], 1)
+            width *= 2
+        state = b[:, -1]
+        found.append(b)
+    return torch.cat(found, 1), state
+
+
 def _no(name: str, **values: Any) -> None:
     """Refuse arguments that are not done here."""
     for key, value in values.items():
@@ -27,19 +53,15 @@ def selective_scan_fn(
     delta_softplus: bool = False, return_last_state: bool = False,
 ) -> Any:  # fmt: skip
     """Mamba's selective scan: u, delta and z are (batch, channels, time), A is (channels, state)."""
-    replaced("mamba_ssm.selective_scan_fn", "a loop over time in float32")
+    replaced("mamba_ssm.selective_scan_fn", "the same recurrence in float32")
     dt = delta.float() + (0 if delta_bias is None else delta_bias.float()[:, None])
     dt = F.softplus(dt) if delta_softplus else dt
     x = u.float()
     b, c = (_spread(part.float(), u.shape[1], u.shape[2]) for part in (B, C))
     decay = torch.exp(dt[..., None] * A.float()[:, None])
     update = (dt * x)[..., None] * b
-    state = torch.zeros_like(update[:, :, 0])
-    outputs = []
-    for t in range(u.shape[2]):
-        state = decay[:, :, t] * state + update[:, :, t]
-        outputs.append((state * c[:, :, t]).sum(-1))
-    out = torch.stack(outputs, -1)
+    every, state = states(decay.transpose(1, 2), update.transpose(1, 2), torch.zeros_like(update[:, :, 0]))
+    out = (every * c.transpose(1, 2)).sum(-1).transpose(1, 2)
     out = out if D is None else out + x * D.float()[:, None]
     out = out if z is None else out * F.silu(z.float())
     return (out.to(u.dtype), state) if return_last_state else out.to(u.dtype)
@@ -83,25 +105,38 @@ def mamba_chunk_scan_combined(
     return_varlen_states: bool = False,
 ) -> Any:  # fmt: skip
     """Mamba-2's scan: x is (batch, time, heads, width), B and C are (batch, time, groups, state)."""
-    replaced("mamba_ssm.mamba_chunk_scan_combined", "a loop over time in float32")
+    replaced("mamba_ssm.mamba_chunk_scan_combined", "the same recurrence in float32")
     _no("mamba_chunk_scan_combined", seq_idx=seq_idx, cu_seqlens=cu_seqlens, return_varlen_states=return_varlen_states)
     step = dt.float() + (0 if dt_bias is None else dt_bias.float())
     step = (F.softplus(step) if dt_softplus else step).clamp(*dt_limit)
     heads = x.shape[2]
     b, c = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (B, C))
-    decay = torch.exp(step * A.float())
+    rate = step * A.float()
     scaled = x.float() * step[..., None]
     state = x.new_zeros(x.shape[0], heads, x.shape[3], b.shape[3], dtype=torch.float32)
     state = state if initial_states is None else initial_states.float()
     outputs = []
-    for t in range(x.shape[1]):
-        state = decay[:, t, :, None, None] * state + scaled[:, t, :, :, None] * b[:, t, :, None]
-        outputs.append((state * c[:, t, :, None]).sum(-1))
-    out = torch.stack(outputs, 1)
+    for start in range(0, x.shape[1], CHUNK):
+        part = slice(start, start + CHUNK)
+        done, state = _chunk(rate[:, part], scaled[:, part], b[:, part], c[:, part], state)
+        outputs.append(done)
+    out = torch.cat(outputs, 1)
     if D is not None:
         out = out + x.float() * (D.float()[:, None] if D.dim() == 1 else D.float())
     out = out if z is None else out * F.silu(z.float())
     return (out.to(x.dtype), state) if return_final_states else out.to(x.dtype)
+
+
+def _chunk(rate: Tensor, x: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs of some steps, each a weighted sum of the steps before it, and the state after them."""
+    total = rate.cumsum(1).transpose(1, 2)
+    later = torch.ones(rate.shape[1], rate.shape[1], dtype=torch.bool).triu(1)
+    weight = (total[..., :, None] - total[..., None, :]).masked_fill(later, float("-inf")).exp()
+    x, b, c = (part.transpose(1, 2) for part in (x, b, c))
+    out = (weight * (c @ b.transpose(-1, -2))) @ x + total.exp()[..., None] * (c @ state.transpose(-1, -2))
+    left = (total[..., -1:] - total).exp()[..., None]
+    state = total[..., -1, None, None].exp() * state + (x * left).transpose(-1, -2) @ b
+    return out.transpose(1, 2), state
 
 
 def mamba3_siso_combined(
@@ -110,7 +145,7 @@ def mamba3_siso_combined(
     return_final_states: bool = False, cu_seqlens: Any = None,
 ) -> Any:  # fmt: skip
     """Mamba-3's scan with a trapezoidal step and turning states; shapes as in mamba_ssm."""
-    replaced("mamba_ssm.mamba3_siso_combined", "a loop over time in float32")
+    replaced("mamba_ssm.mamba3_siso_combined", "the same recurrence in float32")
     _no("mamba3_siso_combined", cu_seqlens=cu_seqlens)
     heads = V.shape[2]
     q, k = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (Q, K))
@@ -122,14 +157,12 @@ def mamba3_siso_combined(
     turns = turns + (start_angle[:, None] if isinstance(start_angle, Tensor) else start_angle)
     q, k, v = _turned(q, turns), _turned(k, turns), V.float()
     alpha = torch.exp(ADT.float()).transpose(1, 2)
-    outputs = []
-    for t in range(V.shape[1]):
-        a, g = alpha[:, t, :, None, None], (trap[:, t] * dt[:, t])[..., None, None]
-        before = (dt[:, t] * (1 - trap[:, t]))[..., None, None] * v_before[..., None] * k_before[..., None, :]
-        state = a * (state + before) + g * v[:, t, :, :, None] * k[:, t, :, None]
-        outputs.append((state * q[:, t, :, None]).sum(-1))
-        k_before, v_before = k[:, t], v[:, t]
-    out = torch.stack(outputs, 1)
+    earlier = [torch.cat([first[:, None].to(x.dtype), x[:, :-1]], 1) for first, x in ((k_before, k), (v_before, v))]
+    now = (trap * dt)[..., None, None] * v[..., None] * k[..., None, :]
+    before = (alpha * dt * (1 - trap))[..., None, None] * earlier[1][..., None] * earlier[0][..., None, :]
+    every, state = states(alpha[..., None, None], now + before, state.float())
+    out = (every * q[..., None, :]).sum(-1)
+    k_before, v_before = k[:, -1], v[:, -1]
     out = out if D is None else out + v * D.float()[:, None]
     out = (out if Z is None else out * F.silu(Z.float())).to(V.dtype)
     return (out, turns[:, -1] % (2 * math.pi), state, k_before, v_before) if return_final_states else out
