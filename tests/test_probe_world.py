@@ -1,0 +1,99 @@
+"""The miniature world and the configuration that fits into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece as spm
+
+from harness.challenge import BOS_TOKEN
+from harness.probe.miniature import choose
+from harness.probe.world import Spec, World, write_world
+from harness.sources.shards import document_starts, read_tokens
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+def world(folder: Path, kept: Path, **spec: object) -> World:
+    return write_world(folder / "data", Spec(**{"train_tokens": 5_000, **spec}), kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("vocabulary", [1024, 260, 256])
+def test_shards_are_the_challenge_s(tmp_path: Path, kept: Path, vocabulary: int) -> None:
+    made = world(tmp_path, kept, vocabulary=vocabulary)
+    tokens = read_tokens(made.shards / "fineweb_val_000000.bin")
+    assert tokens.size == made.val_tokens > 1_024
+    assert int(tokens.max()) < vocabulary
+    if vocabulary != 256:
+        assert tokens[0] == BOS_TOKEN
+        assert document_starts(tokens).size == 24
+    assert [path.name for path in sorted(made.shards.glob("fineweb_train_*"))] == [
+        "fineweb_train_000000.bin",
+        "fineweb_train_000001.bin",
+    ]
+
+
+def test_the_sidecar_counts_the_bytes_of_the_text(tmp_path: Path, kept: Path) -> None:
+    made = world(tmp_path, kept, caseops=True)
+    sizes = read_tokens(made.shards / "fineweb_val_bytes_000000.bin")
+    tokens = read_tokens(made.shards / "fineweb_val_000000.bin")
+    assert sizes.size == tokens.size
+    model = spm.SentencePieceProcessor(model_file=str(made.tokenizer))
+    text = model.decode(tokens.tolist())
+    operators = [part for part in text if "\ue000" <= part <= "\uf8ff"]
+    assert operators
+    assert abs(int(sizes.sum()) - len(text.encode()) + 3 * len(operators)) <= 24
+
+
+def test_a_world_is_the_same_again(tmp_path: Path, kept: Path) -> None:
+    first, second = (world(tmp_path / name, kept, seed=5) for name in "ab")
+    other = world(tmp_path / "c", kept, seed=6)
+    tokens = [read_tokens(each.shards / "fineweb_val_000000.bin") for each in (first, second, other)]
+    assert np.array_equal(tokens[0], tokens[1])
+    assert not np.array_equal(tokens[0][:100], tokens[2][:100])
+
+
+def test_places_that_a_script_names_exist_and_none_outside(tmp_path: Path, kept: Path) -> None:
+    names = ("tokenizers/mine.model", "other/shards", "../escaped")
+    made = world(tmp_path, kept, also=names)
+    assert (made.folder / "tokenizers/mine.model").read_bytes() == made.tokenizer.read_bytes()
+    assert (made.folder / "other/shards/fineweb_val_000000.bin").is_file()
+    assert not (tmp_path / "escaped").exists()
+
+
+TEXT = """
+import os
+SEQ_LEN, LR = 2048, 0.1
+TRAIN_STEPS = 4
+class Hyperparameters:
+    iterations = int(os.environ.get("ITERATIONS", 20000))
+    vocab_size = int(os.environ.get("VOCAB_SIZE", 8192))
+    ttt_epochs = int(os.environ.get("TTT_EPOCHS", 3))
+    num_layers, model_dim = 11, 512
+    data = "./data/datasets/mine"
+"""
+
+
+def test_only_what_the_script_consults_is_shrunk() -> None:
+    made = choose(TEXT, {"TTT_EPOCHS": "25", "SEED": "7"})
+    assert made.environment == {"ITERATIONS": "8", "TTT_EPOCHS": "2", "SEED": "7"}
+    assert made.classes == {"Hyperparameters": {"model_dim": 128}}
+    assert made.module == {"SEQ_LEN": 64}
+    assert made.shrunk["ITERATIONS"] == ("20000", "8")
+    assert made.spec.vocabulary == 8192
+    assert made.spec.also == ("datasets/mine",)
+
+
+def test_the_claimed_vocabulary_and_operators_win() -> None:
+    text = 'import os\nV = int(os.environ.get("VOCAB_SIZE", 8192))\nC = os.environ.get("CASEOPS_ENABLED", "0")\n'
+    spec = choose(text, {"VOCAB_SIZE": "1024", "CASEOPS_ENABLED": "1"}).spec
+    assert (spec.vocabulary, spec.caseops) == (1024, True)
+
+
+def test_a_script_that_is_no_program_is_left_alone() -> None:
+    assert choose("def (").overrides() == {"class": {}, "module": {}}
