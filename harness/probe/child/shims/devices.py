@@ -110,7 +110,10 @@ def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
     def made(*arguments: Any, **keywords: Any) -> Any:
         if keywords.get("device") is not None:
             keywords["device"] = mapped(keywords["device"])
-        return function(*arguments, **keywords)
+        if not keywords.pop("pin_memory", False):
+            return function(*arguments, **keywords)
+        replaced("pin_memory", "ordinary memory")
+        return _host(function(*arguments, **keywords))
 
     return made
 
@@ -146,7 +149,7 @@ def _moves() -> None:
         return clone(self) if _hosted(self) else self
 
     def pin_memory(self: Any, *_arguments: Any) -> Any:
-        replaced("pin_memory", "a copy in ordinary memory")
+        replaced("pin_memory", "ordinary memory")
         return _host(clone(self))
 
     put(tensor, to=to, cpu=cpu, cuda=cuda, pin_memory=pin_memory)
