@@ -1,6 +1,6 @@
 """Which element of which tensor holds whose loss: a number for each element, carried along beside the tensor.
 
-A code is a source (one computation of losses) and a place in the text; an aggregate's code stands for many of them.
+A code is a source (one computation of losses) and an element of it; an aggregate's code stands for many of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-PLACE_BITS = 24
-PLACE_MASK = (1 << PLACE_BITS) - 1
+ELEMENT_BITS = 24
+ELEMENT_MASK = (1 << ELEMENT_BITS) - 1
 AGGREGATE = 1 << 62
 # Elements of a tensor for which sums of unlike losses are told apart.
 DISTINCT_LIMIT = 4096
@@ -53,11 +53,26 @@ class Tags:
     """Tags of living tensors, by identity."""
 
     def __init__(self) -> None:
+        self.targets: list[NDArray[np.int64]] = []
         self._tags: dict[int, tuple[weakref.ref[Any], Tag]] = {}
         self.aggregates: dict[int, Aggregate] = {}
 
     def __bool__(self) -> bool:
         return bool(self._tags)
+
+    def source(self, targets: NDArray[np.int64]) -> torch.Tensor:
+        """Codes for a new source, one for each of its targets' places."""
+        self.targets.append(targets.reshape(-1))
+        return torch.arange(targets.size) | (len(self.targets) - 1 << ELEMENT_BITS)
+
+    def places(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The places that codes of single tokens stand for; negative: unknown."""
+        found = np.full(codes.shape, -1, dtype=np.int64)
+        sources = codes >> ELEMENT_BITS
+        for number in np.unique(sources[(codes >= 0) & (codes < AGGREGATE)]):
+            mine = sources == number
+            found[mine] = self.targets[number][codes[mine] & ELEMENT_MASK]
+        return found
 
     def get(self, value: Any) -> Tag | None:
         """The tag of a tensor."""
@@ -77,6 +92,11 @@ class Tags:
     def drop(self, tensor: torch.Tensor) -> None:
         """A tensor holds other things now."""
         self._tags.pop(id(tensor), None)
+
+    def _places(self, codes: torch.Tensor) -> torch.Tensor:
+        # What is unknown equals nothing.
+        places = self.places(codes.numpy())
+        return torch.from_numpy(np.where(places < 0, -1 - np.arange(places.size).reshape(places.shape), places))
 
     def aggregate(self, codes: torch.Tensor, values: torch.Tensor, form: str = SCORE) -> int:
         """Make an aggregate of elements; what is exactly zero was masked out."""
@@ -111,10 +131,10 @@ class Tags:
         return np.concatenate(codes), np.concatenate(values)
 
     def combine(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Codes of an element that is made of two."""
+        """Codes of elements that are each made of two."""
         first, second = torch.broadcast_tensors(first, second)
         single = (first < AGGREGATE) & (second < AGGREGATE)
-        same = single & ((first ^ second) & PLACE_MASK == 0)
+        same = single & ((first == second) | (self._places(first) == self._places(second)))
         merged = torch.where(first < 0, second, torch.where(second < 0, first, torch.maximum(first, second)))
         unlike = (first >= 0) & (second >= 0) & ~same & (first != second)
         if not unlike.any():
@@ -126,11 +146,6 @@ class Tags:
         made = [self.union(a, b) for a, b in zip(first[places].tolist(), second[places].tolist(), strict=True)]
         merged[places] = torch.tensor(made, dtype=torch.int64)
         return merged
-
-
-def encode(source: int, places: NDArray[np.int64]) -> torch.Tensor:
-    """Codes for places of one source; unknown places have none."""
-    return torch.from_numpy(np.where(places >= 0, places | (source << PLACE_BITS), -1))
 
 
 def nats(values: torch.Tensor, form: str) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .codes import PROBABILITY, SCORE, Tag
+from .codes import AGGREGATE, ELEMENT_BITS, PROBABILITY, SCORE, Tag
 from .ledger import Ledger
 from .sources import CALLS, recognized
 from .updates import Updates
@@ -231,7 +231,7 @@ class Follower(TorchFunctionMode):
         if name not in LEAST:
             return
         for codes in (first, second):
-            for number in torch.unique(codes[(codes >= 0) & (codes < 1 << 62)] >> 24).tolist():
+            for number in torch.unique(codes[(codes >= 0) & (codes < AGGREGATE)] >> ELEMENT_BITS).tolist():
                 self.ledger.sources[number].how.add(name)
 
     def _meet(self, name: str, tensors: list[Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .codes import AGGREGATE, PLACE_BITS, PLACE_MASK, SCORE, Tag, Tags, encode, nats
+from .codes import AGGREGATE, ELEMENT_BITS, ELEMENT_MASK, SCORE, Tag, Tags, nats
 from .positions import Places, Shard, ranges
 from .weights import Learned, Weights
 
@@ -34,7 +34,7 @@ class Source:
         weights: checksum of the weights that took part.
         participants: these weights.
         learned: what they had learned by then.
-        counted: places that have been counted.
+        counted: elements that have been counted.
         how: operations that made one loss of several.
     """
 
@@ -45,7 +45,7 @@ class Source:
     weights: str
     participants: tuple[int, ...]
     learned: Learned
-    counted: set[int] = field(default_factory=set)
+    counted: NDArray[np.bool_]
     how: set[str] = field(default_factory=set)
 
 
@@ -63,6 +63,7 @@ class Pass:
     total: float = 0.0
     count: int = 0
     early: int = 0
+    unknown: int = 0
     forms: set[str] = field(default_factory=set)
 
 
@@ -93,8 +94,8 @@ class Ledger:
         self.at += 1
         return self.at
 
-    def source(self, places: Places, *, grad: bool, before: Callable[[], None]) -> int | None:
-        """Note a computation of losses; None where the targets are not of the validation text."""
+    def source(self, places: Places, *, grad: bool, before: Callable[[], None]) -> torch.Tensor | None:
+        """Note a computation of losses; its codes, or None where the targets are not of the validation text."""
         read, self.read = self.read, []
         participants = self.weights.participants()
         if not (places >= 0).any():
@@ -109,17 +110,24 @@ class Ledger:
             weights=self.weights.hash(participants),
             participants=participants,
             learned=self.weights.learned(participants),
+            counted=np.zeros(places.size, dtype=np.bool_),
         )
         self.sources.append(made)
-        return len(self.sources) - 1
+        return self.tags.source(places)
 
-    def scalar(self, source: int, losses: torch.Tensor) -> torch.Tensor:
+    def targets(self, tensor: torch.Tensor) -> Places:
+        """Places of what is predicted; a flat tensor has the rows of what was read before."""
+        if tensor.ndim == 1:
+            for each in reversed(self.read or self._read):
+                if each.size == tensor.numel() and each.ndim > 1:
+                    found = self.shard.decode(tensor.detach().numpy().reshape(each.shape)).reshape(-1)
+                    return np.where(found >= 0, found, self.shard.of(tensor))
+        return self.shard.of(tensor)
+
+    def scalar(self, codes: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
         """The code of a computation's sum or mean."""
-        places = self.sources[source].targets
         values = losses.detach().reshape(-1).to(torch.float64).numpy()
-        if values.size != places.size:
-            values = np.full(places.size, np.nan)
-        code = self.tags.add(encode(source, places).reshape(-1).numpy(), values)
+        code = self.tags.add(codes.numpy(), values if values.size == codes.numel() else np.full(codes.numel(), np.nan))
         return torch.tensor(code, dtype=torch.int64)
 
     def count(self, tensor: torch.Tensor, tag: Tag, how: str) -> None:
@@ -132,9 +140,9 @@ class Ledger:
         if not codes.size:
             return
         counter = _counter(self.folder)
-        for number in np.unique(codes >> PLACE_BITS):
-            mine = codes >> PLACE_BITS == number
-            self._score(int(number), codes[mine] & PLACE_MASK, values[mine], (how, counter, tag.form))
+        for number in np.unique(codes >> ELEMENT_BITS):
+            mine = codes >> ELEMENT_BITS == number
+            self._score(self.sources[number], codes[mine] & ELEMENT_MASK, values[mine], (how, counter, tag.form))
 
     def places_of(self, tensor: torch.Tensor) -> dict[int, Places]:
         """Sources and places that a loss is made of."""
@@ -145,9 +153,9 @@ class Ledger:
         parts = [codes[(codes >= 0) & (codes < AGGREGATE)]]
         parts += [self.tags.flat(int(code))[0] for code in np.unique(codes[codes >= AGGREGATE])]
         every = np.concatenate(parts)
-        return {
-            int(number): every[every >> PLACE_BITS == number] & PLACE_MASK for number in np.unique(every >> PLACE_BITS)
-        }
+        numbers = every >> ELEMENT_BITS
+        found = {int(number): self.tags.places(every[numbers == number]) for number in np.unique(numbers)}
+        return {number: places[places >= 0] for number, places in found.items()}
 
     def write(self, kind: str, event: dict[str, Any]) -> None:
         """Write an event within the bounds."""
@@ -175,6 +183,7 @@ class Ledger:
                 last=each.last,
                 missing=_short(ranges(1 + np.flatnonzero(targets == 0))),
                 doubled=_short(ranges(1 + np.flatnonzero(targets > 1))),
+                unknown=each.unknown,
                 learned_before=each.early,
             )
         if self.dropped:
@@ -191,29 +200,33 @@ class Ledger:
                     return each.reshape(-1, each.shape[-1])
         return None
 
-    def _score(self, number: int, places: Places, values: NDArray[np.float64], said: tuple[str, Any, str]) -> None:
+    def _score(self, source: Source, elements: Places, values: NDArray[np.float64], said: tuple[str, Any, str]) -> None:
         how, (function, where), form = said
-        source = self.sources[number]
-        places, index = np.unique(places, return_index=True)
-        values = values[index]
-        new = np.array([place not in source.counted for place in places.tolist()], dtype=np.bool_)
-        places, values = places[new], values[new]
+        elements, index = np.unique(elements, return_index=True)
+        new = ~source.counted[elements]
+        elements, values = elements[new], values[index][new]
+        source.counted[elements] = True
+        order = np.argsort(source.targets[elements], kind="stable")
+        places, values = source.targets[elements][order], values[order]
+        known = places >= 0
+        unknown = int((~known).sum())
+        places, values = places[known], values[known]
         if not places.size:
             return
-        source.counted.update(places.tolist())
         values = -values if np.nansum(values) < 0 else values
         mine = self._pass((function, source.grad), places, source, where)
         early = places[source.learned[places]]
-        mine.seen[places] += 1
+        np.add.at(mine.seen, places, 1)
         mine.total += float(np.nansum(values))
         mine.count += int(places.size)
+        mine.unknown += unknown
         mine.early += int(early.size)
         mine.last = max(mine.last, source.at)
         mine.forms.update({form, how, *source.how})
         event: dict[str, Any] = {
             "pass": mine.number,
             "at": source.at,
-            "positions": ranges(places),
+            "positions": ranges(places, again=True),
             "nll": [_round(value) for value in values.tolist()] if self._bytes < BYTES else None,
             "sum": _round(float(np.nansum(values))),
             "weights": source.weights,

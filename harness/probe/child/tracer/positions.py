@@ -148,9 +148,10 @@ def read_shards(paths: Iterable[str]) -> Shard:
     return Shard(np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16))
 
 
-def ranges(places: Places) -> list[list[int]]:
-    """Places as half-open ranges, in order, each place once."""
-    places = np.unique(places)
+def ranges(places: Places, *, again: bool = False) -> list[list[int]]:
+    """Places as half-open ranges, in order; each once, or as often as it occurs."""
+    if not again:
+        places = np.unique(places)
     if not places.size:
         return []
     breaks = np.flatnonzero(np.diff(places) != 1) + 1

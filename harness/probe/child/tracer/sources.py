@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from .codes import PROBABILITY, SCORE, encode
+from .codes import PROBABILITY, SCORE
 from .positions import Places, is_tokens
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def custom(follower: Follower, values: list[Any], out: Any) -> bool:
         return False
     first = outs[0]
     for each in tokens:
-        places = follower.ledger.shard.of(each)
+        places = follower.ledger.targets(each)
         known = float((places >= 0).mean())
         if known > 0.5 and first.numel() == each.numel() and each.numel() > 1:
             return _tagged(follower, places, first, form=SCORE)
@@ -56,7 +56,7 @@ def _loss(follower: Follower, name: str, call: tuple[Any, Any], out: Any) -> boo
     target = args[1] if len(args) > 1 else kwargs.get("target")
     if not is_tokens(target) or not isinstance(out, torch.Tensor):
         return False
-    places = follower.ledger.shard.of(target)
+    places = follower.ledger.targets(target)
     if out.shape == target.shape and out.ndim:
         return _tagged(follower, places, out, form=SCORE)
     losses = torch.full((target.numel(),), float("nan"))
@@ -119,23 +119,23 @@ def _form(table: torch.Tensor, dim: int) -> str:
 
 
 def _tagged(follower: Follower, places: Places, out: torch.Tensor, *, form: str) -> bool:
-    number = _source(follower, places, out)
-    if number is None:
+    codes = _source(follower, places, out)
+    if codes is None:
         follower.tags.drop(out)
         return True
-    follower.tag(out, encode(number, places).reshape(out.shape), form)
+    follower.tag(out, codes.reshape(out.shape), form)
     return True
 
 
 def _whole(follower: Follower, places: Places, out: torch.Tensor, losses: torch.Tensor) -> bool:
-    number = _source(follower, places, out)
-    if number is not None:
-        follower.tag(out, follower.ledger.scalar(number, losses))
+    codes = _source(follower, places, out)
+    if codes is not None:
+        follower.tag(out, follower.ledger.scalar(codes, losses))
     return True
 
 
-def _source(follower: Follower, places: Places, out: torch.Tensor) -> int | None:
-    number = follower.ledger.source(places, grad=out.requires_grad, before=follower.updates.settle)
-    if number is not None and out.requires_grad:
-        follower.updates.opened(number)
-    return number
+def _source(follower: Follower, places: Places, out: torch.Tensor) -> torch.Tensor | None:
+    codes = follower.ledger.source(places, grad=out.requires_grad, before=follower.updates.settle)
+    if codes is not None and out.requires_grad:
+        follower.updates.opened(codes)
+    return codes

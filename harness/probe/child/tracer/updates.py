@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from .codes import ELEMENT_BITS
 from .ledger import Ledger
 from .positions import Places, ranges
 from .weights import Learned
@@ -52,9 +53,9 @@ class Updates:
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
 
-    def opened(self, source: int) -> None:
+    def opened(self, codes: torch.Tensor) -> None:
         """A loss was computed from which a gradient may be taken."""
-        self._open.append(source)
+        self._open.append(int(codes[0]) >> ELEMENT_BITS)
 
     def learn(self, tensors: Any, what: str) -> None:
         """A gradient is taken of some losses."""
