@@ -17,7 +17,7 @@ from .updates import Updates
 
 __all__ = ["finish", "install"]
 
-_running: list[tuple[Follower, Files, Callable[..., None]]] = []
+_running: list[tuple[Follower, Files, Callable[..., None], tuple[Callable[[], None], ...]]] = []
 
 
 def install(plan: Any, emit: Callable[..., None]) -> None:
@@ -42,20 +42,21 @@ def install(plan: Any, emit: Callable[..., None]) -> None:
 
     follower = Follower(ledger, updates, lost)
     files = Files(emit, lambda: _phase(ledger, updates))
-    updates.install()
-    _functions(follower, lost)
+    undo = updates.install(), _functions(follower, lost)
     files.install()
     follower.__enter__()
-    _running.append((follower, files, emit))
+    _running.append((follower, files, emit, undo))
 
 
 def finish() -> None:
     """Say what the run came to; nothing is watched any more."""
     if not _running:
         return
-    follower, files, emit = _running.pop()
+    follower, files, emit, undo = _running.pop()
     follower.__exit__(None, None, None)
     files.ended = True
+    for each in undo:
+        each()
     ledger, updates = follower.ledger, follower.updates
     updates.settle()
     begun = updates.training[1] if updates.training else 0
@@ -75,9 +76,10 @@ def _phase(ledger: Ledger, updates: Updates) -> tuple[str, int]:
     return "training" if updates.training else "start", ledger.at
 
 
-def _functions(follower: Follower, lost: Callable[[str, BaseException], None]) -> None:
+def _functions(follower: Follower, lost: Callable[[str, BaseException], None]) -> Callable[[], None]:
     """Operators of the script's own, which no mode sees."""
-    real = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
+    kept = torch.autograd.Function.__dict__["apply"]
+    real = kept.__func__
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         out = real(cls, *args, **kwargs)
@@ -89,3 +91,8 @@ def _functions(follower: Follower, lost: Callable[[str, BaseException], None]) -
         return out
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+
+    def undo() -> None:
+        torch.autograd.Function.apply = kept  # type: ignore[method-assign]
+
+    return undo

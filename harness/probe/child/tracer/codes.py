@@ -5,13 +5,13 @@ A code is a source (one computation of losses) and an element of it; an aggregat
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from .beside import Beside
 
 ELEMENT_BITS = 24
 ELEMENT_MASK = (1 << ELEMENT_BITS) - 1
@@ -49,16 +49,18 @@ class Aggregate:
     parts: list[int] = field(default_factory=list)
 
 
-class Tags:
-    """Tags of living tensors, by identity."""
+class Tags(Beside[Tag]):
+    """Tags of living tensors, and what their codes mean.
+
+    Attributes:
+        targets: places of what each source predicts.
+        aggregates: by code.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.targets: list[NDArray[np.int64]] = []
-        self._tags: dict[int, tuple[weakref.ref[Any], Tag]] = {}
         self.aggregates: dict[int, Aggregate] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._tags)
 
     def source(self, targets: NDArray[np.int64]) -> torch.Tensor:
         """Codes for a new source, one for each of its targets' places."""
@@ -73,25 +75,6 @@ class Tags:
             mine = sources == number
             found[mine] = self.targets[number][codes[mine] & ELEMENT_MASK]
         return found
-
-    def get(self, value: Any) -> Tag | None:
-        """The tag of a tensor."""
-        entry = self._tags.get(id(value))
-        return entry[1] if entry is not None and entry[0]() is value else None
-
-    def set(self, tensor: torch.Tensor, tag: Tag) -> None:
-        """Tag a tensor, in place of what it had."""
-        key, tags = id(tensor), self._tags
-
-        def gone(reference: Any) -> None:
-            if key in tags and tags[key][0] is reference:
-                del tags[key]
-
-        tags[key] = (weakref.ref(tensor, gone), tag)
-
-    def drop(self, tensor: torch.Tensor) -> None:
-        """A tensor holds other things now."""
-        self._tags.pop(id(tensor), None)
 
     def _places(self, codes: torch.Tensor) -> torch.Tensor:
         # What is unknown equals nothing.

@@ -36,6 +36,8 @@ LOST = frozenset(
     """.split()  # noqa: SIM905 - the same
 )
 LEAST = frozenset({"minimum", "fmin", "min", "maximum", "fmax", "max", "clamp", "clamp_", "clamp_max"})
+# Sizes of gradients, by which others are scaled.
+NUMBERS = frozenset({"norm", "vector_norm", "item", "_foreach_norm", "linalg_vector_norm", "isfinite", "isnan"})
 # Attributes and questions; nothing follows from them.
 SILENT = frozenset(
     """
@@ -84,8 +86,7 @@ class Follower(TorchFunctionMode):
         """Look at one call that was made."""
         args, kwargs = call
         if name == "__get__":
-            if getattr(func, "__self__", None) is torch.Tensor.data:
-                self._alias(args[0], out)
+            self._attribute(getattr(func, "__self__", None), args[0], out)
             return
         tensors = list(_tensors(args)) + (list(_tensors(kwargs.values())) if kwargs else [])
         if not self.updates.stepping:
@@ -243,6 +244,12 @@ class Follower(TorchFunctionMode):
         if inplace and tensors:
             self.updates.filled(name, self._original(tensors[0]))
 
+    def _attribute(self, which: Any, tensor: torch.Tensor, out: Any) -> None:
+        if which is torch.Tensor.data:
+            self._alias(tensor, out)
+        elif which is torch.Tensor.grad and out is not None and not self.updates.stepping and self.ledger.pending.any():
+            self.ledger.gradients.set(out, self.ledger.pending)
+
     def _alias(self, tensor: torch.Tensor, alias: Any) -> None:
         """`.data`: changes through it are not seen by the counter."""
         if not (isinstance(tensor, torch.nn.Parameter) or tensor.requires_grad) or not tensor.is_leaf:
@@ -259,7 +266,20 @@ class Follower(TorchFunctionMode):
         return tensor if original is None or original.shape != tensor.shape else original
 
     def _learned(self, name: str, tensors: list[Any], out: Any) -> None:
-        """Weights made of gradients outside of any parameter; filled in by functional updates."""
+        """What is made of gradients has learned what they have."""
+        if name in NUMBERS:
+            return
+        weights, found = self.ledger.weights, None
+        for tensor in tensors:
+            mine = self.ledger.gradients.get(tensor)
+            if mine is not None:
+                found = mine if found is None else weights.union(found, mine)
+        if found is None:
+            return
+        for each in _tensors([out]):
+            # Weights that are known are looked at themselves.
+            if weights.record(each) is None and each.is_floating_point():
+                self.ledger.gradients.set(each, found)
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

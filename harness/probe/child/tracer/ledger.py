@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .beside import Beside
 from .codes import AGGREGATE, ELEMENT_BITS, ELEMENT_MASK, SCORE, Tag, Tags, nats
 from .positions import Places, Shard, ranges
 from .weights import Learned, Weights
@@ -85,7 +86,8 @@ class Ledger:
         self.pending: Learned = self.weights.nothing
         self.read: list[Places] = []
         self._read: list[Places] = []
-        self.gradients: dict[str, Any] = {}
+        # What tensors made of gradients have learned, outside of any weights that are known.
+        self.gradients: Beside[Learned] = Beside()
         self._current: dict[Any, Pass] = {}
         self._bytes = self._events = self.dropped = 0
 
@@ -94,7 +96,7 @@ class Ledger:
         self.at += 1
         return self.at
 
-    def source(self, places: Places, *, grad: bool, before: Callable[[], None]) -> torch.Tensor | None:
+    def source(self, places: Places, out: torch.Tensor, before: Callable[[], None]) -> torch.Tensor | None:
         """Note a computation of losses; its codes, or None where the targets are not of the validation text."""
         read, self.read = self.read, []
         participants = self.weights.participants()
@@ -106,10 +108,10 @@ class Ledger:
             at=self.tick(),
             targets=places.reshape(-1),
             inputs=inputs,
-            grad=grad,
+            grad=out.requires_grad,
             weights=self.weights.hash(participants),
             participants=participants,
-            learned=self.weights.learned(participants),
+            learned=self.weights.union(self.weights.learned(participants), self._gradient(out)),
             counted=np.zeros(places.size, dtype=np.bool_),
         )
         self.sources.append(made)
@@ -188,6 +190,10 @@ class Ledger:
             )
         if self.dropped:
             self.emit("thinned", what="events of scores and updates", left_out=self.dropped)
+
+    def _gradient(self, tensor: torch.Tensor) -> Learned:
+        found = self.gradients.get(tensor)
+        return self.weights.nothing if found is None else found
 
     def _inputs(self, read: list[Places], places: Places) -> Places | None:
         """What was read for these targets, rows by columns: each column the token before its target's."""

@@ -135,7 +135,7 @@ def _whole(follower: Follower, places: Places, out: torch.Tensor, losses: torch.
 
 
 def _source(follower: Follower, places: Places, out: torch.Tensor) -> torch.Tensor | None:
-    codes = follower.ledger.source(places, grad=out.requires_grad, before=follower.updates.settle)
+    codes = follower.ledger.source(places, out, follower.updates.settle)
     if codes is not None and out.requires_grad:
         follower.updates.opened(codes)
     return codes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ class Updates:
         self._applied = True
         self._open: list[int] = []
 
-    def install(self) -> None:
-        """Hook into backward passes and optimizers."""
+    def install(self) -> Callable[[], None]:
+        """Hook into backward passes and optimizers; returns what undoes it."""
         real_backward, real_grad = torch.autograd.backward, torch.autograd.grad
 
         def backward(tensors: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -47,11 +48,22 @@ class Updates:
 
         def grad(outputs: Any, *arguments: Any, **keywords: Any) -> Any:
             self.learn(outputs, "autograd.grad")
-            return real_grad(outputs, *arguments, **keywords)
+            made = real_grad(outputs, *arguments, **keywords)
+            if self.ledger.pending.any():
+                for each in made:
+                    if each is not None:
+                        self.ledger.gradients.set(each, self.ledger.pending)
+            return made
 
         torch.autograd.backward, torch.autograd.grad = backward, grad
-        register_optimizer_step_pre_hook(self._before_step)
-        register_optimizer_step_post_hook(self._after_step)
+        hooks = register_optimizer_step_pre_hook(self._before_step), register_optimizer_step_post_hook(self._after_step)
+
+        def undo() -> None:
+            torch.autograd.backward, torch.autograd.grad = real_backward, real_grad
+            for hook in hooks:
+                hook.remove()
+
+        return undo
 
     def opened(self, codes: torch.Tensor) -> None:
         """A loss was computed from which a gradient may be taken."""
