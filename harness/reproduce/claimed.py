@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from harness.facts.runs import Run
+from harness.facts.configured import SWITCHES, agreed, fits, number
 from harness.facts.submission import Submission
 from harness.model import Located
 from harness.reproduce.environment import BY_FLAG, OURS
@@ -14,8 +14,6 @@ from harness.reproduce.environment import BY_FLAG, OURS
 WALLCLOCK_KEY: Final = "max_wallclock_seconds"
 # Places of the machine that made the log, and names of one run.
 _PLACES = re.compile(r"PATH|DIR|FILE|RUN_ID|HOST|RANK|DEVICE|WORLD|PORT|ADDR")
-_SCALAR = re.compile(r"[-+]?\d[\d_]*(?:\.\d*)?(?:[eE][-+]?\d+)?|True|False|[A-Za-z][\w.+-]{0,40}")
-_SWITCHES: Final = {"True": "1", "False": "0"}
 
 
 def seeds(submission: Submission) -> tuple[int, ...]:
@@ -31,7 +29,7 @@ def wallclock_seconds(submission: Submission, environment: Mapping[str, str]) ->
     """The training limit of the claimed runs: declared, else logged; None where neither tells."""
     stated = [environment.get(WALLCLOCK_KEY.upper())]
     stated += [run.config[WALLCLOCK_KEY].value for run in submission.runs if WALLCLOCK_KEY in run.config]
-    return next((value for value in map(_number, stated) if value is not None), None)
+    return next((value for value in map(number, stated) if value is not None), None)
 
 
 def processes(submission: Submission) -> int | None:
@@ -50,31 +48,16 @@ def environment(submission: Submission) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for name, default in (key.value for key in entry.value.environment):
-        value = _agreed(submission.runs, name.lower())
+        value = agreed(submission.runs, name.lower())
         if value is None or name in BY_FLAG or name in OURS or _PLACES.search(name):
             continue
-        if default is not None and not _same(value, default):
+        if default is not None and not _same(value, default) and fits(value, default):
             found[name] = value
     return found
 
 
-def _agreed(runs: tuple[Run, ...], key: str) -> str | None:
-    values = {run.config[key].value for run in runs if key in run.config}
-    if len(values) != 1:
-        return None
-    value = values.pop().strip().strip("'\"")
-    return _SWITCHES.get(value, value) if _SCALAR.fullmatch(value) else None
-
-
 def _same(value: str, default: str) -> bool:
-    numbers = (_number(value), _number(_SWITCHES.get(default, default)))
+    numbers = (number(value), number(SWITCHES.get(default, default)))
     if numbers[0] is not None and numbers[1] is not None:
         return numbers[0] == numbers[1]
     return value == default
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text.replace("_", ""))
-    except ValueError:
-        return None
