@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import math
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from harness.facts.build_package import read_scripts
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
-from harness.probe import claimed, miniature, session, unique, world
+from harness.probe import claimed, document, miniature, session, unique, world
+from harness.probe.document import Probe
 from harness.probe.experiments import ledger, noninterference
-from harness.probe.miniature import Miniature
 from harness.probe.session import MiniatureRun, Request
 from harness.probe.world import World
 from harness.sandbox.backend import Sandbox
-from harness.sources import evidence, probeevidence
+from harness.sources import probeevidence
 from harness.sources.cache import user_directory
 from harness.sources.folder import walk
 
@@ -30,25 +28,6 @@ SECONDS: Final = 240.0
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
 RUN_NAMES: Final = frozenset({BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN})
-TEXT_LIMIT_CHARACTERS: Final = 500
-LISTED_LIMIT: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What a submission is probed with.
-
-    Attributes:
-        folder: the record folder.
-        script: its training script.
-        miniature: the configuration.
-        claimed: settings of the claimed run.
-    """
-
-    folder: Path
-    script: str
-    miniature: Miniature
-    claimed: Mapping[str, str]
 
 
 def prepare(folder: Path, facts: Submission) -> Probe:
@@ -89,29 +68,56 @@ def run(probe: Probe, directory: Path, sandbox: Sandbox, tell: Callable[[str], N
     with tempfile.TemporaryDirectory(prefix="harness-world-") as place:
         kept = user_directory("tokenizers") or Path(place) / "kept"
         made = world.write_world(Path(place) / "data", probe.miniature.spec, kept)
-        runs: dict[str, MiniatureRun] = {}
-
-        def go(name: str, data: World, traced: tuple[str, ...] = ()) -> MiniatureRun:
-            tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {seconds:g} s")
-            request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced)
-            runs[name] = session.run(request, directory / name, sandbox)
-            tell(f"{name}: {_ended(runs[name])}")
-            return runs[name]
-
-        bare = go(BARE, made)
+        runs = _Runs(probe, directory, sandbox, tell, seconds)
+        bare = runs.go(BARE, made)
         found: dict[str, Any] = {}
         if bare.val_bpb is not None:
-            other = noninterference.other_world(made, probe.miniature, Path(place) / "other", kept)
-            compared = noninterference.judge(
-                bare, go(noninterference.OTHER, other), lambda: go(noninterference.AGAIN, made)
-            )
-            tell(f"non-interference: {compared.result} ({compared.reason})")
-            found["non_interference"] = dataclasses.asdict(compared)
-            single, shards = unique.unique_world(made, probe.miniature, Path(place) / "unique")
-            order = ledger.judge(go(ledger.RUN, single, shards), single.val_tokens)
-            tell(f"ledger: {order.result} ({order.reason})")
-            found["ledger"] = json.loads(json.dumps(dataclasses.asdict(order)))
-    probeevidence.write(directory, _document(probe, made, sandbox, runs) | {"experiments": found})
+            found["non_interference"] = _non_interference(runs, made, Path(place) / "other", kept)
+            found["ledger"] = _ledger(runs, made, Path(place) / "unique")
+    probeevidence.write(directory, document.of(probe, made, sandbox, runs.done, found))
+
+
+@dataclass(slots=True)
+class _Runs:
+    """The runs of one probe, by name, in the order in which they were made."""
+
+    probe: Probe
+    directory: Path
+    sandbox: Sandbox
+    tell: Callable[[str], None]
+    seconds: float
+    done: dict[str, MiniatureRun] = field(default_factory=dict)
+
+    def go(self, name: str, data: World, traced: tuple[str, ...] = ()) -> MiniatureRun:
+        """Run the script once more."""
+        probe = self.probe
+        self.tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {self.seconds:g} s")
+        request = Request(probe.folder, probe.script, probe.miniature, data, self.seconds, traced)
+        self.done[name] = session.run(request, self.directory / name, self.sandbox)
+        self.tell(f"{name}: {_ended(self.done[name])}")
+        return self.done[name]
+
+
+def _non_interference(runs: _Runs, made: World, folder: Path, kept: Path) -> dict[str, Any]:
+    """Compare the artifact with that of a run on other validation text."""
+    other = noninterference.other_world(made, runs.probe.miniature, folder, kept)
+    second = runs.go(noninterference.OTHER, other)
+    found = noninterference.judge(runs.done[BARE], second, lambda: runs.go(noninterference.AGAIN, made))
+    runs.tell(f"non-interference: {found.result} ({found.reason})")
+    return dataclasses.asdict(found)
+
+
+def _ledger(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
+    """Follow the scores and updates of a run on text that tells its places."""
+    single, shards = unique.unique_world(made, runs.probe.miniature, folder)
+    found = ledger.judge(runs.go(ledger.RUN, single, shards), single.val_tokens)
+    runs.tell(f"ledger: {found.result} ({found.reason})")
+    return {name: _listed(value) for name, value in dataclasses.asdict(found).items()}
+
+
+def _listed(value: object) -> object:
+    """A value with lists for tuples, as JSON has them."""
+    return [_listed(each) for each in value] if isinstance(value, tuple) else value
 
 
 def remove(directory: Path) -> None:
@@ -136,67 +142,3 @@ def _ended(done: MiniatureRun) -> str:
     score = "no final score" if done.val_bpb is None else f"val_bpb {done.val_bpb:.4f}"
     crash = next((f", {event.get('type')}: {str(event.get('message'))[:120]}" for event in done.of("crash")), "")
     return f"{score} after {done.outcome.seconds:.0f} s ({done.outcome.reason}{crash})"
-
-
-def _document(probe: Probe, made: World, sandbox: Sandbox, runs: Mapping[str, MiniatureRun]) -> dict[str, Any]:
-    spec = probe.miniature.spec
-    return {
-        "schema": "probe/1",
-        "folder_sha256": evidence.code_sha256(evidence.code_files(walk(probe.folder))),
-        "script": probe.script,
-        "isolation": {"level": str(sandbox.level), "backend": sandbox.backend.name},
-        "world": {
-            "vocabulary": spec.vocabulary,
-            "caseops": spec.caseops,
-            "val_tokens": made.val_tokens,
-            "seed": spec.seed,
-        },
-        "shrunk": {name: list(pair) for name, pair in probe.miniature.shrunk.items()},
-        "claimed": dict(probe.claimed),
-        "runs": [_run(name, done) for name, done in runs.items()],
-    }
-
-
-def _run(name: str, done: MiniatureRun) -> dict[str, Any]:
-    outcome = done.outcome
-    crash = next(iter(done.of("crash")), None)
-    return {
-        "name": name,
-        "ended": outcome.ended,
-        "reason": outcome.reason,
-        "returncode": outcome.returncode,
-        "seconds": round(outcome.seconds, 3),
-        "cpu_seconds": round(outcome.cpu_s, 3),
-        "peak_memory_bytes": outcome.peak_memory_bytes,
-        "val_bpb": _finite(done.val_bpb),
-        "val_loss": _finite(done.val_loss),
-        "replaced": [
-            {"name": _text(event.get("name")), "how": _text(event.get("how")), "exact": event.get("exact") is True}
-            for event in done.of("shim")[:LISTED_LIMIT]
-        ],
-        "refused": [[_text(event.get("name")), _text(event.get("why"))] for event in done.of("refusal")[:LISTED_LIMIT]],
-        "crash": None if crash is None else _crash(crash),
-        "damaged_events": done.damaged,
-    }
-
-
-def _crash(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The crash as the child told it; its paths are those of the sandbox."""
-    path, line, blame = event.get("path"), event.get("line"), event.get("blame")
-    inside = isinstance(path, str) and path.startswith(f"{session.SUBMISSION}/")
-    return {
-        "type": _text(event.get("type")),
-        "message": _text(event.get("message")),
-        "blame": blame if blame in {"script", "shim", "unknown"} else "unknown",
-        "reason": _text(event.get("reason")),
-        "path": str(path).removeprefix(f"{session.SUBMISSION}/")[:TEXT_LIMIT_CHARACTERS] if inside else None,
-        "line": line if isinstance(line, int) and not isinstance(line, bool) else None,
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _text(value: object) -> str:
-    return str(value if value is not None else "")[:TEXT_LIMIT_CHARACTERS]

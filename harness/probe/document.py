@@ -1,0 +1,113 @@
+"""What a probe leaves behind: the runs and what they showed, as `probe.json` has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness.probe import session
+from harness.probe.miniature import Miniature
+from harness.probe.session import MiniatureRun
+from harness.probe.world import World
+from harness.sandbox.backend import Sandbox
+from harness.sources import evidence
+from harness.sources.folder import walk
+
+TEXT_LIMIT_CHARACTERS: Final = 500
+LISTED_LIMIT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a submission is probed with.
+
+    Attributes:
+        folder: the record folder.
+        script: its training script.
+        miniature: the configuration.
+        claimed: settings of the claimed run.
+    """
+
+    folder: Path
+    script: str
+    miniature: Miniature
+    claimed: Mapping[str, str]
+
+
+def of(
+    probe: Probe, made: World, sandbox: Sandbox, runs: Mapping[str, MiniatureRun], experiments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The document of a probe.
+
+    Args:
+        probe: what was probed.
+        made: the world of its first run.
+        sandbox: the sandbox in force.
+        runs: every run by its name, in order.
+        experiments: what the experiments say, by name.
+    """
+    spec = probe.miniature.spec
+    return {
+        "schema": "probe/1",
+        "folder_sha256": evidence.code_sha256(evidence.code_files(walk(probe.folder))),
+        "script": probe.script,
+        "isolation": {"level": str(sandbox.level), "backend": sandbox.backend.name},
+        "world": {
+            "vocabulary": spec.vocabulary,
+            "caseops": spec.caseops,
+            "val_tokens": made.val_tokens,
+            "seed": spec.seed,
+        },
+        "shrunk": {name: list(pair) for name, pair in probe.miniature.shrunk.items()},
+        "claimed": dict(probe.claimed),
+        "runs": [_run(name, done) for name, done in runs.items()],
+        "experiments": dict(experiments),
+    }
+
+
+def _run(name: str, done: MiniatureRun) -> dict[str, Any]:
+    outcome = done.outcome
+    crash = next(iter(done.of("crash")), None)
+    return {
+        "name": name,
+        "ended": outcome.ended,
+        "reason": outcome.reason,
+        "returncode": outcome.returncode,
+        "seconds": round(outcome.seconds, 3),
+        "cpu_seconds": round(outcome.cpu_s, 3),
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "val_bpb": _finite(done.val_bpb),
+        "val_loss": _finite(done.val_loss),
+        "replaced": [
+            {"name": _text(event.get("name")), "how": _text(event.get("how")), "exact": event.get("exact") is True}
+            for event in done.of("shim")[:LISTED_LIMIT]
+        ],
+        "refused": [[_text(event.get("name")), _text(event.get("why"))] for event in done.of("refusal")[:LISTED_LIMIT]],
+        "crash": None if crash is None else _crash(crash),
+        "damaged_events": done.damaged,
+    }
+
+
+def _crash(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The crash as the child told it; its paths are those of the sandbox."""
+    path, line, blame = event.get("path"), event.get("line"), event.get("blame")
+    inside = isinstance(path, str) and path.startswith(f"{session.SUBMISSION}/")
+    return {
+        "type": _text(event.get("type")),
+        "message": _text(event.get("message")),
+        "blame": blame if blame in {"script", "shim", "unknown"} else "unknown",
+        "reason": _text(event.get("reason")),
+        "path": str(path).removeprefix(f"{session.SUBMISSION}/")[:TEXT_LIMIT_CHARACTERS] if inside else None,
+        "line": line if isinstance(line, int) and not isinstance(line, bool) else None,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _text(value: object) -> str:
+    return str(value if value is not None else "")[:TEXT_LIMIT_CHARACTERS]
