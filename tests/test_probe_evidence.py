@@ -230,6 +230,14 @@ def test_the_command_probes_and_prints_one_document(
     assert "not exercised: more than one process" in capsys.readouterr().out
 
 
+def test_without_torch_the_command_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("harness.cli.probe.NEEDED", ("torch", "nothing_of_this_name"))
+    assert main(["probe", str(folder)]) == 2
+    assert "nothing_of_this_name, not installed here: pip install" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seconds", ["0", "x", "100000"])
 def test_seconds_out_of_reach_are_refused(folder: Path, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

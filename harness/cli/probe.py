@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 CACHE: Final = Path(".cache") / "probe"
 REPORT_NAME: Final = "report.json"
 SHOWN: Final = 12
+NEEDED: Final = ("torch", "sentencepiece")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +54,10 @@ def _probe(parsed: argparse.Namespace) -> Path:
     from harness.probe import probing
     from harness.sandbox.establish import establish, require
 
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        told = "pip install 'parameter-golf-harness[torch]'"
+        raise HarnessError(f"the probe runs scripts with {' and '.join(missing)}, not installed here: {told}")
     folder: Path = parsed.folder
     facts = audit.read(folder, None)
     sandbox = require(establish(), allow_unsafe=parsed.allow_unsafe)
