@@ -8,7 +8,12 @@ import lzma
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness.probe.miniature import choose
+from harness.probe.world import write_world
 from tests.childruns import finish, run, start
+from tests.compose import Case, compose
 
 CLOCK = {"start_s": 1e9, "per_call_s": 0.5, "per_step_s": 10.0}
 MACHINE = '''
@@ -163,6 +168,20 @@ def test_two_ranks_meet_over_gloo(tmp_path: Path) -> None:
     for ran in [finish(*each) for each in started]:
         assert ran.status == 0, ran.output
         assert ran.output.strip().endswith("[1.5, 1.5] [3.0, 30.0] [[1.5, 1.5]]")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "blame"),
+    [("sgd_before_score", "legal", ""), ("undefined_attribute", "broken", "script"), ("phased", "illegal", "")],
+)
+def test_records_reach_their_score_in_miniature(tmp_path: Path, name: str, kind: str, blame: str) -> None:
+    text = compose(Case(name, kind))
+    small = choose(text)
+    world = write_world(tmp_path / "data", small.spec, tmp_path.parent / "models")
+    places = {"DATA_PATH": str(world.shards), "TOKENIZER_PATH": str(world.tokenizer)}
+    ran = run(tmp_path, text, environment=small.environment | places, overrides=small.overrides(), clock=CLOCK)
+    assert [event["blame"] for event in ran.of("crash")] == [blame] * bool(blame), ran.output
+    assert ("final_int8_zlib_roundtrip_exact" in ran.output) == (not blame)
 
 
 def test_what_has_no_equivalent_is_refused(tmp_path: Path) -> None:

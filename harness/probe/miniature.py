@@ -109,7 +109,7 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
     """Shrink a script.
 
     Args:
-        text: its source, unpacked.
+        text: its source, unpacked, with that of its own modules after it.
         claimed: the environment of the run that is claimed.
     """
     claimed = dict(claimed or {})

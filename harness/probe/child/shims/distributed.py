@@ -182,6 +182,13 @@ def _several(rank: int, world_size: int) -> None:
         real_barrier(group)
         return _done(async_op)
 
+    over: list[bool] = []
+
+    def destroy_process_group(*_arguments: Any) -> None:
+        # Taking gloo down can wait for ever; the process ends soon enough.
+        real_barrier()
+        over.append(True)
+
     def parallel(module: Any, *_arguments: Any, **keywords: Any) -> Any:
         for name in ("device_ids", "output_device"):
             keywords.pop(name, None)
@@ -193,5 +200,7 @@ def _several(rank: int, world_size: int) -> None:
 
     put(dist, init_process_group=init_process_group, all_reduce=all_reduce, barrier=barrier)
     put(dist, reduce_scatter_tensor=reduce_scatter_tensor, all_gather_into_tensor=all_gather_into_tensor)
+    real_initialized = dist.is_initialized
+    put(dist, destroy_process_group=destroy_process_group, is_initialized=lambda: real_initialized() and not over)
     put(dist, is_nccl_available=lambda: True, all_to_all_single=unsupported)
     put(torch.nn.parallel, DistributedDataParallel=parallel)
