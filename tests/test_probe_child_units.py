@@ -54,6 +54,7 @@ CRASHES = {
     "class A: pass\nA().depth\n": "script",
     "class A: pass\nif False: A().depth = 1\nA().depth\n": "unknown",
     "class A: pass\nsetattr(A, input, 1) if False else A().input\n": "script",
+    "from harness.probe.child.shims.mamba_modules import RMSNormGated as B\nclass A(B): pass\nA(4).depth\n": "shim",
     "print(undefined_name)\n": "script",
     "def f():\n    for x in (): y = 1\n    return y\nf()\n": "unknown",
     "import own_helper_of_ours\n": "script",

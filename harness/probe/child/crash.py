@@ -121,7 +121,20 @@ def _attribute(error: AttributeError, sources: Sources) -> tuple[str, str]:
         return "unknown", "possibly caused by the CPU shim"
     if match[2] in _bound(sources):
         return "unknown", f"{match[2]} is defined in another configuration"
+    if _on_standin(error, match[1]):
+        return "shim", f"{match[1]} is built on a stand-in, which may lack {match[2]}"
     return "script", f"nothing defines {match[2]} of {match[1]}"
+
+
+def _on_standin(error: AttributeError, name: str) -> bool:
+    """Whether a class of this name inherits what this package made."""
+    step, package = error.__traceback__, __name__.rpartition(".")[0]
+    while step is not None:
+        found = step.tb_frame.f_globals.get(name)
+        if isinstance(found, type) and any(base.__module__.startswith(f"{package}.") for base in found.__mro__):
+            return True
+        step = step.tb_next
+    return False
 
 
 def _is_own(error: AttributeError, name: str) -> bool:
