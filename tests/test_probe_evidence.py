@@ -14,7 +14,7 @@ from harness.cli.probe import summary
 from harness.facts import probe
 from harness.facts.probe import ProbeFacts
 from harness.model import HarnessError, Located, Missing, Outcome, Verdict
-from harness.probe.experiments import ledger
+from harness.probe.experiments import ledger, reach
 from harness.probe.experiments.noninterference import judge
 from harness.probe.session import MiniatureRun
 from harness.probe.unique import unique_tokens
@@ -308,6 +308,52 @@ def test_tokens_learned_before_their_score(folder: Path, changes: dict[str, Any]
 )
 def test_tokens_left_out_or_counted_again(folder: Path, changes: dict[str, Any], verdict: Verdict) -> None:
     assert order(folder, "PG705", **changes).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        ({}, Verdict.PASS, "no network"),
+        ({"programs": ["nvidia-smi"]}, Verdict.PASS, "It started nvidia-smi."),
+        ({"network": ["('192.0.2.1', 80)"]}, Verdict.WARN, "192.0.2.1"),
+        ({"training_data": ["data/fineweb_train_000000.bin"]}, Verdict.WARN, "fineweb_train_000000.bin"),
+    ],
+)
+def test_what_a_script_reaches_for(folder: Path, changes: dict[str, Any], verdict: Verdict, words: str) -> None:
+    [rule] = [each for each in behaviour_order.RULES if each.code == "PG706"]
+    empty: dict[str, list[str]] = {"network": [], "programs": [], "training_data": []}
+    outcome = rule.check(factories.submission(probe=facts(folder, experiments={"reach": empty | changes})))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+    assert words in outcome.message
+    for unknown in (facts(folder), Missing("no evidence of a probe was given")):
+        undecided = rule.check(factories.submission(probe=unknown))
+        assert undecided is not None
+        assert undecided.verdict is Verdict.UNDECIDED
+
+
+def test_training_data_counts_only_after_the_artifact_was_read() -> None:
+    def opened(path: str, mode: str = "r") -> dict[str, Any]:
+        return {"kind": "file", "path": path, "mode": mode}
+
+    first = opened("data/fineweb_train_000000.bin")
+    later = opened("data/fineweb_train_000001.bin")
+    events = (
+        first,
+        opened("final_model.ptz", "wb"),
+        first,
+        opened("./final_model.ptz", "rb"),
+        later,
+        opened("train.log", "a"),
+        {"kind": "socket", "address": "('127.0.0.1', 80)"},
+        {"kind": "socket", "address": "example.org"},
+        {"kind": "process", "command": "nvidia-smi"},
+    )
+    run = ran("a")
+    found = reach.judge(MiniatureRun(run.outcome, events, 2.5, 4.2, run.model_bytes, run.files))
+    assert found.training_data == ("data/fineweb_train_000001.bin",)
+    assert (found.network, found.programs) == (("example.org",), ("nvidia-smi",))
+    assert reach.judge(MiniatureRun(run.outcome, events, 2.5, 4.2)).training_data == ()
 
 
 def test_a_ledger_of_other_code_accuses_nobody(folder: Path) -> None:

@@ -118,6 +118,56 @@ def split_partly_counted(submission: Submission) -> Outcome | None:
     return Outcome(Verdict.PASS, f"In miniature, {told} ({found.where}).", values, where)
 
 
+@rule(
+    "PG706",
+    "reaches-outside-when-run",
+    family=FAMILY,
+    status=Status.POLICY,
+    authority="README; #609",
+    needs=Evidence.PROBE,
+)
+def reaches_outside_when_run(submission: Submission) -> Outcome | None:
+    """The script reaches for the network, for other programs, or for training data in its evaluation.
+
+    What it checks:
+        What the traced run connects to, starts and opens. Addresses outside of the machine and training files that
+        are opened after the artifact was read back warn; programs are named with them. The sandbox lets none of it
+        out: an attempt is enough.
+
+    Why it matters:
+        "No external downloads, training dataset access, or network calls are allowed during evaluation" (README).
+        Which part of a script is its evaluation is read from the artifact alone: hence a warning.
+
+    Evidence:
+        The addresses, commands and paths.
+
+    How to fix:
+        Take the calls out, or make them before the timed run.
+    """
+    facts = submission.probe
+    subject = "What the script reaches for cannot be told"
+    if isinstance(facts, Missing):
+        return undecided(subject, facts.reason)
+    where = (Location(facts.script),)
+    if isinstance(facts.reach, Missing):
+        return undecided(subject, facts.reach.reason, *where)
+    found = facts.reach.value
+    values: dict[str, Value] = {
+        "network": list(found.network),
+        "programs": list(found.programs),
+        "training_data": list(found.training_data),
+    }
+    started = f" It started {listed(found.programs)}." if found.programs else ""
+    parts = [f"the network ({listed(found.network)})"] if found.network else []
+    parts += (
+        [f"training data after its artifact was read ({listed(found.training_data)})"] if found.training_data else []
+    )
+    if parts:
+        return Outcome(Verdict.WARN, f"In miniature, the script reached for {listed(parts)}.{started}", values, where)
+    message = f"In miniature, the script reached for no network, nor for training data in its evaluation.{started}"
+    return Outcome(Verdict.PASS, message, values, where)
+
+
 def _bound(submission: Submission, subject: str) -> LedgerFacts | Outcome:
     """The reported pass, or why nothing can be said of it."""
     facts = submission.probe
@@ -141,4 +191,4 @@ def _where(found: LedgerFacts, submission: Submission) -> tuple[Location, ...]:
     return (Location(match[1], int(match[2])),)
 
 
-RULES = (scored_after_learned, split_partly_counted)
+RULES = (scored_after_learned, split_partly_counted, reaches_outside_when_run)

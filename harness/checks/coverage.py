@@ -42,7 +42,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "calibration and artifact production are timed, and evaluation reads no training data",
         "#609",
         _SETTLED,
-        ("PG203", "PG204"),
+        ("PG203", "PG204", "PG706"),
         "Which files a phase really opens shows only in a run: `harness probe` traces it.",
     ),
     Requirement(

@@ -102,6 +102,15 @@ class LedgerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReachFacts:
+    """What the script reached for when it was run: addresses, programs, training files after the artifact was read."""
+
+    network: tuple[str, ...]
+    programs: tuple[str, ...]
+    training_data: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeFacts:
     """The miniature runs of a submission.
 
@@ -113,6 +122,7 @@ class ProbeFacts:
         runs: every run, in order.
         non_interference: whether the artifact depends on the validation text: `same`, `depends` or `unclear`.
         ledger: the order of scores and updates.
+        reach: what the script reached for.
     """
 
     stale: bool
@@ -122,6 +132,7 @@ class ProbeFacts:
     runs: tuple[MiniatureRun, ...]
     non_interference: Fact[Experiment]
     ledger: Fact[LedgerFacts]
+    reach: Fact[ReachFacts]
 
 
 def read(directory: Path, folder: Folder) -> ProbeFacts:
@@ -140,7 +151,15 @@ def read(directory: Path, folder: Folder) -> ProbeFacts:
         runs=tuple(_run(run, index, document["script"], folder) for index, run in enumerate(document["runs"])),
         non_interference=_experiment(document["experiments"].get("non_interference"), "non_interference"),
         ledger=_ledger(document["experiments"].get("ledger")),
+        reach=_reach(document["experiments"].get("reach")),
     )
+
+
+def _reach(found: Mapping[str, Any] | None) -> Fact[ReachFacts]:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer="/experiments/reach")
+    if found is None:
+        return Missing(NOT_MADE, at)
+    return Located(ReachFacts(tuple(found["network"]), tuple(found["programs"]), tuple(found["training_data"])), at)
 
 
 def _ledger(found: Mapping[str, Any] | None) -> Fact[LedgerFacts]:

@@ -15,7 +15,9 @@ from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
 from harness.probe import claimed, document, miniature, session, unique, world
 from harness.probe.document import Probe
-from harness.probe.experiments import ledger, noninterference
+from harness.probe.experiments import ledger, noninterference, reach
+from harness.probe.experiments.ledger import Ledger
+from harness.probe.experiments.reach import Reach
 from harness.probe.session import MiniatureRun, Request
 from harness.probe.world import World
 from harness.sandbox.backend import Sandbox
@@ -41,8 +43,10 @@ def prepare(folder: Path, facts: Submission) -> Probe:
         raise HarnessError(f"{folder}: no script to probe ({entry.reason})")
     scripts, _ = read_scripts(walk(folder))
     script = next(each for each in scripts if each.path == entry.value.path)
+    # Settings may be read in a module beside the script.
+    helpers = [each.texts[-1] for each in scripts if each.path in facts.size.code_files and each is not script]
     settings = claimed.environment(facts)
-    small = miniature.choose(script.texts[-1], settings)
+    small = miniature.choose("\n".join((script.texts[-1], *helpers)), settings)
     spec = dataclasses.replace(small.spec, train_tokens=TRAIN_TOKENS)
     return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings)
 
@@ -74,6 +78,7 @@ def run(probe: Probe, directory: Path, sandbox: Sandbox, tell: Callable[[str], N
         if bare.val_bpb is not None:
             found["non_interference"] = _non_interference(runs, made, Path(place) / "other", kept)
             found["ledger"] = _ledger(runs, made, Path(place) / "unique")
+            found["reach"] = _plain(reach.judge(runs.done[ledger.RUN]))
     probeevidence.write(directory, document.of(probe, made, sandbox, runs.done, found))
 
 
@@ -112,6 +117,10 @@ def _ledger(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     single, shards = unique.unique_world(made, runs.probe.miniature, folder)
     found = ledger.judge(runs.go(ledger.RUN, single, shards), single.val_tokens)
     runs.tell(f"ledger: {found.result} ({found.reason})")
+    return _plain(found)
+
+
+def _plain(found: Ledger | Reach) -> dict[str, Any]:
     return {name: _listed(value) for name, value in dataclasses.asdict(found).items()}
 
 
