@@ -51,6 +51,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for name, value in {**settings, "TRAIN_BATCH_TOKENS": 64, "MODEL_DIM": 16, "TOKENIZER_PATH": "none"}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
     monkeypatch.setitem(__import__("sys").modules, "sentencepiece", SimpleNamespace(SentencePieceProcessor=Pieces))
 
     def run(case: Case, source: str = "") -> tuple[Seen, str]:
@@ -128,7 +129,7 @@ def test_files_are_told_once_for_each_phase(seen: Any) -> None:
     opened = [(event["path"].rpartition("/")[2], event["phase"]) for event in events.of("file")]
     assert ("fineweb_val_000000.bin", "start") not in opened
     modes = {event["path"].rpartition("/")[2]: event["mode"] for event in events.of("file")}
-    assert modes["final_model.int8.ptz"] in {"wb", "rb"}
+    assert modes["final_model.int8.ptz"] in {"r", "rb", "w", "wb"}
 
 
 def test_phases_are_numbered_by_training_and_first_score(seen: Any) -> None:

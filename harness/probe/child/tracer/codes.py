@@ -124,11 +124,10 @@ class Tags(Beside[Tag]):
             return merged
         if unlike.sum() > DISTINCT_LIMIT:
             return torch.where(unlike, -1, merged)
-        merged = merged.clone()
-        places = unlike.nonzero(as_tuple=True)
-        made = [self.union(a, b) for a, b in zip(first[places].tolist(), second[places].tolist(), strict=True)]
-        merged[places] = torch.tensor(made, dtype=torch.int64)
-        return merged
+        places = unlike.reshape(-1).nonzero()[:, 0]
+        pairs = first.reshape(-1)[places].tolist(), second.reshape(-1)[places].tolist()
+        made = torch.tensor([self.union(a, b) for a, b in zip(*pairs, strict=True)], dtype=torch.int64)
+        return merged.reshape(-1).index_put((places,), made).reshape(merged.shape)
 
 
 def nats(values: torch.Tensor, form: str) -> NDArray[np.float64]:

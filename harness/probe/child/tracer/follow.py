@@ -239,7 +239,7 @@ class Follower(TorchFunctionMode):
         """Which weights take part."""
         inplace = name.endswith("_") and not name.endswith("__") or name.startswith("__i") or name == "__setitem__"
         for place, tensor in enumerate(tensors):
-            if isinstance(tensor, torch.nn.Parameter) or (tensor.requires_grad and tensor.is_leaf):
+            if _is_leaf(tensor):
                 self.ledger.weights.met(tensor, used=not (inplace and place == 0))
         if inplace and tensors:
             self.updates.filled(name, self._original(tensors[0]))
@@ -252,7 +252,7 @@ class Follower(TorchFunctionMode):
 
     def _alias(self, tensor: torch.Tensor, alias: Any) -> None:
         """`.data`: changes through it are not seen by the counter."""
-        if not (isinstance(tensor, torch.nn.Parameter) or tensor.requires_grad) or not tensor.is_leaf:
+        if not _is_leaf(tensor):
             return
         self.ledger.weights.met(tensor)
         record = self.ledger.weights.record(tensor)
@@ -290,6 +290,13 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
             for inner in value:
                 if isinstance(inner, torch.Tensor):
                     yield inner
+
+
+def _is_leaf(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is something to be learned; a view is never asked, for the question may raise."""
+    if isinstance(tensor, torch.nn.Parameter):
+        return True
+    return tensor.requires_grad and tensor._base is None and tensor.is_leaf
 
 
 def _without(keywords: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -141,10 +141,12 @@ class Ledger:
         codes, values = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
         if not codes.size:
             return
-        counter = _counter(self.folder)
+        # Accounts are kept without gradients; what has one is the log of learning.
+        function, where = _counter(self.folder)
+        said = how, ((function, tensor.requires_grad), where), tag.form
         for number in np.unique(codes >> ELEMENT_BITS):
             mine = codes >> ELEMENT_BITS == number
-            self._score(self.sources[number], codes[mine] & ELEMENT_MASK, values[mine], (how, counter, tag.form))
+            self._score(self.sources[number], codes[mine] & ELEMENT_MASK, values[mine], said)
 
     def places_of(self, tensor: torch.Tensor) -> dict[int, Places]:
         """Sources and places that a loss is made of."""
@@ -220,13 +222,14 @@ class Ledger:
         if not places.size:
             return
         values = -values if np.nansum(values) < 0 else values
-        mine = self._pass((function, source.grad), places, source, where)
+        mine = self._pass(function, places, source, where)
         early = places[source.learned[places]]
         np.add.at(mine.seen, places, 1)
         mine.total += float(np.nansum(values))
         mine.count += int(places.size)
         mine.unknown += unknown
         mine.early += int(early.size)
+        mine.grad |= source.grad
         mine.last = max(mine.last, source.at)
         mine.forms.update({form, how, *source.how})
         event: dict[str, Any] = {

@@ -52,7 +52,6 @@ class Shard:
 
         A view is read by what it is a view of: a slice of two tokens has its neighbours there.
         """
-        tensor = tensor.detach()
         base = tensor._base
         found: Places = np.full(tuple(tensor.shape), -1, dtype=np.int64)
         if base is not None and base.is_contiguous() and base.dtype == tensor.dtype and base.numel() <= LARGEST:

@@ -14,6 +14,7 @@ from .ledger import Ledger
 from .positions import Places, ranges
 from .weights import Learned
 
+BOS = 1
 # Fill a tensor with what knows nothing of the text.
 FRESH = frozenset({"zero_", "fill_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_"})
 FRESH_PREFIX = ("kaiming_", "xavier_", "trunc_normal_", "orthogonal_", "constant_", "zeros_", "ones_", "eye_")
@@ -93,7 +94,7 @@ class Updates:
         """Before losses are computed: have weights been changed by hand?"""
         changed = self.ledger.weights.settle(self.ledger.pending)
         if changed and not self._applied and self._targets.any():
-            self._report(self._what)
+            self._report(self._what, changed=True)
 
     def filled(self, name: str, tensor: torch.Tensor) -> None:
         """A tensor was changed in place."""
@@ -106,6 +107,8 @@ class Updates:
         targets, inputs = weights.nothing.copy(), weights.nothing.copy()
         targets[places] = True
         inputs[_inputs(source.targets, source.inputs, targets)] = True
+        # That a document begins is no news.
+        inputs &= self.ledger.shard.tokens != BOS
         self._targets, self._inputs = self._targets | targets, self._inputs | inputs
         self._participants = source.participants
         self.ledger.pending = self._targets | self._inputs
@@ -123,9 +126,9 @@ class Updates:
             return
         changed = self.ledger.weights.settle(self.ledger.pending)
         if changed or not self._applied:
-            self._report("optimizer.step")
+            self._report("optimizer.step", changed=changed)
 
-    def _report(self, what: str) -> None:
+    def _report(self, what: str, *, changed: bool) -> None:
         self._applied = True
         self.ledger.write(
             "update",
@@ -135,6 +138,7 @@ class Updates:
                 "positions": ranges(np.flatnonzero(self._targets)),
                 "inputs": ranges(np.flatnonzero(self._inputs)),
                 "weights": self.ledger.weights.hash(self._participants),
+                "changed": changed,
             },
         )
 

@@ -1,0 +1,251 @@
+"""Losses on their way from where they are computed to where they count, one way of each kind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tracing import VOCABULARY, Seen, traced, unlike, write_tokens
+
+torch = pytest.importorskip("torch")
+F = importlib.import_module("torch.nn.functional")
+TEXT = unlike(300)
+WHOLE = torch.from_numpy(TEXT.astype(np.int64))
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    return write_tokens(tmp_path / "val.bin", TEXT)
+
+
+def scores(seen: Seen) -> list[int]:
+    assert not seen.of("lost"), seen.of("lost")
+    return sorted(place for event in seen.of("score") for a, b in event["positions"] for place in range(a, b))
+
+
+def table() -> torch.Tensor:
+    return torch.randn(VOCABULARY, VOCABULARY)
+
+
+def batch(*begins: int, length: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = torch.stack([WHOLE[begin : begin + length + 1] for begin in begins])
+    return rows[:, :-1], rows[:, 1:]
+
+
+def losses(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(F.embedding(x, table()).flatten(0, 1), y.flatten(), reduction="none").view_as(y)
+
+
+def ways() -> dict[str, Callable[[torch.Tensor, torch.Tensor], Any]]:
+    """Each counts the losses of all targets, once."""
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        return F.embedding(x, table())
+
+    def account(x: torch.Tensor, y: torch.Tensor) -> None:
+        total = torch.zeros((), dtype=torch.float64)
+        total += losses(x, y).double().sum()
+        total.item()
+
+    def grown(x: torch.Tensor, y: torch.Tensor) -> None:
+        total = 0
+        for row in losses(x, y):
+            total = total + row.sum()
+        float(total)
+
+    def buffered(x: torch.Tensor, y: torch.Tensor) -> None:
+        buffer = torch.zeros(y.numel() + 5)
+        buffer[2 : 2 + y.numel()] = losses(x, y).reshape(-1)
+        buffer.sum().item()
+
+    def copied(x: torch.Tensor, y: torch.Tensor) -> None:
+        buffer = torch.zeros(y.shape)
+        buffer.copy_(losses(x, y))
+        buffer.mean(dim=1).sum().item()
+
+    def documents(x: torch.Tensor, y: torch.Tensor) -> None:
+        torch.zeros(2).index_add_(0, torch.arange(y.numel()) % 2, losses(x, y).reshape(-1))
+
+    def functions(x: torch.Tensor, y: torch.Tensor) -> None:
+        class Own(torch.autograd.Function):
+            @staticmethod
+            def forward(context: Any, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                return scores.logsumexp(-1) - scores.gather(-1, targets[:, None])[:, 0]
+
+        Own.apply(logits(x).flatten(0, 1), y.reshape(-1)).sum().item()
+
+    return {
+        "none, sum, item": lambda x, y: losses(x, y).sum().item(),
+        "mean": lambda x, y: F.cross_entropy(logits(x).transpose(1, 2), y).item(),
+        "mean times count": lambda x, y: float(F.cross_entropy(logits(x).flatten(0, 1), y.flatten()) * y.numel()),
+        "sum": lambda x, y: F.cross_entropy(logits(x).flatten(0, 1), y.flatten(), reduction="sum").item(),
+        "negative": lambda x, y: (-losses(x, y)).sum().item(),
+        "nll_loss": lambda x, y: F.nll_loss(logits(x).log_softmax(-1).flatten(0, 1), y.flatten()).item(),
+        "module": lambda x, y: torch.nn.CrossEntropyLoss()(logits(x).flatten(0, 1), y.flatten()).item(),
+        "gather": lambda x, y: logits(x).log_softmax(-1).gather(-1, y[..., None]).squeeze(-1).neg().sum().item(),
+        "logsumexp": lambda x, y: (
+            (lambda z: z.logsumexp(-1) - z.gather(-1, y.unsqueeze(-1)).squeeze(-1))(logits(x)).sum().item()
+        ),
+        "indexed": lambda x, y: logits(x).flatten(0, 1).log_softmax(-1)[torch.arange(y.numel()), y.flatten()].sum().item(),
+        "probabilities": lambda x, y: logits(x).softmax(-1).gather(-1, y[..., None]).log().sum().item(),
+        "mixture": lambda x, y: (0.9 * (-losses(x, y)).exp() + 0.1 / VOCABULARY).log().sum().item(),
+        "numpy": lambda x, y: losses(x, y).double().numpy().sum(),
+        "tolist": lambda x, y: sum(losses(x, y).flatten().tolist()),
+        "parts": lambda x, y: [part.sum().item() for part in torch.cat([losses(x, y), losses(x, y)[:0]]).split(1)],
+        "stacked": lambda x, y: torch.stack([row.sum() for row in losses(x, y).unbind(0)]).sum().item(),
+        "padded": lambda x, y: F.pad(losses(x, y), (0, 3)).to(torch.bfloat16).float().sum().item(),
+        "formatted": lambda x, y: f"{losses(x, y).mean():.4f}",
+        "account": account,
+        "grown": grown,
+        "buffered": buffered,
+        "copied": copied,
+        "documents": documents,
+        "own function": functions,
+    }
+
+
+@pytest.mark.parametrize("way", ways())
+def test_every_target_is_counted_once(shard: Path, way: str) -> None:
+    x, y = batch(0, 20, 100)
+
+    def run() -> None:
+        with torch.no_grad():
+            ways()[way](x, y)
+
+    seen = traced(shard, run)
+    assert scores(seen) == [*range(1, 41), *range(101, 121)]
+    assert len(seen.of("pass")) == 1
+
+
+def test_values_are_those_that_were_added(shard: Path) -> None:
+    x, y = batch(0)
+    fixed = table()
+    right = F.cross_entropy(fixed[x].flatten(0, 1), y.flatten(), reduction="none").double()
+    for reduction in ("none", "mean"):
+        seen = traced(
+            shard,
+            lambda reduction=reduction: F.cross_entropy(
+                F.embedding(x, fixed).flatten(0, 1), y.flatten(), reduction=reduction
+            ).sum().item(),
+        )
+        (event,) = seen.of("score")
+        assert np.allclose(event["nll"], right.numpy(), atol=1e-8)
+        assert math.isclose(event["sum"], float(right.sum()), rel_tol=1e-9)
+        assert seen.of("pass")[0]["mean"] == pytest.approx(float(right.mean()))
+
+
+def test_masks_and_slices_count_what_they_keep(shard: Path) -> None:
+    x, y = batch(0, 10)
+
+    def run() -> None:
+        mask = torch.zeros(y.shape)
+        mask[0, :] = mask[1, 10:] = 1
+        (losses(x, y) * mask).sum().item()
+
+    assert scores(traced(shard, run)) == list(range(1, 31))
+    assert scores(traced(shard, lambda: losses(x, y)[1, 10:].sum().item())) == list(range(21, 31))
+    assert scores(traced(shard, lambda: losses(x, y)[losses(x, y) < 0].sum().item())) == []
+    target = torch.where(torch.arange(20) < 5, y[:1], -100)
+    seen = traced(shard, lambda: F.cross_entropy(F.embedding(x[:1], table()).mT, target, reduction="sum").item())
+    assert scores(seen) == [1, 2, 3, 4, 5]
+
+
+def test_what_is_counted_twice_is_seen(shard: Path) -> None:
+    x, y = batch(0, 10)
+    seen = traced(shard, lambda: losses(x, y).sum().item())
+    assert seen.of("pass")[0]["doubled"] == [[11, 21]]
+    # Reading one sum twice is not counting it twice.
+    seen = traced(shard, lambda: [losses_.item() for losses_ in [losses(x[:1], y[:1]).sum()] * 2])
+    assert seen.of("pass")[0]["doubled"] == []
+
+
+def test_other_texts_leave_no_score(shard: Path) -> None:
+    other = torch.from_numpy(np.random.default_rng(3).integers(8, VOCABULARY, (2, 21)))
+    assert not traced(shard, lambda: losses(other[:, :-1], other[:, 1:]).sum().item()).of("score")
+
+
+def test_functional_updates_are_followed(shard: Path) -> None:
+    weight = torch.nn.Parameter(table() / 10)
+    x, y = batch(0)
+    later = batch(20)
+
+    def run() -> None:
+        loss = F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten())
+        loss.item()
+        (gradient,) = torch.autograd.grad(loss, [weight])
+        fast = weight - 0.1 * gradient
+        for inputs, targets in (later, (x, y)):
+            with torch.no_grad():
+                F.cross_entropy(F.embedding(inputs, fast).flatten(0, 1), targets.flatten()).item()
+
+    first, second, third = traced(shard, run).of("score")
+    assert first["learned"] == second["learned"] == []
+    assert third["learned"] == [[1, 21]]
+
+
+def test_a_reset_forgets(shard: Path) -> None:
+    x, y = batch(0)
+    adapter = torch.nn.Parameter(torch.zeros(VOCABULARY, VOCABULARY))
+
+    def loss() -> torch.Tensor:
+        return F.cross_entropy(F.embedding(x, adapter).flatten(0, 1), y.flatten())
+
+    def run() -> None:
+        optimizer = torch.optim.SGD([adapter], lr=1.0)
+        loss().backward()
+        optimizer.step()
+        with torch.no_grad():
+            loss().item()
+            adapter.normal_()
+            loss().item()
+
+    learned = [event["learned"] for event in traced(shard, run).of("score")]
+    assert learned == [[[1, 21]], []]
+
+
+def test_an_unchanged_state_has_learned_nothing(shard: Path) -> None:
+    x, y = batch(0)
+    weight = torch.nn.Parameter(table())
+
+    def run() -> None:
+        optimizer = torch.optim.SGD([weight], lr=0.0)
+        F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten()).backward()
+        optimizer.step()
+        with torch.no_grad():
+            F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten()).item()
+
+    seen = traced(shard, run)
+    assert [event["learned"] for event in seen.of("score")] == [[]]
+    assert [event["changed"] for event in seen.of("update")] == [False]
+
+
+def test_events_are_bounded(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = importlib.import_module("harness.probe.child.tracer.ledger")
+    monkeypatch.setattr(ledger, "BYTES", 2_000)
+    monkeypatch.setattr(ledger, "EVENTS", 20)
+    x, y = batch(0)
+    seen = traced(shard, lambda: [losses(x, y).sum().item() for _ in range(30)])
+    assert len(seen.of("score")) == 20
+    assert seen.of("score")[-1]["nll"] is None
+    assert seen.of("thinned")[0]["left_out"] == 10
+    assert len(seen.of("pass")) == 30
+    json.dumps(seen.events)
+
+
+def test_tensors_are_saved_as_they_would_be(shard: Path, tmp_path: Path) -> None:
+    x, y = batch(0)
+
+    def run() -> None:
+        torch.save(losses(x, y), tmp_path / "a")
+
+    traced(shard, run)
+    assert torch.load(tmp_path / "a", weights_only=True).__dict__ == {}
