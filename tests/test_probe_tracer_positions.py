@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tracing import VOCABULARY, unlike
 
-torch = pytest.importorskip("torch")
 positions = importlib.import_module("harness.probe.child.tracer.positions")
 TEXT = unlike(2_000)
 SHARD = positions.Shard(TEXT)

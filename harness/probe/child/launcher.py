@@ -7,6 +7,7 @@ import random
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 from .clock import Clock
@@ -29,22 +30,28 @@ def main() -> None:
     overrides = Overrides(plan.overrides)
     sources = Sources(script.parent, overrides, newer_parser(plan.newer_parser))
     _install(plan, clock, sources)
-    if plan.trace:
-        from . import tracer
-
-        tracer.install(plan, channel().emit)
+    finish = _traced(plan)
     sys.argv = [str(plan.script), *plan.argv]
     # The script's folder comes first, as it would; this package has been imported already.
     sys.path.insert(0, str(script.parent))
     status = _run(plan, sources)
-    if plan.trace:
-        tracer.finish()
+    finish()
     overrides.report()
     channel().emit("end", status=status)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads that a script forgets must not keep the process.
     os._exit(status)
+
+
+def _traced(plan: Plan) -> Callable[[], None]:
+    """Begin to watch scores and updates where the plan says so; returns what ends it."""
+    if not plan.trace:
+        return lambda: None
+    from . import tracer
+
+    tracer.install(plan, channel().emit)
+    return tracer.finish
 
 
 def _ranks(plan: Plan) -> None:

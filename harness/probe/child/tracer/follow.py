@@ -25,7 +25,9 @@ JOIN = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
 REDUCE = frozenset({"sum", "mean", "nansum", "nanmean", "dot", "inner", "vdot"})
 READ = frozenset({"item", "tolist", "numpy", "__float__", "__array__", "__format__", "__int__"})
 SCATTER = frozenset(
-    "index_add index_add_ scatter_add scatter_add_ bincount index_put index_put_ scatter_ scatter index_copy_".split()
+    """
+    index_add index_add_ scatter_add scatter_add_ bincount index_put index_put_ scatter_ scatter index_copy_
+    """.split()  # noqa: SIM905 - the same
 )
 # What mixes elements so that nobody knows what comes out.
 LOST = frozenset(
@@ -43,7 +45,7 @@ SILENT = frozenset(
     """
     size dim stride numel nelement is_floating_point is_complex is_contiguous data_ptr element_size __len__ __hash__
     __bool__ requires_grad_ register_hook storage_offset is_signed get_device untyped_storage __repr__ __set__
-    zero_grad retain_grad register_post_accumulate_grad_hook untyped_storage ndimension __dir__ __contains__ is_same_size
+    zero_grad retain_grad register_post_accumulate_grad_hook ndimension __dir__ __contains__ is_same_size
     """.split()  # noqa: SIM905 - the same
 )
 
@@ -93,9 +95,9 @@ class Follower(TorchFunctionMode):
             self._meet(name, tensors)
         if self.ledger.gradients:
             self._learned(name, tensors, out)
-        if name in CALLS or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
-            if recognized(self, name, call, out):
-                return
+        known = name in CALLS or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+        if known and recognized(self, name, call, out):
+            return
         if not self.tags or name in LOST:
             return
         tagged = [(tensor, tag) for tensor in tensors if (tag := self.tags.get(tensor)) is not None]
@@ -127,7 +129,9 @@ class Follower(TorchFunctionMode):
         elif name in SCATTER or name in {"copy_", "__setitem__"}:
             self._stored(name, call)
         elif name == "where" and len(args) == 3:
-            sides = [self._codes(each) if isinstance(each, torch.Tensor) else torch.tensor(-1) for each in args[1:]]
+            sides: Any = [
+                self._codes(each) if isinstance(each, torch.Tensor) else torch.tensor(-1) for each in args[1:]
+            ]
             self.tag(out, torch.where(args[0], *sides), tag.form)
         else:
             self._elementwise(name, call, out)
@@ -146,7 +150,8 @@ class Follower(TorchFunctionMode):
             codes = torch.nn.functional.pad(tag.codes, args[1], value=-1)
         else:
             codes = func(tag.codes, *args[1:], **_without(kwargs, "dtype"))
-        outs, every = (out, codes) if isinstance(out, (tuple, list)) else ((out,), (codes,))
+        outs = out if isinstance(out, (tuple, list)) else (out,)
+        every: Any = codes if isinstance(out, (tuple, list)) else (codes,)
         for one, each in zip(outs, every, strict=True):
             self.tag(one, each, tag.form)
 
@@ -177,7 +182,7 @@ class Follower(TorchFunctionMode):
 
     def _stored(self, name: str, call: tuple[Any, Any, Any]) -> None:
         """Losses are put into another tensor."""
-        args, kwargs, tagged = call
+        args, _, tagged = call
         target = args[0]
         if name in {"copy_", "__setitem__", "index_put_", "scatter_", "index_copy_"} and isinstance(
             target, torch.Tensor
@@ -202,7 +207,7 @@ class Follower(TorchFunctionMode):
     def _elementwise(self, name: str, call: tuple[Any, Any, Any], out: Any) -> None:
         args, _, tagged = call
         target = args[0] if args else None
-        inplace = out is target and (name.endswith("_") and not name.startswith("__") or name.startswith("__i"))
+        inplace = out is target and _inplace(name)
         if inplace and self._added(name, target, tagged):
             return
         if not isinstance(out, torch.Tensor) or not out.is_floating_point():
@@ -237,7 +242,7 @@ class Follower(TorchFunctionMode):
 
     def _meet(self, name: str, tensors: list[Any]) -> None:
         """Which weights take part."""
-        inplace = name.endswith("_") and not name.endswith("__") or name.startswith("__i") or name == "__setitem__"
+        inplace = _inplace(name) or name == "__setitem__"
         for place, tensor in enumerate(tensors):
             if _is_leaf(tensor):
                 self.ledger.weights.met(tensor, used=not (inplace and place == 0))
@@ -290,6 +295,10 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
             for inner in value:
                 if isinstance(inner, torch.Tensor):
                     yield inner
+
+
+def _inplace(name: str) -> bool:
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
 def _is_leaf(tensor: torch.Tensor) -> bool:

@@ -68,7 +68,8 @@ class Shard:
     def decode(self, values: NDArray[Any]) -> Places:
         """Places of an array's elements by content alone."""
         values = np.ascontiguousarray(values)
-        key = (values.shape, values.dtype.str, zlib.crc32(values), zlib.adler32(values))
+        data: Any = values
+        key = (values.shape, values.dtype.str, zlib.crc32(data), zlib.adler32(data))
         known = self._cache.get(key)
         if known is None:
             if len(self._cache) >= KEPT:

@@ -67,9 +67,10 @@ def _loss(follower: Follower, name: str, call: tuple[Any, Any], out: Any) -> boo
 
 def _apart(name: str, args: Any, kwargs: Any) -> torch.Tensor:
     """The losses of single tokens whose sum or mean was asked for."""
-    function = F.nll_loss if name == "nll_loss" else F.cross_entropy
+    function: Any = F.nll_loss if name == "nll_loss" else F.cross_entropy
     keywords = {each: value for each, value in kwargs.items() if each not in {"reduction", "reduce", "size_average"}}
-    return function(*args[:2], **keywords, reduction="none")
+    losses: torch.Tensor = function(*args[:2], **keywords, reduction="none")
+    return losses
 
 
 def _gathered(follower: Follower, call: tuple[Any, Any], out: Any) -> bool:
@@ -89,7 +90,7 @@ def _indexed(follower: Follower, args: Any, out: Any) -> bool:
     if not isinstance(table, torch.Tensor) or not table.is_floating_point() or not isinstance(out, torch.Tensor):
         return False
     parts = index if isinstance(index, tuple) else (index,)
-    last = parts[-1] if parts else None
+    last: Any = parts[-1] if parts else None
     if not is_tokens(last) or last.dtype == torch.uint8:
         return False
     if len(parts) < max(table.ndim, 2):

@@ -150,6 +150,6 @@ class Weights:
 def checksum(tensor: torch.Tensor) -> int:
     """A checksum of shape and content."""
     flat = tensor.detach().contiguous().reshape(-1)
-    data = flat.view(torch.uint8).numpy() if flat.numel() else np.zeros(0, dtype=np.uint8)
+    data: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     shape = zlib.crc32(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
     return zlib.crc32(data, shape) | zlib.adler32(data) << 32
