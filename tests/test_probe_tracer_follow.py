@@ -205,6 +205,55 @@ def test_functional_updates_are_followed(shard: Path) -> None:
     assert third["learned"] == [[1, 21]]
 
 
+def fused(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    loss().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def by_data(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
+    alias = weight.data
+    loss().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    alias -= weight.grad
+
+
+def by_numpy(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
+    numbers = weight.detach().numpy()
+    loss().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    numbers -= weight.grad.numpy()
+
+
+def by_copy(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
+    (gradient,) = torch.autograd.grad(loss(), [weight])
+    with torch.no_grad():
+        weight.copy_(weight - gradient)
+
+
+@pytest.mark.parametrize("way", [fused, by_data, by_numpy, by_copy])
+def test_every_way_of_changing_weights_is_seen(shard: Path, way: Callable[..., None]) -> None:
+    x, y = batch(0)
+    weight = torch.nn.Parameter(table())
+
+    def loss() -> torch.Tensor:
+        return F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten())
+
+    def run() -> None:
+        with torch.no_grad():
+            loss().item()
+        way(weight, loss)
+        with torch.no_grad():
+            loss().item()
+
+    seen = traced(shard, run)
+    assert [event["learned"] for event in seen.of("score")] == [[], [[1, 21]]]
+    (update,) = seen.of("update")
+    assert update["changed"]
+    assert (update["positions"], update["inputs"]) == ([[1, 21]], [[1, 20]])
+    assert update["weights"] == seen.of("score")[1]["weights"]
+
+
 def test_a_reset_forgets(shard: Path) -> None:
     x, y = batch(0)
     adapter = torch.nn.Parameter(torch.zeros(VOCABULARY, VOCABULARY))

@@ -38,6 +38,8 @@ LOST = frozenset(
     """.split()  # noqa: SIM905 - the same
 )
 LEAST = frozenset({"minimum", "fmin", "min", "maximum", "fmax", "max", "clamp", "clamp_", "clamp_max"})
+# Hand a tensor's memory out.
+SHARED = frozenset({"numpy", "__array__", "__dlpack__", "to_dlpack"})
 # Sizes of gradients, by which others are scaled.
 NUMBERS = frozenset({"norm", "vector_norm", "item", "_foreach_norm", "linalg_vector_norm", "isfinite", "isnan"})
 # Attributes and questions; nothing follows from them.
@@ -132,7 +134,8 @@ class Follower(TorchFunctionMode):
             sides: Any = [
                 self._codes(each) if isinstance(each, torch.Tensor) else torch.tensor(-1) for each in args[1:]
             ]
-            self.tag(out, torch.where(args[0], *sides), tag.form)
+            chosen: Any = torch.where(args[0], *sides)
+            self.tag(out, chosen, tag.form)
         else:
             self._elementwise(name, call, out)
 
@@ -246,6 +249,8 @@ class Follower(TorchFunctionMode):
         for place, tensor in enumerate(tensors):
             if _is_leaf(tensor):
                 self.ledger.weights.met(tensor, used=not (inplace and place == 0))
+        if name in SHARED and tensors:
+            self.ledger.weights.share(tensors[0])
         if inplace and tensors:
             self.updates.filled(name, self._original(tensors[0]))
 

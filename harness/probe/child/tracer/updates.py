@@ -116,8 +116,12 @@ class Updates:
     def _before_step(self, *_: object) -> None:
         self.stepping = True
 
-    def _after_step(self, *_: object) -> None:
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self.stepping = False
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                # Fused steps leave torch's counter as it was.
+                self.ledger.weights.touch(parameter)
         if not self._targets.any():
             self._applied = True
             self.training_steps += 1

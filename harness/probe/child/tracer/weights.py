@@ -66,6 +66,19 @@ class Weights:
         record = self._records.get(id(tensor))
         return record if record is not None and record.tensor() is tensor else None
 
+    def touch(self, tensor: torch.Tensor) -> None:
+        """A tensor may have been changed without the counter's knowledge."""
+        self.met(tensor, used=False)
+        self._records[id(tensor)].version = -1
+
+    def share(self, tensor: torch.Tensor) -> None:
+        """Something outside of torch can change a tensor from now on."""
+        place = tensor.data_ptr()
+        for record in self._records.values():
+            mine = record.tensor()
+            if mine is not None and not record.aliased and mine.data_ptr() == place:
+                record.aliased = True
+
     def participants(self) -> tuple[int, ...]:
         """What was used since the last call."""
         used = tuple(key for key in self._used if self._living(key) is not None)
