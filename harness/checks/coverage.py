@@ -133,7 +133,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#573, #596, #614, #659",
         _SETTLED,
         ("PG622",),
-        "A choice that no expression shows is found by changing one token: `harness probe`.",
+        "A choice that no expression shows is found by changing one token, an experiment that `harness probe` does "
+        "not make yet.",
     ),
     Requirement(
         "R15",
@@ -149,7 +150,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#779, #886, #978, #982",
         _SETTLED,
         ("PG620", "PG621"),
-        "The sum over the vocabulary is a number of a run: `harness probe` computes it.",
+        "The sum over the vocabulary is a number of a run, which `harness probe` does not compute yet.",
     ),
     Requirement(
         "R17",
@@ -157,7 +158,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#1514, #2041, #2118",
         _SETTLED,
         ("PG623",),
-        "A hint that depends on the current token shows when that token is changed: `harness probe`.",
+        "A hint that depends on the current token shows when that token is changed, which `harness probe` does not "
+        "do yet.",
     ),
     Requirement(
         "R18",
@@ -165,7 +167,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#1872, #1905, #1991, #2076, #2083",
         _SETTLED,
         ("PG621",),
-        "The sum over the vocabulary is a number of a run: `harness probe` computes it.",
+        "The sum over the vocabulary is a number of a run, which `harness probe` does not compute yet.",
     ),
     Requirement(
         "R19",
@@ -173,7 +175,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#1240, #1336",
         _SETTLED,
         ("PG603", "PG704"),
-        "Where the code does not show it, changing one target does: `harness probe`.",
+        "Where the code does not show it, `harness probe` follows what weights have learned.",
     ),
     Requirement(
         "R20",
@@ -189,7 +191,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#1797, #1988",
         _POLICY,
         (),
-        "What crosses a document's boundary shows when the other document is changed: `harness probe`.",
+        "What crosses a document's boundary shows when the other document is changed, which `harness probe` does "
+        "not do yet.",
     ),
     Requirement(
         "R22",
