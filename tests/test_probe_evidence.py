@@ -18,6 +18,7 @@ from harness.probe.experiments import ledger, reach
 from harness.probe.experiments.noninterference import judge
 from harness.probe.session import MiniatureRun
 from harness.probe.unique import unique_tokens
+from harness.probe.world import replace_everywhere
 from harness.sandbox.job import Outcome as Ended
 from harness.sandbox.levels import Level
 from harness.sources import evidence, probeevidence
@@ -396,3 +397,19 @@ def test_no_trigram_of_the_unique_text_occurs_twice(count: int, vocabulary: int)
     assert tokens.size == count
     assert tokens.max() < vocabulary
     assert len(set(trigrams)) == len(trigrams)
+
+
+def test_a_vocabulary_too_small_for_unique_trigrams_ends_all_the_same() -> None:
+    assert unique_tokens(500, 6, 0).size == 500
+
+
+def test_every_copy_of_a_shard_is_replaced(tmp_path: Path) -> None:
+    for name, content in (("a.bin", b"old"), ("deep/b.bin", b"old"), ("c.bin", b"new but other")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    replace_everywhere(tmp_path, b"old", b"new")
+    assert [(tmp_path / name).read_bytes() for name in ("a.bin", "deep/b.bin", "c.bin")] == [
+        b"new",
+        b"new",
+        b"new but other",
+    ]

@@ -6,19 +6,19 @@ order does.
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from harness.challenge import BOS_TOKEN
+from harness.probe import world
 from harness.probe.miniature import Miniature
-from harness.probe.world import World, write_shard
+from harness.probe.world import World
 
 DOCUMENT_TOKENS = 90
 # Below it stand control tokens and, in some vocabularies, operators.
 FIRST_TOKEN = 16
+ATTEMPTS = 100
 
 
 def unique_world(made: World, miniature: Miniature, folder: Path) -> tuple[World, tuple[str, ...]]:
@@ -32,29 +32,34 @@ def unique_world(made: World, miniature: Miniature, folder: Path) -> tuple[World
     Returns:
         The world, and its validation shards as paths below its folder.
     """
-    shutil.copytree(made.folder, folder)
+    moved = world.moved_to(made, folder)
     tokens = unique_tokens(made.val_tokens, miniature.spec.vocabulary, miniature.spec.seed)
-    shards = folder / made.shards.relative_to(made.folder)
-    write_shard(shards / "fineweb_val_000000.bin", tokens)
-    if (shards / "fineweb_val_bytes_000000.bin").exists():
-        sizes = np.where(tokens == BOS_TOKEN, 0, 2).astype(np.uint16)
-        write_shard(shards / "fineweb_val_bytes_000000.bin", sizes)
-    moved = dataclasses.replace(
-        made, folder=folder, shards=shards, tokenizer=folder / made.tokenizer.relative_to(made.folder)
-    )
-    return moved, ((shards / "fineweb_val_000000.bin").relative_to(folder).as_posix(),)
+    shard, sizes = moved.shards / "fineweb_val_000000.bin", moved.shards / "fineweb_val_bytes_000000.bin"
+    world.replace_everywhere(folder, shard.read_bytes(), world.shard_bytes(tokens))
+    if sizes.exists():
+        lengths = np.where(tokens == BOS_TOKEN, 0, 2).astype(np.uint16)
+        world.replace_everywhere(folder, sizes.read_bytes(), world.shard_bytes(lengths))
+    return moved, (shard.relative_to(folder).as_posix(),)
 
 
 def unique_tokens(count: int, vocabulary: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
-    """Random tokens in documents, each after a BOS, without a trigram that occurs twice."""
+    """Random tokens in documents, each after a BOS, without a trigram that occurs twice.
+
+    A vocabulary too small for so many trigrams repeats some, which then tell no place.
+    """
+    first = min(FIRST_TOKEN, vocabulary // 4)
     rng = np.random.default_rng(seed)
     found = [BOS_TOKEN]
     seen: set[tuple[int, ...]] = set()
+    refused = 0
     while len(found) < count:
         starts = len(found) % DOCUMENT_TOKENS == 0
-        token = BOS_TOKEN if starts else int(rng.integers(FIRST_TOKEN, vocabulary))
+        token = BOS_TOKEN if starts else int(rng.integers(first, vocabulary))
         trigram = (*found[-2:], token)
-        if trigram not in seen:
-            seen.add(trigram)
-            found.append(token)
+        if trigram in seen and refused < ATTEMPTS:
+            refused += 1
+            continue
+        refused = 0
+        seen.add(trigram)
+        found.append(token)
     return np.array(found, dtype=np.uint16)

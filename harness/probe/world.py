@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +111,34 @@ def _also(folder: Path, names: Iterable[str], shards: Path, tokenizer: Path) -> 
                 (place / shard.name).write_bytes(shard.read_bytes())
 
 
+def moved_to(made: World, folder: Path) -> World:
+    """A copy of a world in another folder."""
+    shutil.copytree(made.folder, folder)
+    return dataclasses.replace(
+        made,
+        folder=folder,
+        shards=folder / made.shards.relative_to(made.folder),
+        tokenizer=folder / made.tokenizer.relative_to(made.folder),
+    )
+
+
+def replace_everywhere(folder: Path, old: bytes, new: bytes) -> None:
+    """Give every file that holds some bytes, and nothing else, other ones: a shard may stand under several names."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.stat().st_size == len(old) and path.read_bytes() == old:
+            path.write_bytes(new)
+
+
 def write_shard(path: Path, tokens: Tokens) -> None:
     """Write tokens in the challenge's format."""
+    path.write_bytes(shard_bytes(tokens))
+
+
+def shard_bytes(tokens: Tokens) -> bytes:
+    """Tokens in the challenge's format."""
     header = np.zeros(SHARD_HEADER_BYTES // 4, dtype="<i4")
     header[:3] = SHARD_MAGIC, SHARD_VERSION, tokens.size
-    path.write_bytes(header.tobytes() + tokens.astype("<u2").tobytes())
+    return header.tobytes() + tokens.astype("<u2").tobytes()
 
 
 def _dataset(spec: Spec) -> str:

@@ -50,22 +50,17 @@ def other_world(made: World, miniature: Miniature, folder: Path, kept: Path) -> 
         folder: where the other one goes.
         kept: folder of trained tokenizers.
     """
-    shutil.copytree(made.folder, folder)
+    moved = world.moved_to(made, folder)
     # Long enough to be cut to the same length.
     spec = dataclasses.replace(miniature.spec, seed=miniature.spec.seed + 1, documents=4 * miniature.spec.documents)
     source = world.write_world(folder.with_name(f"{folder.name}-source"), spec, kept)
     for path in sorted(source.shards.glob(VALIDATION)):
-        target = folder / made.shards.relative_to(made.folder) / path.name
-        size = target.stat().st_size
+        old = (moved.shards / path.name).read_bytes()
         # The header of the old shard says how many tokens there are.
-        target.write_bytes(target.read_bytes()[:SHARD_HEADER_BYTES] + path.read_bytes()[SHARD_HEADER_BYTES:size])
+        new = old[:SHARD_HEADER_BYTES] + path.read_bytes()[SHARD_HEADER_BYTES : len(old)]
+        world.replace_everywhere(folder, old, new)
     shutil.rmtree(source.folder)
-    return dataclasses.replace(
-        made,
-        folder=folder,
-        shards=folder / made.shards.relative_to(made.folder),
-        tokenizer=folder / made.tokenizer.relative_to(made.folder),
-    )
+    return moved
 
 
 def judge(bare: MiniatureRun, other: MiniatureRun, again: Callable[[], MiniatureRun]) -> NonInterference:
