@@ -254,6 +254,24 @@ def test_every_way_of_changing_weights_is_seen(shard: Path, way: Callable[..., N
     assert update["weights"] == seen.of("score")[1]["weights"]
 
 
+def test_weights_that_take_no_part_do_not_matter(shard: Path) -> None:
+    x, y = batch(0)
+    thrown, kept = torch.nn.Parameter(table()), torch.nn.Parameter(table())
+
+    def run() -> None:
+        optimizer = torch.optim.SGD([thrown], lr=1.0)
+        for _ in range(2):
+            F.cross_entropy(F.embedding(x, thrown).flatten(0, 1), y.flatten()).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            F.cross_entropy(F.embedding(x, kept).flatten(0, 1), y.flatten()).item()
+
+    seen = traced(shard, run)
+    assert [event["learned"] for event in seen.of("score")] == [[]]
+    assert [event["changed"] for event in seen.of("update")] == [True, True]
+
+
 def test_a_reset_forgets(shard: Path) -> None:
     x, y = batch(0)
     adapter = torch.nn.Parameter(torch.zeros(VOCABULARY, VOCABULARY))

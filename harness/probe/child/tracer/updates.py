@@ -44,11 +44,13 @@ class Updates:
         real_backward, real_grad = torch.autograd.backward, torch.autograd.grad
 
         def backward(tensors: Any, *arguments: Any, **keywords: Any) -> Any:
-            self.learn(tensors, "in-place")
+            with torch._C.DisableTorchFunction():
+                self.learn(tensors, "in-place")
             return real_backward(tensors, *arguments, **keywords)
 
         def grad(outputs: Any, *arguments: Any, **keywords: Any) -> Any:
-            self.learn(outputs, "autograd.grad")
+            with torch._C.DisableTorchFunction():
+                self.learn(outputs, "autograd.grad")
             made = real_grad(outputs, *arguments, **keywords)
             if self.ledger.pending.any():
                 for each in made:
@@ -118,6 +120,11 @@ class Updates:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self.stepping = False
+        # What is looked at here is not used by the script.
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            self._stepped(optimizer)
+
+    def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 # Fused steps leave torch's counter as it was.
