@@ -151,7 +151,8 @@ def test_no_legal_case_is_accused(case: Case, tmp_path: Path, sandbox: Sandbox) 
 @pytest.mark.parametrize("disguise", ["renamed"])
 def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
-    assert verdicts["PG704"] is Verdict.FAIL
+    # The warm-up learns from two windows alone, fewer than a tenth of the text.
+    assert verdicts["PG704"] is (Verdict.WARN if case.name == "warm_up" else Verdict.FAIL)
 
 
 @pytest.mark.slow
