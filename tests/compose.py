@@ -110,8 +110,9 @@ def renamed(source: str) -> str:
         elif isinstance(node, ast.arg):
             own.add(node.arg)
     for node in ast.walk(tree):
-        # Class bodies keep their names: they are attributes.
+        # Class bodies keep their names, methods too: they are attributes.
         if isinstance(node, ast.ClassDef):
+            own -= {stmt.name for stmt in node.body if isinstance(stmt, ast.FunctionDef)}
             own -= {
                 name.id
                 for stmt in node.body
