@@ -134,7 +134,7 @@ def test_what_cannot_be_worked_out_is_said(text: str, problem: str) -> None:
 
 
 def test_a_call_of_what_a_call_returns_is_followed_no_further() -> None:
-    text = "import torch\ntorch.library.register_fake('own::op')(lambda x: x)\nprint(1)\n"
+    text = "import registry\nregistry.parts.make_fake('own::op')(lambda x: x)\nprint(1)\n"
     found = unpack(text)
     assert (found.text, found.layers, found.problem) == (text, (), "")
 
