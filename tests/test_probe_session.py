@@ -12,7 +12,7 @@ from harness.facts import submission
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Verdict
 from harness.probe import claimed, probing
-from harness.sandbox.backend import Sandbox
+from harness.sandbox.backend import Backend, Sandbox
 from harness.sandbox.establish import BACKENDS
 from harness.sandbox.levels import Level
 from harness.sources import probeevidence
@@ -75,6 +75,15 @@ def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox:
         )
     probing.remove(tmp_path / "evidence")
     assert not (tmp_path / "evidence").exists()
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: str(backend.level))
+def test_a_run_comes_to_its_end_at_every_level(tmp_path: Path, backend: Backend, usable: dict[Level, str]) -> None:
+    if usable[backend.level]:
+        pytest.skip(f"{backend.name}: {usable[backend.level]}")
+    folder = write(tmp_path / "run", "import torch\nprint(torch.zeros(2).cuda().sum().item())\n")
+    verdicts = probe(folder, tmp_path / "evidence", Sandbox(backend, backend.level))
+    assert (verdicts["PG701"], verdicts["PG702"]) == (Verdict.PASS, Verdict.WARN)
 
 
 def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: Sandbox) -> None:

@@ -99,8 +99,9 @@ def summary(facts: ProbeFacts) -> str:
     for each in facts.runs:
         lines += _run_lines(each)
     lines += _listed("shrunk", facts.shrunk)
+    lines += [f"ledger: {facts.ledger.value.reason}"] if isinstance(facts.ledger, Located) else []
     lines.append(
-        "not exercised: more than one process; the experiments on what scores depend on, which are not built yet"
+        "not exercised: more than one process; caches and mixtures that are no weights; sums over the vocabulary"
     )
     return "".join(f"{plain(line)}\n" for line in lines) + "\n"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,13 +111,23 @@ def run(request: Request, into: Path, sandbox: Sandbox) -> MiniatureRun:
     """
     if into.resolve().is_relative_to(request.folder.resolve()):
         raise HarnessError(f"{into}: a run directory may not lie inside of the submission's folder")
-    outcome = runner.run(_job(request), into, sandbox=sandbox)
+    with tempfile.TemporaryDirectory(prefix="harness-child-") as place:
+        outcome = runner.run(_job(request, _packages(Path(place))), into, sandbox=sandbox)
     events = _read_events(outcome.channel)
     bits, loss, size = _printed(outcome)
     return MiniatureRun(outcome, tuple(events.found), bits, loss, size, _files(outcome.kept), events.damaged)
 
 
-def _job(request: Request) -> Job:
+def _packages(place: Path) -> Path:
+    """A folder with the child as a package, and with the parser beside it: levels without namespaces see real paths."""
+    shutil.copytree(CHILD, place / "packages" / "pgchild", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in PARSER:
+        (place / "packages" / "pgchild_parser").mkdir(exist_ok=True)
+        shutil.copyfile(path, place / "packages" / "pgchild_parser" / path.name)
+    return place / "packages"
+
+
+def _job(request: Request, packages: Path) -> Job:
     plan = {
         "script": f"{SUBMISSION}/{request.script}",
         "workdir": WORK,
@@ -124,12 +136,11 @@ def _job(request: Request) -> Job:
         "clock": dict(CLOCK),
         "trace": bool(request.traced),
         "experiment": {"validation": [f"{WORK}/data/{shard}" for shard in request.traced]},
-        "newer_parser": "/probe/parser",
+        "newer_parser": "/probe/packages/pgchild_parser",
     }
     views = (
         View(request.folder.resolve(), SUBMISSION),
-        View(CHILD, "/probe/packages/pgchild"),
-        *(View(path, f"/probe/parser/{path.name}") for path in PARSER),
+        View(packages, "/probe/packages"),
         View(request.world.folder.resolve(), f"{WORK}/data"),
     )
     limits = Limits(

@@ -92,7 +92,10 @@ def _arguments(job: Job) -> list[str]:
     found += _sized(SCRATCH, job.limits.disk_bytes)
     for view in sorted((view for view in job.views if below_scratch(view.target)), key=_depth):
         found += _bound(view.source, view.target)
-    return [*found, "--symlink", SCRATCH, "/tmp", "--remount-ro", "/"]  # noqa: S108
+    # An environment that is installed below /tmp is viewed there; TMPDIR is the scratch in any case.
+    taken = any(view.target.startswith("/tmp/") for view in (*python_runtime_views(), *job.views))  # noqa: S108
+    found += [] if taken else ["--symlink", SCRATCH, "/tmp"]  # noqa: S108
+    return [*found, "--remount-ro", "/"]
 
 
 def _depth(view: View) -> int:
