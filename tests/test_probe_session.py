@@ -45,7 +45,7 @@ def sandbox(usable: dict[Level, str]) -> Sandbox:
 def probe(folder: Path, evidence: Path, sandbox: Sandbox) -> dict[str, Verdict]:
     """Probe a folder; returns the verdicts of the rules of behaviour."""
     told: list[str] = []
-    probing.run(probing.prepare(folder, submission.read(folder)), evidence, sandbox, told.append, 60)
+    probing.run(probing.prepare(folder, submission.read(folder)), evidence, sandbox, told.append, 180)
     assert told[0].startswith("bare: ")
     codes = frozenset({"PG701", "PG702", "PG703", "PG704"})
     audited = audit.audit_folder(folder, audit.Options(codes, probe=evidence))
