@@ -91,6 +91,11 @@ def decide(code: str, found: ProbeFacts | Missing) -> Outcome:
         ),
         ({"returncode": 1, "crash": CRASH | {"path": "train_gpt.py", "line": 1}}, Verdict.FAIL, "error of its own"),
         (
+            {"returncode": 1, "crash": CRASH | {"type": "ModuleNotFoundError", "path": "train_gpt.py", "line": 1}},
+            Verdict.UNDECIDED,
+            "ModuleNotFoundError: no x",
+        ),
+        (
             {"returncode": 1, "crash": CRASH | {"blame": "shim", "path": None, "line": None}},
             Verdict.UNDECIDED,
             "AttributeError: no x",

@@ -25,8 +25,8 @@ def script_crashes(submission: Submission) -> Outcome | None:
     What it checks:
         The first miniature run: the script as shipped, under the configuration of the claimed run with smaller sizes,
         on a processor that answers as a CUDA machine. It fails only on a plain error of the script's own: a name or
-        an attribute that nothing defines, a module of its own that is not there. Any other error may come from the
-        stand-ins or from the small sizes, and leaves it undecided.
+        an attribute that nothing defines. Any other error may come from the stand-ins, from the small sizes or from a
+        package that is not installed here, and leaves it undecided.
 
     Why it matters:
         "A train log and a script that compiles and runs from within the records folder" (README).
@@ -47,7 +47,9 @@ def script_crashes(submission: Submission) -> Outcome | None:
             return Outcome(Verdict.PASS, message, values, (Location(facts.script),))
         return undecided(f"{facts.script} was ended before its end", run.reason, Location(facts.script))
     crash = run.crash.value
-    if crash.blame == "script" and not facts.stale:
+    # A module that is not here may be a package that nobody named: PG008 judges what the folder lacks.
+    certain = crash.blame == "script" and not crash.error.startswith("ModuleNotFoundError")
+    if certain and not facts.stale:
         message = f"{facts.script} ends with an error of its own: {crash.error} ({crash.reason})."
         return Outcome(Verdict.FAIL, message, values, (run.crash.location,))
     refused = f"; it asks for {listed(run.refused)}" if run.refused else ""
