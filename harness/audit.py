@@ -24,6 +24,7 @@ from harness.challenge import (
     edition_on,
 )
 from harness.checks import RULES
+from harness.checks.combined import combine
 from harness.checks.record import row_of
 from harness.facts import probe, reproduction, submission
 from harness.facts.build_previous import read_rows
@@ -99,6 +100,7 @@ def audit(
         if outcome is not None:
             findings.append(_finding(rule, outcome))
             notes += outcome.notes
+    findings = combine(findings, facts)
     report = SubmissionReport(
         folder=facts.folder,
         name=facts.claims.name.value if isinstance(facts.claims.name, Located) else facts.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,8 @@ class ProbeFacts:
         non_interference: whether the artifact depends on the validation text: `same`, `depends` or `unclear`.
         ledger: the order of scores and updates.
         reach: what the script reached for.
+        executed: lines of the folder's files that the traced run went through, as ranges by path; texts that a packed
+            script unpacked are `<unpacked 1>` and so on. Empty where nothing is known.
     """
 
     stale: bool
@@ -133,6 +135,19 @@ class ProbeFacts:
     non_interference: Fact[Experiment]
     ledger: Fact[LedgerFacts]
     reach: Fact[ReachFacts]
+    executed: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+
+    def went_through(self, place: Location) -> bool | None:
+        """Whether the traced run went through a line of a script; None where that is not known.
+
+        A place in a layer of a packed script is one of the text that was unpacked last.
+        """
+        path = place.path
+        if place.layer:
+            path = ([name for name in self.executed if name.startswith("<unpacked")] or [""])[-1]
+        if place.line is None or path not in self.executed:
+            return None
+        return any(start <= place.line < end for start, end in self.executed[path])
 
 
 def read(directory: Path, folder: Folder) -> ProbeFacts:
@@ -152,6 +167,7 @@ def read(directory: Path, folder: Folder) -> ProbeFacts:
         non_interference=_experiment(document["experiments"].get("non_interference"), "non_interference"),
         ledger=_ledger(document["experiments"].get("ledger")),
         reach=_reach(document["experiments"].get("reach")),
+        executed={each["path"]: _ranges(each["ranges"]) for each in document.get("executed", ())},
     )
 
 

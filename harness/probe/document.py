@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.probe import session
+from harness.probe.experiments.ledger import ranges
 from harness.probe.miniature import Miniature
 from harness.probe.session import MiniatureRun
 from harness.probe.world import World
@@ -65,7 +66,17 @@ def of(
         "claimed": dict(probe.claimed),
         "runs": [_run(name, done) for name, done in runs.items()],
         "experiments": dict(experiments),
-    }
+    } | _executed(runs)
+
+
+def _executed(runs: Mapping[str, MiniatureRun]) -> dict[str, Any]:
+    """Lines that the run went through which told of them."""
+    told = [event for done in runs.values() for event in done.of("lines")][:LISTED_LIMIT]
+    if not told:
+        return {}
+    inside = f"{session.SUBMISSION}/"
+    files = [(_text(event.get("path")).removeprefix(inside), ranges(event.get("ranges"))) for event in told]
+    return {"executed": [{"path": path, "ranges": [list(pair) for pair in pairs]} for path, pairs in files]}
 
 
 def _run(name: str, done: MiniatureRun) -> dict[str, Any]:

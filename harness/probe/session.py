@@ -135,6 +135,7 @@ def _job(request: Request, packages: Path) -> Job:
         "overrides": request.miniature.overrides(),
         "clock": dict(CLOCK),
         "trace": bool(request.traced),
+        "lines": bool(request.traced),
         "experiment": {"validation": [f"{WORK}/data/{shard}" for shard in request.traced]},
         "newer_parser": "/probe/packages/pgchild_parser",
     }

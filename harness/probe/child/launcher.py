@@ -13,6 +13,7 @@ from pathlib import Path
 from .clock import Clock
 from .crash import report
 from .events import channel, open_channel
+from .lines import Lines
 from .overrides import Overrides
 from .plan import Plan, read_plan
 from .source import Sources, newer_parser
@@ -31,10 +32,14 @@ def main() -> None:
     sources = Sources(script.parent, overrides, newer_parser(plan.newer_parser))
     _install(plan, clock, sources)
     finish = _traced(plan)
+    lines = Lines(sources.own)
     sys.argv = [str(plan.script), *plan.argv]
     # The script's folder comes first, as it would; this package has been imported already.
     sys.path.insert(0, str(script.parent))
+    if plan.lines:
+        lines.install()
     status = _run(plan, sources)
+    lines.report(channel().emit)
     finish()
     overrides.report()
     channel().emit("end", status=status)

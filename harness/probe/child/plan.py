@@ -24,6 +24,7 @@ class Plan:
         world_size: how many processes there are.
         port: where they meet.
         trace: whether a tracer watches scores and updates.
+        lines: whether the lines that run are noted.
         experiment: what to perturb, for the tracer.
         newer_parser: folder of `fstrings.py` and `textlines.py`, which read f-strings of newer Pythons; or "".
         seed: seed of all generators before the script sets its own.
@@ -39,6 +40,7 @@ class Plan:
     world_size: int = 1
     port: int = 29500
     trace: bool = False
+    lines: bool = False
     experiment: Mapping[str, Any] | None = None
     newer_parser: str = ""
     seed: int = 0

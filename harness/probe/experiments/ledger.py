@@ -82,8 +82,8 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         count=_count(nearest.get("count")),
         learned_before=_count(nearest.get("learned_before")),
         learned=_learned(run, nearest),
-        missing=_ranges(nearest.get("missing")),
-        doubled=_ranges(nearest.get("doubled")),
+        missing=ranges(nearest.get("missing"))[:RANGES_LIMIT],
+        doubled=ranges(nearest.get("doubled"))[:RANGES_LIMIT],
         tokens=max(val_tokens - 1, 0),
         passes=len(passes),
     )
@@ -98,18 +98,19 @@ def _learned(run: MiniatureRun, chosen: Mapping[str, Any]) -> tuple[tuple[int, i
     found: list[tuple[int, int]] = []
     for event in run.of("score"):
         if event.get("pass") == chosen.get("pass"):
-            found += _ranges(event.get("learned"))
+            found += ranges(event.get("learned"))
         if len(found) >= RANGES_LIMIT:
             break
     return tuple(found[:RANGES_LIMIT])
 
 
-def _ranges(value: object) -> tuple[tuple[int, int], ...]:
+def ranges(value: object) -> tuple[tuple[int, int], ...]:
+    """Pairs of numbers from 0 that an event tells; what is no such pair is left out."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         return ()
     pairs = [pair for pair in value if isinstance(pair, Sequence) and len(pair) == 2]
     whole = [(pair[0], pair[1]) for pair in pairs if all(type(end) is int and end >= 0 for end in pair)]
-    return tuple(whole[:RANGES_LIMIT])
+    return tuple(whole)
 
 
 def _count(value: object) -> int:

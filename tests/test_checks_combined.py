@@ -1,0 +1,99 @@
+"""What reading and running say together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks.combined import COUNTERPARTS, combine
+from harness.checks.legality import RULES
+from harness.facts import probe
+from harness.facts.probe import ProbeFacts
+from harness.model import Finding, Location, Status, Verdict
+from tests import factories
+from tests.test_probe_evidence import document, folder  # noqa: F401 - a fixture
+
+HERE = Location("train_gpt.py", 12)
+
+
+def finding(rule: str, verdict: Verdict, *places: Location) -> Finding:
+    return Finding(rule, "a-name", "legality", verdict, f"{rule} says so.", {}, places, "README", Status.SETTLED)
+
+
+@pytest.fixture
+def facts(folder: Path) -> ProbeFacts:  # noqa: F811
+    from harness.sources import probeevidence
+    from harness.sources.folder import walk
+
+    where = folder.with_name("evidence")
+    where.mkdir()
+    executed: Any = [{"path": "train_gpt.py", "ranges": [[1, 20], [30, 40]]}, {"path": "<unpacked 1>", "ranges": []}]
+    probeevidence.write(where, document(folder, executed=[*executed, {"path": "<unpacked 2>", "ranges": [[5, 6]]}]))
+    return probe.read(where, walk(folder))
+
+
+def together(facts: ProbeFacts, *findings: Finding) -> dict[str, Finding]:
+    found = combine(findings, factories.submission(probe=facts))
+    assert [each.rule for each in found] == [each.rule for each in findings]
+    return {each.rule: each for each in found}
+
+
+def test_two_fails_agree(facts: ProbeFacts) -> None:
+    found = together(facts, finding("PG601", Verdict.FAIL, HERE), finding("PG704", Verdict.FAIL))
+    assert found["PG601"].verdict is Verdict.FAIL
+    assert "The probe agrees (PG704)" in found["PG601"].message
+    assert found["PG704"].message == "PG704 says so."
+
+
+def test_a_fail_that_running_through_its_lines_does_not_show_warns_with_both(facts: ProbeFacts) -> None:
+    found = together(facts, finding("PG603", Verdict.FAIL, HERE, Location("README.md")), finding("PG704", Verdict.PASS))
+    assert found["PG603"].verdict is Verdict.WARN
+    assert "PG603 says so. Running" in found["PG603"].message
+    assert "PG704: PG704 says so." in found["PG603"].message
+
+
+@pytest.mark.parametrize("place", [Location("train_gpt.py", 25), Location("train_gpt.py"), Location("README.md", 3)])
+def test_a_fail_in_lines_that_did_not_run_stays(facts: ProbeFacts, place: Location) -> None:
+    found = together(facts, finding("PG601", Verdict.FAIL, HERE, place), finding("PG704", Verdict.PASS))
+    if place.line == 25:
+        assert found["PG601"].verdict is Verdict.FAIL
+        assert "did not exercise" in found["PG601"].message
+    else:
+        assert found["PG601"].verdict is Verdict.WARN
+
+
+@pytest.mark.parametrize(("verdict", "resolved"), [(Verdict.PASS, True), (Verdict.UNDECIDED, False)])
+def test_what_reading_leaves_open_passes_where_running_shows_it(
+    facts: ProbeFacts, verdict: Verdict, *, resolved: bool
+) -> None:
+    found = together(facts, finding("PG620", Verdict.UNDECIDED, HERE), finding("PG708", verdict))
+    assert (found["PG620"].verdict is Verdict.PASS) is resolved
+    assert ("running does not" in found["PG620"].message) is resolved
+
+
+@pytest.mark.parametrize("other", [Verdict.FAIL, Verdict.WARN])
+def test_another_doubt_of_the_probe_leaves_it_open(facts: ProbeFacts, other: Verdict) -> None:
+    said = finding("PG601", Verdict.UNDECIDED, HERE), finding("PG703", other), finding("PG704", Verdict.PASS)
+    assert together(facts, *said)["PG601"].verdict is Verdict.UNDECIDED
+
+
+def test_a_pass_and_stale_evidence_change_nothing(facts: ProbeFacts) -> None:
+    passed = finding("PG601", Verdict.PASS, HERE)
+    assert together(facts, passed, finding("PG704", Verdict.FAIL))["PG601"] == passed
+    failed = finding("PG601", Verdict.FAIL, HERE)
+    stale = dataclasses.replace(facts, stale=True)
+    assert together(stale, failed, finding("PG704", Verdict.PASS))["PG601"] == failed
+    assert combine([failed], factories.submission()) == [failed]
+
+
+def test_lines_of_a_packed_script_are_those_of_its_innermost_text(facts: ProbeFacts) -> None:
+    assert facts.went_through(Location("train_gpt.py", 5, layer="lzma")) is True
+    assert facts.went_through(Location("train_gpt.py", 6, layer="lzma")) is False
+    assert facts.went_through(Location("other.py", 6)) is None
+
+
+def test_every_rule_of_order_has_counterparts() -> None:
+    assert {rule.code for rule in RULES} <= set(COUNTERPARTS)
