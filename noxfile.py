@@ -206,6 +206,8 @@ def bench(session: nox.Session) -> None:
 def corpus(session: nox.Session) -> None:
     """Audit every record of a checkout of the competition: `nox -s corpus -- PATH [options]`.
 
+    `nox -s corpus -- PATH --probe [options]` runs each record's script in miniature too; an interrupted run goes on
+    where it ended.
     `nox -s corpus -- --pull-requests N CLONE [options]` audits what N random pull requests of a clone add.
     """
     _prepare(session)
@@ -218,13 +220,20 @@ def corpus(session: nox.Session) -> None:
     folders = sorted(path for path in Path(checkout).glob("records/*/*") if path.is_dir())
     if not folders:
         session.error(f"{checkout} holds no records/*/*/ folders")
-    _run(session, "harness", "audit", *map(str, folders), "--format", "summary", *options, success_codes=[0, 1])
+    command = "audit"
+    if "--probe" in options:
+        options.remove("--probe")
+        _prepare(session, "torch")
+        command = "probe"
+    # 2: a folder without a script cannot be probed, which is said.
+    codes = [0, 1] if command == "audit" else [0, 1, 2]
+    _run(session, "harness", command, *map(str, folders), "--format", "summary", *options, success_codes=codes)
 
 
 @nox.session(venv_backend="none")
 def calibrate(session: nox.Session) -> None:
-    """Count verdicts against known ones: `nox -s calibrate -- LABELS CLONE [options]`."""
-    _prepare(session)
+    """Count verdicts against known ones: `nox -s calibrate -- LABELS CLONE [--probe DIR] [options]`."""
+    _prepare(session, *(["torch"] if "--probe" in session.posargs else []))
     if len(session.posargs) < 2:
         session.error("give a labels file and a clone of the competition: nox -s calibrate -- LABELS CLONE [options]")
     labels, clone, *options = session.posargs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.audit import Audited, Options, audit_folder, read
@@ -16,9 +17,17 @@ from harness.sources import committed
 from harness.sources.folder import shown
 from harness.sources.gitprogram import Repository
 
+Prober = Callable[[Path], Path]
+
 
 def audit_commit(
-    repository: Repository, commit: str, folder: str, options: Options, change: ChangeFacts | None = None
+    repository: Repository,
+    commit: str,
+    folder: str,
+    options: Options,
+    change: ChangeFacts | None = None,
+    *,
+    prober: Prober | None = None,
 ) -> Audited:
     """Audit one folder of one commit; never raises.
 
@@ -29,6 +38,7 @@ def audit_commit(
         options: how it is audited.
         change: the pull request that the folder belongs to. With it the folder is audited whatever it holds, since
             what it lacks is then a defect, and no mistake of the caller's.
+        prober: makes evidence of the folder's behaviour, and names its directory; where it cannot, a note says why.
     """
     with tempfile.TemporaryDirectory(prefix="harness-") as directory:
         where = Path(directory).resolve()
@@ -43,12 +53,28 @@ def audit_commit(
             whole = dataclasses.replace(change, withheld=withheld(extracted))
             return dataclasses.replace(submission.read(path), folder=shown(folder), change=whole)
 
+        options, notes = _probed(extracted.folder, options, prober)
         audited = audit_folder(extracted.folder, options, reader)
+    report = audited.report
+    if report is not None and notes:
+        report = dataclasses.replace(report, notes=(*report.notes, *(_without(note, where) for note in notes)))
     return dataclasses.replace(
         audited,
+        report=report
+        and dataclasses.replace(report, notes=(*report.notes, *(_without(note, where) for note in notes))),
         refused=_without(audited.refused, where),
         crashes=tuple(_without(crash, where) for crash in audited.crashes),
     )
+
+
+def _probed(folder: Path, options: Options, prober: Prober | None) -> tuple[Options, tuple[str, ...]]:
+    """The options with evidence of a probe, or why there is none."""
+    if prober is None:
+        return options, ()
+    try:
+        return dataclasses.replace(options, probe=prober(folder)), ()
+    except HarnessError as error:
+        return options, (f"Not probed: {error}.",)
 
 
 def audit_nothing(options: Options, change: ChangeFacts) -> Audited:

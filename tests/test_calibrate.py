@@ -192,6 +192,7 @@ def test_rows_clusters_and_pairs_are_counted() -> None:
     assert counts == {
         "caught": (1, 3),  # the crash counts as not caught
         "caught_clusters": (0, 2),
+        "noticed": (1, 4),  # those beyond reading count too
         "pointed": (0, 3),
         "broken": (0, 1),
         "accusations": (1, 2),

@@ -239,7 +239,7 @@ def test_the_command_probes_and_prints_one_document(
 def test_without_torch_the_command_says_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.cli.probe.NEEDED", ("torch", "nothing_of_this_name"))
+    monkeypatch.setattr("harness.cli.probing.NEEDED", ("torch", "nothing_of_this_name"))
     assert main(["probe", str(folder)]) == 2
     assert "nothing_of_this_name, not installed here: pip install" in capsys.readouterr().err
 

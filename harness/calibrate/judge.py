@@ -35,6 +35,7 @@ class Judged:
         pointed: whether a finding names a line of the label's file.
         distance: lines between the nearest of those lines and the nearest key line, if both are known.
         seconds: what its audit took.
+        warned: whether a rule that fits warns, whatever the others say.
     """
 
     label: Label
@@ -45,6 +46,7 @@ class Judged:
     pointed: bool
     distance: int | None
     seconds: float
+    warned: bool = False
 
     @property
     def caught(self) -> bool:
@@ -77,7 +79,17 @@ def judge(label: Label, twin: Label | None, findings: Sequence[Finding], seconds
     others = tuple(finding for finding in fails if finding not in fits)
     lines = _lines(label, told)
     distance = min((abs(line - key) for line in lines for key in label.key_lines), default=None)
-    return Judged(label, outcome, "", told, others, pointed=bool(lines), distance=distance, seconds=seconds)
+    return Judged(
+        label,
+        outcome,
+        "",
+        told,
+        others,
+        pointed=bool(lines),
+        distance=distance,
+        seconds=seconds,
+        warned=Verdict.WARN in verdicts,
+    )
 
 
 def without_report(label: Label, outcome: Outcome, problem: str, seconds: float = 0.0) -> Judged:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.atcommit import audit_commit
+from harness.atcommit import Prober, audit_commit
 from harness.audit import Audited, Options, available_processors
 from harness.calibrate.judge import Judged, Outcome, judge, twins, without_report
 from harness.calibrate.labels import Label
@@ -26,6 +26,7 @@ class _Task:
     commit: str
     folder: str
     options: Options
+    prober: Prober | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,13 @@ class _Answer:
 
 
 def measure(
-    labels: Sequence[Label], repository: Repository, options: Options, seconds: float, workers: int = 0
+    labels: Sequence[Label],
+    repository: Repository,
+    options: Options,
+    seconds: float,
+    workers: int = 0,
+    *,
+    prober: Prober | None = None,
 ) -> Iterator[Judged]:
     """Judge each label by the audit of its folder, in the order in which audits end.
 
@@ -45,6 +52,7 @@ def measure(
         options: how folders are audited.
         seconds: how long one audit may take.
         workers: processes at a time; as many as there are processors when it is zero.
+        prober: makes evidence of each folder's behaviour.
     """
     pairs = twins(labels)
     wanted: dict[tuple[str, str], list[Label]] = {}
@@ -54,7 +62,7 @@ def measure(
             yield without_report(label, Outcome.ABSENT, problem)
         else:
             wanted.setdefault((label.commit, label.folder), []).append(label)
-    tasks = [_Task(repository, commit, folder, options) for commit, folder in wanted]
+    tasks = [_Task(repository, commit, folder, options, prober) for commit, folder in wanted]
     for done in each(_audit, tasks, workers=workers or available_processors(), seconds=seconds):
         for label in wanted[done.task.commit, done.task.folder]:
             yield _judged(label, pairs.get(label.id), done)
@@ -75,7 +83,7 @@ def _unavailable(label: Label, repository: Repository) -> str:
 
 def _audit(task: _Task) -> _Answer:
     started = time.perf_counter()
-    audited = audit_commit(task.repository, task.commit, task.folder, task.options)
+    audited = audit_commit(task.repository, task.commit, task.folder, task.options, prober=task.prober)
     return _Answer(audited, time.perf_counter() - started)
 
 

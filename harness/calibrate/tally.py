@@ -72,11 +72,13 @@ def _of(rows: Iterable[Judged], label: str, *, readable: bool | None = None) -> 
 
 def _summary(seen: Sequence[Judged], rows: Sequence[Judged]) -> Document:
     """The numbers that `--require` can bound."""
+    every = _of(seen, "illegal")
     illegal, legal, broken = _of(seen, "illegal", readable=True), _of(seen, "legal"), _of(seen, "broken", readable=True)
     pairs = [pair for pair in _pairs(rows) if pair["counts"]]
     return {
         "caught": share(sum(one.caught for one in illegal), len(illegal)),
         "caught_clusters": _by_cluster(illegal, all),
+        "noticed": share(sum(one.caught or one.warned for one in every), len(every)),
         "pointed": share(sum(one.pointed and not one.caught for one in illegal), len(illegal)),
         "broken": share(sum(one.caught for one in broken), len(broken)),
         "accusations": share(sum(one.caught for one in legal), len(legal)),
@@ -219,7 +221,7 @@ def _seconds(rows: Sequence[Judged], seconds: float) -> Document:
 def unmet(found: Document, required: Mapping[str, float]) -> list[str]:
     """The requirements that a measurement does not meet, each as a sentence.
 
-    Shares (`caught`, `caught_clusters`, `broken`, `pairs`) are minima; counts (`accusations`, `unavailable`,
+    Shares (`caught`, `caught_clusters`, `noticed`, `broken`, `pairs`) are minima; counts (`accusations`, `unavailable`,
     `crashed`) are maxima.
     """
     sentences = []
@@ -236,5 +238,5 @@ def unmet(found: Document, required: Mapping[str, float]) -> list[str]:
     return sentences
 
 
-MINIMA: Final = frozenset({"caught", "caught_clusters", "broken", "pairs"})
+MINIMA: Final = frozenset({"caught", "caught_clusters", "noticed", "broken", "pairs"})
 MAXIMA: Final = frozenset({"accusations", "unavailable", "crashed"})

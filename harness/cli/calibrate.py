@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.cli import output
+from harness.cli import output, probing
 from harness.cli.audit import selected
 
 SECONDS_FOR_AN_AUDIT = 60.0
@@ -20,13 +20,17 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "calibrate",
         help="count how often the rules are right about submissions with known verdicts",
-        description="Audit the labelled submissions of a clone and count verdicts against labels.",
+        description="Audit the labelled submissions of a clone and count verdicts against labels; with --probe, run "
+        "their scripts in miniature too.",
         epilog="Exit status: 0 it was measured, 1 a --require is not met, 2 usage, 3 the harness itself failed.",
     )
     parser.add_argument("labels", type=Path, metavar="LABELS", help="JSON lines, by schemas/labels.schema.json")
     parser.add_argument("--repo", type=Path, required=True, metavar="CLONE", help="a clone that holds their commits")
     parser.add_argument("--seconds", type=float, default=SECONDS_FOR_AN_AUDIT, help="kill an audit after so long")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes at a time (default: all cores)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes at a time (default: all cores, one with --probe)"
+    )
+    probing.declare(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="what to print (default: text)")
     parser.add_argument("--output", type=Path, metavar="PATH", help="write the JSON document to a file too")
     parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these rules: PG101,PG3")
@@ -37,8 +41,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         default=[],
         type=_requirement,
         metavar="NAME=NUMBER",
-        help="exit with 1 below a share (caught, caught_clusters, broken, pairs) or above a count (accusations, "
-        "unavailable, crashed); repeatable",
+        help="exit with 1 below a share (caught, caught_clusters, noticed, broken, pairs) or above a count "
+        "(accusations, unavailable, crashed); repeatable",
     )
     parser.set_defaults(run=run)
 
@@ -69,7 +73,14 @@ def run(parsed: argparse.Namespace) -> int:
     repository = open_repository(parsed.repo)
     options = Options(selected(parsed.select, parsed.ignore))
     started = time.monotonic()
-    judged = list(measure.measure(known, repository, options, parsed.seconds, parsed.workers))
+    prober = probing.store(parsed)
+    seconds = parsed.seconds + (prober.total_seconds if prober is not None else 0.0)
+    workers = parsed.workers or (1 if prober is not None else 0)
+    judged = []
+    for one in measure.measure(known, repository, options, seconds, workers, prober=prober):
+        judged.append(one)
+        if prober is not None:
+            output.tell(f"{len(judged)}/{len(known)} {one.label.id} ({one.label.label}): {one.outcome}")
     found = tally.document(judged, time.monotonic() - started)
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     if parsed.output is not None:

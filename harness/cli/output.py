@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from harness.model import HarnessError, Location, Report, SubmissionReport, Verdict
+from harness.report.plain import plain
 
 if TYPE_CHECKING:
     from harness.report.rulepages import AnyRule
@@ -185,6 +186,11 @@ def say(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
+
+
+def tell(line: str) -> None:
+    """Print one line about what is going on to standard error."""
+    print(plain(line), file=sys.stderr, flush=True)
 
 
 def colored() -> bool:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.cli import output
-from harness.model import HarnessError, Located
+from harness.cli import output, probing
+from harness.cli.audit import found
+from harness.model import HarnessError, Located, Report
 from harness.report.plain import plain
 
 if TYPE_CHECKING:
+    from harness.audit import Options
     from harness.facts.probe import MiniatureRun, ProbeFacts
+    from harness.sandbox.backend import Sandbox
 
 CACHE: Final = Path(".cache") / "probe"
 REPORT_NAME: Final = "report.json"
 SHOWN: Final = 12
-NEEDED: Final = ("torch", "sentencepiece")
+TABLE_COLUMNS: Final = 150
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,68 +31,102 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="run a submission's script in miniature, in a sandbox, and judge what it does",
         description="Run the unmodified training script of a record folder on a CPU: the configuration of the claimed "
         "run with small sizes, a small world of data, stand-ins for CUDA and its libraries, in the strongest sandbox "
-        "that holds here. Then audit the folder together with what was seen.",
+        "that holds here. Then audit the folder together with what was seen. Of several folders each one's evidence "
+        "is kept below one directory, and what is there already is not run again.",
         epilog="Exit status: 0 nothing failed, 1 a rule failed, 2 usage, 3 the harness itself failed, "
         "4 undecided under --strict.",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a record folder")
-    parser.add_argument("--evidence", type=Path, metavar="DIR", help="where the runs go (default: below .cache/probe)")
-    parser.add_argument("--seconds", type=_seconds, default=240.0, metavar="N", help="wall time of one run")
-    parser.add_argument("--fresh", action="store_true", help="remove what an earlier probe left in the directory")
     parser.add_argument(
-        "--allow-unsafe", action="store_true", help="run the code although the sandbox is weaker than L2"
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder, or a directory of them"
     )
+    parser.add_argument("--evidence", type=Path, metavar="DIR", help="where the runs go (default: below .cache/probe)")
+    parser.add_argument("--seconds", type=probing.seconds, default=240.0, metavar="N", help="wall time of one run")
+    parser.add_argument("--fresh", action="store_true", help="remove what an earlier probe left in the directory")
+    probing.bounds(parser)
     output.declare(parser)
     parser.set_defaults(run=run)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Run and judge; returns the exit status."""
-    directory = _probe(parsed)
-    return _judge(parsed, directory)
+    folders = found(parsed.folders)
+    sandbox = probing.sandboxed(parsed)
+    output.tell(f"sandbox: {sandbox.level} ({sandbox.backend.name}): {sandbox.level.text}")
+    if len(folders) > 1:
+        return _many(parsed, folders, sandbox)
+    return _judge(parsed, folders[0], _probe(parsed, folders[0], sandbox))
 
 
-def _probe(parsed: argparse.Namespace) -> Path:
+def _probe(parsed: argparse.Namespace, folder: Path, sandbox: Sandbox) -> Path:
     from harness import audit
-    from harness.probe import probing
-    from harness.sandbox.establish import establish, require
+    from harness.probe import probing as runs
 
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        told = "pip install 'parameter-golf-harness[torch]'"
-        raise HarnessError(f"the probe runs scripts with {' and '.join(missing)}, not installed here: {told}")
-    folder: Path = parsed.folder
-    facts = audit.read(folder, None)
-    sandbox = require(establish(), allow_unsafe=parsed.allow_unsafe)
-    made = probing.prepare(folder, facts)
+    made = runs.prepare(folder, audit.read(folder, None))
     directory: Path = parsed.evidence or CACHE / folder.resolve().name
     if parsed.fresh or parsed.evidence is None:
-        probing.remove(directory)
-    _tell(f"{folder.name} at {sandbox.level} ({sandbox.backend.name}): {sandbox.level.text}")
-    probing.run(made, directory, sandbox, _tell, parsed.seconds)
+        runs.remove(directory)
+    runs.run(made, directory, sandbox, output.tell, parsed.seconds, total_seconds=parsed.probe_seconds)
     return directory
 
 
-def _judge(parsed: argparse.Namespace, directory: Path) -> int:
+def _judge(parsed: argparse.Namespace, folder: Path, directory: Path) -> int:
     from harness import audit
-    from harness.checks import RULES
     from harness.facts import probe
     from harness.report import json
     from harness.sources.folder import walk
 
-    codes = frozenset(rule.code for rule in RULES)
-    audited = audit.audit_folder(parsed.folder, audit.Options(codes, probe=directory, excerpts=output.quoting(parsed)))
+    audited = audit.audit_folder(folder, _options(parsed, directory))
     if audited.refused:
         raise HarnessError(audited.refused)
     report = audit.report_of([audited])
     output.write(directory / REPORT_NAME, json.render(report))
     if parsed.format == "text":
-        output.say(summary(probe.read(directory, walk(parsed.folder))))
+        output.say(summary(probe.read(directory, walk(folder))))
         output.say(f"evidence: {directory}\n\n")
-    status = output.exit_status(report, strict=parsed.strict, crashed=bool(audited.crashes))
-    output.emit(report, parsed, status)
-    for crash in audited.crashes:
-        print(f"harness probe: the harness itself failed: {crash}", file=sys.stderr)
+    return _end(parsed, report, [], audited.crashes)
+
+
+def _many(parsed: argparse.Namespace, folders: Sequence[Path], sandbox: Sandbox) -> int:
+    """Probe one folder after the other; one that cannot be probed is told and ends nothing else."""
+    from harness import audit
+    from harness.probe.store import Store
+    from harness.report import probes
+
+    place = (parsed.evidence or CACHE).resolve()
+    store = Store(place, sandbox, parsed.seconds, parsed.probe_seconds, parsed.fresh, output.tell)
+    audits, refused = [], []
+    for number, folder in enumerate(folders, 1):
+        output.tell(f"{number}/{len(folders)}: {folder}")
+        try:
+            directory = store(folder)
+        except HarnessError as problem:
+            refused.append(str(problem))
+            continue
+        audits.append(audit.audit_folder(folder, _options(parsed, directory)))
+    report = audit.report_of(audits)
+    if parsed.format in {"text", "summary"}:
+        output.say(probes.render(report, max(shutil.get_terminal_size((TABLE_COLUMNS, 24)).columns, TABLE_COLUMNS)))
+    refused += [one.refused for one in audits if one.refused]
+    return _end(parsed, report, refused, [crash for one in audits for crash in one.crashes])
+
+
+def _options(parsed: argparse.Namespace, directory: Path) -> Options:
+    from harness.audit import Options
+    from harness.checks import RULES
+
+    codes = frozenset(rule.code for rule in RULES)
+    return Options(codes, probe=directory, excerpts=output.quoting(parsed))
+
+
+def _end(parsed: argparse.Namespace, report: Report, refused: Sequence[str], crashes: Sequence[str]) -> int:
+    """Print the report and what went wrong; returns the exit status."""
+    status = output.exit_status(report, strict=parsed.strict, refused=bool(refused), crashed=bool(crashes))
+    if report.submissions:
+        output.emit(report, parsed, status)
+    for problem in refused:
+        output.tell(f"harness probe: {problem}")
+    for crash in crashes:
+        output.tell(f"harness probe: the harness itself failed: {crash}")
     return status
 
 
@@ -120,17 +157,3 @@ def _listed(title: str, items: tuple[str, ...]) -> list[str]:
         return []
     more = f"; {len(items) - SHOWN} more" if len(items) > SHOWN else ""
     return [f"{title}: {'; '.join(items[:SHOWN])}{more}"]
-
-
-def _tell(line: str) -> None:
-    print(plain(line), file=sys.stderr)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds from 1 to 86400")
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from harness.sources.cache import user_directory
 from harness.sources.folder import walk
 
 SECONDS: Final = 240.0
+TOTAL_SECONDS: Final = 1_800.0
+LEAST_SECONDS: Final = 1.0
 # So few that a miniature training comes to the end of all its files, whichever it takes them from.
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
@@ -51,7 +54,15 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings)
 
 
-def run(probe: Probe, directory: Path, sandbox: Sandbox, tell: Callable[[str], None], seconds: float = SECONDS) -> None:
+def run(
+    probe: Probe,
+    directory: Path,
+    sandbox: Sandbox,
+    tell: Callable[[str], None],
+    seconds: float = SECONDS,
+    *,
+    total_seconds: float = TOTAL_SECONDS,
+) -> None:
     """Run a probe and leave its evidence.
 
     Args:
@@ -60,6 +71,7 @@ def run(probe: Probe, directory: Path, sandbox: Sandbox, tell: Callable[[str], N
         sandbox: what `establish` gave.
         tell: gets one line for each run as it begins and ends.
         seconds: wall time of one run.
+        total_seconds: wall time of all runs; what is left when it is used up ends at once, undecided.
 
     Raises:
         HarnessError: the directory is not empty, or lies in the folder.
@@ -72,7 +84,7 @@ def run(probe: Probe, directory: Path, sandbox: Sandbox, tell: Callable[[str], N
     with tempfile.TemporaryDirectory(prefix="harness-world-") as place:
         kept = user_directory("tokenizers") or Path(place) / "kept"
         made = world.write_world(Path(place) / "data", probe.miniature.spec, kept)
-        runs = _Runs(probe, directory, sandbox, tell, seconds)
+        runs = _Runs(probe, directory, sandbox, tell, seconds, time.monotonic() + total_seconds)
         bare = runs.go(BARE, made)
         found: dict[str, Any] = {}
         if bare.val_bpb is not None:
@@ -91,13 +103,15 @@ class _Runs:
     sandbox: Sandbox
     tell: Callable[[str], None]
     seconds: float
+    until: float
     done: dict[str, MiniatureRun] = field(default_factory=dict)
 
     def go(self, name: str, data: World, traced: tuple[str, ...] = ()) -> MiniatureRun:
         """Run the script once more."""
         probe = self.probe
-        self.tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {self.seconds:g} s")
-        request = Request(probe.folder, probe.script, probe.miniature, data, self.seconds, traced)
+        seconds = max(min(self.seconds, self.until - time.monotonic()), LEAST_SECONDS)
+        self.tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {seconds:.0f} s")
+        request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced)
         self.done[name] = session.run(request, self.directory / name, self.sandbox)
         self.tell(f"{name}: {_ended(self.done[name])}")
         return self.done[name]

@@ -39,6 +39,7 @@ def _summary(summary: Document, confidence: float) -> Iterator[str]:
     yield f"Shares with exact {100 * confidence:.0f}% intervals; a fail counts only from a rule that fits the class."
     yield f"illegal, decidable by reading, that fail:  {_share(summary['caught'])}"
     yield f"  clusters of them that fail throughout:   {_share(summary['caught_clusters'])}"
+    yield f"illegal, all of them, that fail or warn:   {_share(summary['noticed'])}"
     yield f"  not failed, but a line of it is named:   {_share(summary['pointed'])}"
     yield f"broken that fail:                          {_share(summary['broken'])}"
     yield f"legal that are accused:                    {_share(summary['accusations'])}"
