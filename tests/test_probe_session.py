@@ -15,7 +15,7 @@ from harness.probe import claimed, probing
 from harness.sandbox.backend import Backend, Sandbox
 from harness.sandbox.establish import BACKENDS
 from harness.sandbox.levels import Level
-from harness.sources import probeevidence
+from harness.sources import ledgerfile, probeevidence
 from tests import factories
 from tests.compose import Case, every_case, write_folder
 from tests.factories import at
@@ -68,6 +68,9 @@ def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox:
     assert [run["name"] for run in document["runs"]] == ["bare", "other-validation", "ledger"]
     assert document["runs"][0]["val_bpb"] == 1.19500001
     assert document["shrunk"]["ITERATIONS"] == ["", "8"]
+    header, *lines = ledgerfile.read(tmp_path / "evidence" / ledgerfile.NAME)
+    assert (header["rejected"], header["lines"], header["script"]) == (0, len(lines), "train_gpt.py")
+    assert any(line["kind"] == "file" and line["path"].startswith("data/") for line in lines)
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "train_gpt.py"]
     with pytest.raises(HarnessError, match="not empty"):
         probing.run(

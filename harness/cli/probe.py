@@ -82,7 +82,7 @@ def _judge(parsed: argparse.Namespace, folder: Path, directory: Path) -> int:
     output.write(directory / REPORT_NAME, json.render(report))
     if parsed.format == "text":
         output.say(summary(probe.read(directory, walk(folder))))
-        output.say(f"evidence: {directory}\n\n")
+        output.say(f"evidence: {directory}\n{_ledger(directory)}\n")
     return _end(parsed, report, [], audited.crashes)
 
 
@@ -128,6 +128,18 @@ def _end(parsed: argparse.Namespace, report: Report, refused: Sequence[str], cra
     for crash in crashes:
         output.tell(f"harness probe: the harness itself failed: {crash}")
     return status
+
+
+def _ledger(directory: Path) -> str:
+    """Where the ledger is, and how many lines it has."""
+    from harness.sources import ledgerfile
+
+    path = directory / ledgerfile.NAME
+    if not path.exists():
+        return ""
+    header = next(ledgerfile.read(path))
+    left_out = header["rejected"] + header["unreadable"]
+    return f"ledger: {path} ({header['lines']:,} lines, {left_out:,} damaged events left out)\n"
 
 
 def summary(facts: ProbeFacts) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from harness.facts.build_package import read_scripts
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
-from harness.probe import claimed, document, miniature, session, unique, world
+from harness.probe import claimed, document, ledgerlines, miniature, session, unique, world
 from harness.probe.document import Probe
 from harness.probe.experiments import ledger, noninterference, reach
 from harness.probe.experiments.ledger import Ledger
@@ -22,7 +22,7 @@ from harness.probe.experiments.reach import Reach
 from harness.probe.session import MiniatureRun, Request
 from harness.probe.world import World
 from harness.sandbox.backend import Sandbox
-from harness.sources import probeevidence
+from harness.sources import ledgerfile, probeevidence
 from harness.sources.cache import user_directory
 from harness.sources.folder import walk
 
@@ -32,7 +32,7 @@ LEAST_SECONDS: Final = 1.0
 # So few that a miniature training comes to the end of all its files, whichever it takes them from.
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
-RUN_NAMES: Final = frozenset({BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN})
+RUN_NAMES: Final = frozenset({BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, ledgerfile.NAME})
 
 
 def prepare(folder: Path, facts: Submission) -> Probe:
@@ -129,8 +129,11 @@ def _non_interference(runs: _Runs, made: World, folder: Path, kept: Path) -> dic
 def _ledger(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     """Follow the scores and updates of a run on text that tells its places."""
     single, shards = unique.unique_world(made, runs.probe.miniature, folder)
-    found = ledger.judge(runs.go(ledger.RUN, single, shards), single.val_tokens)
-    runs.tell(f"ledger: {found.result} ({found.reason})")
+    traced = runs.go(ledger.RUN, single, shards)
+    path = runs.directory / ledgerfile.NAME
+    header = ledgerlines.write(traced, path, runs.probe.script, single.val_tokens)
+    found = ledger.judge(traced, single.val_tokens)
+    runs.tell(f"ledger: {found.result} ({found.reason}); {header['lines']:,} lines in {path}")
     return _plain(found)
 
 

@@ -38,7 +38,7 @@ def install(plan: Any, emit: Callable[..., None]) -> None:
     def lost(name: str, error: BaseException) -> None:
         if name not in seen and len(seen) < 100:
             seen.add(name)
-            emit("lost", name=name, error=f"{type(error).__name__}: {error}"[:300])
+            emit("lost", name=name, error=f"{type(error).__name__}: {error}"[:300], at=ledger.at)
 
     follower = Follower(ledger, updates, lost)
     files = Files(emit, lambda: _phase(ledger, updates))
@@ -62,7 +62,11 @@ def finish() -> None:
     begun = updates.training[1] if updates.training else 0
     first = [each.first for each in ledger.passes if each.first > begun]
     emit(
-        "phase", name="training", steps=updates.training_steps, begins=updates.training[:1] or None, ends=begun or None
+        "phase",
+        name="training",
+        steps=updates.training_steps,
+        begins=updates.training[0] if updates.training else None,
+        ends=begun or None,
     )
     emit("phase", name="evaluation", begins=min(first) if first else None)
     ledger.finish()

@@ -191,7 +191,7 @@ class Ledger:
                 learned_before=each.early,
             )
         if self.dropped:
-            self.emit("thinned", what="events of scores and updates", left_out=self.dropped)
+            self.emit("thinned", what="events of scores and updates", left_out=self.dropped, at=self.at)
 
     def _gradient(self, tensor: torch.Tensor) -> Learned:
         found = self.gradients.get(tensor)

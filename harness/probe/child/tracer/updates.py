@@ -35,6 +35,7 @@ class Updates:
         self._targets: Learned = ledger.weights.nothing
         self._inputs: Learned = ledger.weights.nothing
         self._participants: tuple[int, ...] = ()
+        self._weights = "00000000"
         self._what = "in-place"
         self._applied = True
         self._open: list[int] = []
@@ -112,7 +113,7 @@ class Updates:
         # That a document begins is no news.
         inputs &= self.ledger.shard.tokens != BOS
         self._targets, self._inputs = self._targets | targets, self._inputs | inputs
-        self._participants = source.participants
+        self._participants, self._weights = source.participants, source.weights
         self.ledger.pending = self._targets | self._inputs
 
     def _before_step(self, *_: object) -> None:
@@ -148,6 +149,7 @@ class Updates:
                 "what": what,
                 "positions": ranges(np.flatnonzero(self._targets)),
                 "inputs": ranges(np.flatnonzero(self._inputs)),
+                "before": self._weights,
                 "weights": self.ledger.weights.hash(self._participants),
                 "changed": changed,
             },
