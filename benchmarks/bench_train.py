@@ -13,10 +13,11 @@ import time
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from reference_model.config import PRESETS, Config
+from reference_model.config import Config
 from reference_model.main import build_model
 from reference_model.model import HymbaLM
 from reference_model.optim import Optimizers, build_optimizers
+from reference_model.presets import PRESETS
 from reference_model.schedule import muon_momentum
 
 MATMUL_NAMES = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::_scaled_dot_product")

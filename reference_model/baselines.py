@@ -20,10 +20,11 @@ import torch
 import zstandard
 from torch import Tensor
 
-from reference_model.config import PRESETS, Config
+from reference_model.config import Config
 from reference_model.data import find_shards, map_shard
 from reference_model.evaluate import evaluate
 from reference_model.main import Inputs, build_model, evaluation_task
+from reference_model.presets import PRESETS
 from reference_model.runlog import RunLog
 from reference_model.storage import artifact_path, load_state, pack_model, raw_path, read_whole, unpack_model
 from reference_model.train import TRAIN_FILES, Clock, Trainer, training_loader

@@ -19,9 +19,9 @@ from reference_model import __version__
 from reference_model.artifact import ArtifactError
 from reference_model.baselines import Comparer
 from reference_model.bundle import BundleError, bundle, compact, package_texts
-from reference_model.config import PRESETS
 from reference_model.miniature import MiniatureError, run_bundled
 from reference_model.params import parameter_table
+from reference_model.presets import PRESETS
 from reference_model.release import RELEASES, ReleaseError, finish, prepare
 from reference_model.settings import ConfigError
 from reference_model.storage import RunError, write_whole

@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 
 from reference_model.artifact import ArtifactError
-from reference_model.config import PRESETS, Config, EvalConfig
+from reference_model.config import Config, EvalConfig
 from reference_model.data import ShardError, find_shards, load_validation
 from reference_model.evaluate import evaluate, evaluation_name
 from reference_model.launch import started_worker
 from reference_model.metric import ByteTable, load_byte_table
 from reference_model.model import HymbaLM
+from reference_model.presets import PRESETS
 from reference_model.runlog import RunLog, diagnostic_line, score_lines, size_lines, version_lines
 from reference_model.scoring import EvalResult, EvalTask
 from reference_model.settings import ConfigError

@@ -22,7 +22,7 @@ from reference_model.baselines import (
     scoring_jobs,
     unigram_bpb,
 )
-from reference_model.config import PRESETS, Config
+from reference_model.config import Config
 from reference_model.main import build_model, main
 from reference_model.miniature import (
     MINIATURE_VOCAB_SIZE,
@@ -30,6 +30,7 @@ from reference_model.miniature import (
     miniature_text,
     write_miniature_corpus,
 )
+from reference_model.presets import PRESETS
 from reference_model.storage import RunError, pack_model
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import reference_model
 from reference_model.bundle import BundleError, bundle, compact, in_dependency_order, package_texts
-from reference_model.config import PRESETS
 from reference_model.miniature import run_bundled
+from reference_model.presets import PRESETS
 
 MAIN = """\
 '''The entry.'''

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference_model.config import (
-    PRESETS,
     Config,
     EvalConfig,
     ModelConfig,
     TrainConfig,
     config_settings,
 )
+from reference_model.presets import PRESETS
 from reference_model.settings import ConfigError, Setting
 
 COMMON = (

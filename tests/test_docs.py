@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.checks import RULES
-from reference_model.config import PRESETS
+from reference_model.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "submissions").glob("*/README.md"))]

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_model.cli import command_line
-from reference_model.config import PRESETS, ModelConfig
+from reference_model.config import ModelConfig
 from reference_model.model import BigramHash, HymbaLM, HymbaMixer, SmearGate
 from reference_model.params import parameter_counts
+from reference_model.presets import PRESETS
 from reference_model.scan import ScanInputs, selective_scan_reference
 
 PUBLISHED_TOTALS = {"pr599": 27_161_151, "pr914": 27_161_151, "pr1245": 31_357_512}

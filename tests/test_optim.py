@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from reference_model.config import PRESETS, Config, ModelConfig, OptimConfig
+from reference_model.config import Config, ModelConfig, OptimConfig
 from reference_model.optim import (
     Muon,
     OptimizerError,
@@ -21,6 +21,7 @@ from reference_model.optim import (
     build_optimizers,
     orthogonalize,
 )
+from reference_model.presets import PRESETS
 
 
 class Toy(nn.Module):

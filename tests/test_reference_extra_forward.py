@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference_model.config import PRESETS, Config, ModelConfig
+from reference_model.config import Config, ModelConfig
 from reference_model.model import HymbaLM
+from reference_model.presets import PRESETS
 
 SMALL = {
     "VOCAB_SIZE": "40",

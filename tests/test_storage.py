@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from reference_model.artifact import ArtifactError, pack
-from reference_model.config import PRESETS
 from reference_model.model import HymbaLM
+from reference_model.presets import PRESETS
 from reference_model.storage import RunError, load_state, pack_model, state_bytes, unpack_model
 
 CONFIG = replace(

@@ -16,10 +16,11 @@ import torch
 
 import reference_model
 from reference_model.bundle import bundle, package_texts
-from reference_model.config import PRESETS, Config
+from reference_model.config import Config
 from reference_model.launch import started_worker
 from reference_model.main import build_model, main, read_config
 from reference_model.miniature import miniature_environment, write_miniature_corpus
+from reference_model.presets import PRESETS
 from reference_model.runlog import RunLog
 from reference_model.settings import ConfigError
 from reference_model.storage import RunError, load_state, write_whole
