@@ -11,13 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from reference_model.memory import KeyValues
 from reference_model.window import BLOCK_TOKENS, key_blocks, window_attention, window_mask
 
 
-def rotary_tables(length: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles (arXiv:2104.09864), each T, 1, E/2 in float32."""
+def rotary_tables(
+    length: int, head_dim: int, base: float, device: torch.device, *, first: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles (arXiv:2104.09864) from position `first` on, each T, 1, E/2 in float32."""
     frequencies = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
-    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None, None] * frequencies
+    positions = torch.arange(first, first + length, dtype=torch.float32, device=device)
+    angles = positions[:, None, None] * frequencies
     return angles.cos(), angles.sin()
 
 
@@ -105,3 +109,22 @@ def blockwise_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: 
         visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
         mixed.append(F.scaled_dot_product_attention(q_BHQE, k_BGKE, v_BGKE, attn_mask=visible, enable_gqa=grouped))
     return torch.cat(mixed, 2)
+
+
+def continued_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, kept: KeyValues) -> Tensor:
+    """Causal attention of a text's next tokens to themselves and to what is kept of those before; keeps them too.
+
+    Made for a few tokens at a time: behind kept ones, the cost of T tokens grows with T * (T + those kept).
+    """
+    queries, before = q_BHTE.shape[2], kept.held
+    k_BGKE, v_BGKE = kept.extend(k_BGTE, v_BGTE)
+    if not before:
+        return causal_attention(q_BHTE, k_BGTE, v_BGTE, kept.window)
+    visible_TK = None
+    if queries > 1:
+        keys = k_BGKE.shape[2]
+        own_T1 = torch.arange(keys - queries, keys, device=q_BHTE.device)[:, None]
+        distance_TK = own_T1 - torch.arange(keys, device=q_BHTE.device)
+        visible_TK = (distance_TK >= 0) & (distance_TK < (kept.window or keys))
+    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+    return F.scaled_dot_product_attention(q_BHTE, k_BGKE, v_BGKE, attn_mask=visible_TK, enable_gqa=grouped)

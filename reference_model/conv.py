@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from reference_model.memory import Tail
+
 
 class ConvContext(FunctionCtx):
     """What the forward pass leaves to the backward pass."""
@@ -27,9 +29,13 @@ class DepthwiseConv(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels, 1, width))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return y_BTD in the type of the weights, whatever the surrounding autocast says."""
-        return causal_conv(x_BTD.to(self.weight.dtype), self.weight, self.bias)
+    def forward(self, x_BTD: Tensor, tail: Tail | None = None) -> Tensor:
+        """Return y_BTD in the type of the weights, whatever the surrounding autocast says; goes on after a tail."""
+        x_BTD = x_BTD.to(self.weight.dtype)
+        if tail is None:
+            return causal_conv(x_BTD, self.weight, self.bias)
+        reach = self.weight.shape[2] - 1
+        return causal_conv(tail.join(x_BTD, reach), self.weight, self.bias)[:, reach:]
 
 
 def causal_conv(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_model.attention import causal_attention, normalized_heads, rotary_tables
+from reference_model.attention import causal_attention, continued_attention, normalized_heads, rotary_tables
 from reference_model.config import ModelConfig
 from reference_model.conv import DepthwiseConv
+from reference_model.memory import KeyValues, LayerMemory, Memory, Tail, previous
 from reference_model.scan import ScanInputs, selective_scan
 
 BIGRAM_MULTIPLIER = 92_821
@@ -30,9 +31,9 @@ class SmearGate(nn.Module):
         super().__init__()
         self.gate = nn.Parameter(torch.full((dim,), 3.0))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return the blended embeddings; nothing stands before the first."""
-        previous_BTD = F.pad(x_BTD[:, :-1], (0, 0, 1, 0))
+    def forward(self, x_BTD: Tensor, tail: Tail | None = None) -> Tensor:
+        """Return the blended embeddings; nothing stands before a text's first."""
+        previous_BTD = previous(x_BTD, tail)
         return torch.lerp(previous_BTD, x_BTD, torch.sigmoid(self.gate).to(x_BTD.dtype))
 
 
@@ -44,10 +45,9 @@ class BigramHash(nn.Module):
         self.table = nn.Embedding(config.bigram_buckets, config.bigram_dim)
         self.proj = nn.Linear(config.bigram_dim, config.model_dim, bias=False)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return B, T, D; the token before the first counts as 0."""
-        previous_BT = F.pad(tokens_BT[:, :-1], (1, 0))
-        buckets_BT = (previous_BT * BIGRAM_MULTIPLIER + tokens_BT) % self.table.num_embeddings
+    def forward(self, tokens_BT: Tensor, tail: Tail | None = None) -> Tensor:
+        """Return B, T, D; the token before a text's first counts as 0."""
+        buckets_BT = (previous(tokens_BT, tail) * BIGRAM_MULTIPLIER + tokens_BT) % self.table.num_embeddings
         output_BTD: Tensor = self.proj(self.table(buckets_BT))
         return output_BTD
 
@@ -68,21 +68,29 @@ class AttentionMixer(nn.Module):
         """Create the projection of keys and values."""
         self.kv_proj = nn.Linear(config.model_dim, 2 * self.kv_dim, bias=False)
 
-    def attend(self, x_BTD: Tensor, k_BTC: Tensor, v_BTC: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Queries of x against keys and values; C is G times E. Returns B, T, D before the output projection."""
+    def attend(
+        self,
+        x_BTD: Tensor,
+        key_value: tuple[Tensor, Tensor],
+        rotary: tuple[Tensor, Tensor],
+        memory: LayerMemory | None = None,
+    ) -> Tensor:
+        """Queries of x against keys and values B, T, G * E. Returns B, T, D before the output projection."""
+        k_BTC, v_BTC = key_value
         heads_BTXE = (*x_BTD.shape[:2], -1, self.head_dim)
         q_BTHE = self.c_q(x_BTD).view(heads_BTXE)
         q_BTHE = normalized_heads(q_BTHE, rotary) * self.q_gain[:, None].to(q_BTHE.dtype)
         k_BTGE, v_BTGE = normalized_heads(k_BTC.reshape(heads_BTXE), rotary), v_BTC.reshape(heads_BTXE)
-        mixed_BHTE = causal_attention(
-            q_BTHE.transpose(1, 2), k_BTGE.transpose(1, 2), v_BTGE.transpose(1, 2), self.window
-        )
+        heads = (q_BTHE.transpose(1, 2), k_BTGE.transpose(1, 2), v_BTGE.transpose(1, 2))
+        if memory is None:
+            mixed_BHTE = causal_attention(*heads, self.window)
+        else:
+            mixed_BHTE = continued_attention(*heads, memory.attention)
         return mixed_BHTE.transpose(1, 2).flatten(2)
 
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], memory: LayerMemory | None = None) -> Tensor:
         """Mix over time; returns B, T, D."""
-        k_BTC, v_BTC = self.kv_proj(x_BTD).chunk(2, -1)
-        output_BTD: Tensor = self.proj(self.attend(x_BTD, k_BTC, v_BTC, rotary))
+        output_BTD: Tensor = self.proj(self.attend(x_BTD, self.kv_proj(x_BTD).chunk(2, -1), rotary, memory))
         return output_BTD
 
 
@@ -112,22 +120,25 @@ class HymbaMixer(AttentionMixer):
         super().add_projections(config)
         self.mamba_proj = nn.Linear(config.model_dim, 2 * config.ssm_dim, bias=False)
 
-    def scan(self, x_BTD: Tensor, gate_BTD: Tensor) -> Tensor:
+    def scan(self, x_BTD: Tensor, gate_BTD: Tensor, memory: LayerMemory | None = None) -> Tensor:
         """Mamba's branch: causal convolution, selective scan with skip, gate, output projection."""
-        x_BTD = F.silu(self.conv1d(x_BTD))
+        tail, state_BDN = (None, None) if memory is None else (memory.convolution, memory.scan)
+        x_BTD = F.silu(self.conv1d(x_BTD, tail))
         dt_BTR, B_BTN, C_BTN = self.x_proj(x_BTD).split(self.scan_sizes, -1)
         dt_BTD = F.softplus(self.dt_proj(dt_BTR))
         inputs = ScanInputs(x_BTD, dt_BTD, -self.A_log.float().exp(), B_BTN, C_BTN)
-        y_BTD, _ = selective_scan(inputs, chunk=self.scan_chunk, backend=self.scan_backend)
+        y_BTD, state_BDN = selective_scan(inputs, state_BDN, chunk=self.scan_chunk, backend=self.scan_backend)
+        if memory is not None:
+            memory.scan = state_BDN
         output_BTD: Tensor = self.mamba_out_proj(torch.addcmul(y_BTD, self.D, x_BTD) * F.silu(gate_BTD))
         return output_BTD
 
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], memory: LayerMemory | None = None) -> Tensor:
         """Mix over time; returns B, T, D."""
         projected = self.in_proj(x_BTD) if self.fused else torch.cat((self.kv_proj(x_BTD), self.mamba_proj(x_BTD)), -1)
         k_BTC, v_BTC, scanned_BTD, gate_BTD = projected.split(self.sizes, -1)
-        attention_BTD = self.attend(x_BTD, k_BTC, v_BTC, rotary)
-        mamba_BTD = self.scan(scanned_BTD, gate_BTD)
+        attention_BTD = self.attend(x_BTD, (k_BTC, v_BTC), rotary, memory)
+        mamba_BTD = self.scan(scanned_BTD, gate_BTD, memory)
         weight = torch.sigmoid(self.merge_alpha).to(mamba_BTD.dtype)
         output_BTD: Tensor = self.proj(torch.lerp(mamba_BTD, attention_BTD.to(mamba_BTD.dtype), weight))
         return output_BTD
@@ -165,11 +176,13 @@ class Block(nn.Module):
         self.mlp_scale = nn.Parameter(torch.ones(config.model_dim))
         self.resid_mix = nn.Parameter(torch.stack((torch.ones(config.model_dim), torch.zeros(config.model_dim))))
 
-    def forward(self, x_BTD: Tensor, x0_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, x0_BTD: Tensor, rotary: tuple[Tensor, Tensor], memory: LayerMemory | None = None
+    ) -> Tensor:
         """Return B, T, D."""
         width = x_BTD.shape[-1:]
         x_BTD = torch.addcmul(self.resid_mix[0] * x_BTD, self.resid_mix[1], x0_BTD)
-        x_BTD = torch.addcmul(x_BTD, self.attn_scale, self.attn(F.rms_norm(x_BTD, width), rotary))
+        x_BTD = torch.addcmul(x_BTD, self.attn_scale, self.attn(F.rms_norm(x_BTD, width), rotary, memory))
         return torch.addcmul(x_BTD, self.mlp_scale, self.mlp(F.rms_norm(x_BTD, width)))
 
 
@@ -207,31 +220,43 @@ class HymbaLM(nn.Module):
         if self.bigram_hash is not None:
             nn.init.normal_(self.bigram_hash.table.weight, std=0.01, generator=generator)
 
-    def embed(self, tokens_BT: Tensor) -> Tensor:
+    def new_memory(self) -> Memory:
+        """A memory of nothing, for `forward`: the beginning of a text."""
+        layers = range(self.config.num_layers)
+        return Memory([LayerMemory(KeyValues(self.config.layer_window(layer))) for layer in layers])
+
+    def embed(self, tokens_BT: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the normalized embeddings, B, T, D."""
         x_BTD: Tensor = self.tok_emb(tokens_BT)
         if self.bigram_hash is not None:
-            x_BTD = x_BTD + self.bigram_hash(tokens_BT)
+            x_BTD = x_BTD + self.bigram_hash(tokens_BT, memory and memory.tokens)
         if self.smeargate is not None:
-            x_BTD = self.smeargate(x_BTD)
+            x_BTD = self.smeargate(x_BTD, memory and memory.embedding)
         return F.rms_norm(x_BTD, x_BTD.shape[-1:])
 
-    def run_blocks(self, x_BTD: Tensor) -> Tensor:
+    def run_blocks(self, x_BTD: Tensor, memory: Memory | None = None) -> Tensor:
         """Run all blocks on embeddings; returns the normalized last stream, B, T, D."""
         config, x0_BTD, skips = self.config, x_BTD, list[Tensor]()
-        rotary = rotary_tables(x_BTD.shape[1], config.head_dim, config.rope_base, x_BTD.device)
+        first = memory.position if memory else 0
+        rotary = rotary_tables(x_BTD.shape[1], config.head_dim, config.rope_base, x_BTD.device, first=first)
         half = config.num_layers // 2
         for layer, block in enumerate(self.blocks):
             if layer >= half and skips:
                 x_BTD = torch.addcmul(x_BTD, self.skip_weights[0, layer - half], skips.pop())
-            x_BTD = block(x_BTD, x0_BTD, rotary)
+            x_BTD = block(x_BTD, x0_BTD, rotary, memory and memory.layers[layer])
             if layer < half:
                 skips.append(x_BTD)
+        if memory is not None:
+            memory.position += x_BTD.shape[1]
         return F.rms_norm(x_BTD, x_BTD.shape[-1:])
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the next token, B, T, V in float32, softly capped: cap * tanh(z / cap)."""
-        x_BTD = self.run_blocks(self.embed(tokens_BT))
+    def forward(self, tokens_BT: Tensor, memory: Memory | None = None) -> Tensor:
+        """Logits of the next token, B, T, V in float32, softly capped: cap * tanh(z / cap).
+
+        With a memory the tokens go on where the last ones ended, and are remembered in turn: the logits are those
+        that the whole text at once would give, up to rounding. Call it without gradients.
+        """
+        x_BTD = self.run_blocks(self.embed(tokens_BT, memory), memory)
         weight_VD = self.tok_emb.weight if self.lm_head is None else self.lm_head.weight
         cap = self.config.logit_softcap
         # Dividing the narrow side of the product spares a pass over the logits.

@@ -260,7 +260,7 @@ class Adding(nn.Module):
         super().__init__()
         self.amount = amount
 
-    def forward(self, x: Tensor, _x0: Tensor, _rotary: object) -> Tensor:
+    def forward(self, x: Tensor, _x0: Tensor, _rotary: object, _memory: object) -> Tensor:
         return x + self.amount
 
 

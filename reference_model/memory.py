@@ -1,0 +1,116 @@
+"""What a model keeps of the tokens before, so that it can go on from there: a token, or a few, at a time.
+
+Everything starts empty, and what is empty means the same as the beginning of a text. Under a window nothing grows
+with the number of tokens. Shape letters: B batch, T time, G key/value heads, E width of a head, K keys that are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FIRST_KEYS = 64
+
+
+@dataclass
+class Tail:
+    """The last few items of a sequence; zeros stand before its first."""
+
+    items: Tensor | None = None
+
+    def join(self, x_BTX: Tensor, count: int) -> Tensor:
+        """Put the last `count` items before these, and keep the last `count` of all; returns B, count + T, ..."""
+        before = x_BTX.new_zeros(len(x_BTX), count, *x_BTX.shape[2:]) if self.items is None else self.items
+        joined = torch.cat((before, x_BTX), 1)
+        self.items = joined[:, joined.shape[1] - count :]
+        return joined
+
+
+def previous(x_BTX: Tensor, tail: Tail | None = None) -> Tensor:
+    """The sequence one step late: what stood before each item, zeros before the first of a text."""
+    if tail is not None:
+        return tail.join(x_BTX, 1)[:, :-1]
+    return F.pad(x_BTX[:, :-1], (*(0, 0) * (x_BTX.ndim - 2), 1, 0))
+
+
+@dataclass
+class KeyValues:
+    """Keys and values that later queries can still see; they have their rotation already.
+
+    Attributes:
+        window: Visible tokens, oneself included; 0 for all.
+        keys: B, G, K, E with room for more behind `end`.
+        values: The same.
+        start: First that is kept.
+        end: Behind the last one.
+    """
+
+    window: int
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    start: int = 0
+    end: int = 0
+
+    @property
+    def held(self) -> int:
+        """How many are kept that the next query can see."""
+        return self.end - self.start
+
+    def extend(self, k_BGTE: Tensor, v_BGTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Add some; returns all that one of their queries sees (those before and these), as views."""
+        if self.window:
+            self.start = max(self.start, self.end - self.window + 1)
+        keys, values = self._with_room(k_BGTE), self._with_room(v_BGTE, values=True)
+        if keys is not self.keys:
+            self.start, self.end, self.keys, self.values = 0, self.held, keys, values
+        after = self.end + k_BGTE.shape[2]
+        keys[:, :, self.end : after], values[:, :, self.end : after] = k_BGTE, v_BGTE
+        self.end = after
+        return keys[:, :, self.start : after], values[:, :, self.start : after]
+
+    def _with_room(self, x_BGTE: Tensor, *, values: bool = False) -> Tensor:
+        """The store, or a new one of twice the size that is needed: moving costs little per token."""
+        store = self.values if values else self.keys
+        needed = self.held + x_BGTE.shape[2]
+        if store is not None and self.end + x_BGTE.shape[2] <= store.shape[2]:
+            return store
+        batch, heads, _, width = x_BGTE.shape
+        larger = x_BGTE.new_empty(batch, heads, max(2 * needed, FIRST_KEYS), width)
+        if store is not None:
+            larger[:, :, : self.held] = store[:, :, self.start : self.end]
+        return larger
+
+
+@dataclass
+class LayerMemory:
+    """One layer's share.
+
+    Attributes:
+        attention: Keys and values.
+        convolution: Inputs that the next taps reach back to.
+        scan: The scan's state, B, D, N.
+    """
+
+    attention: KeyValues
+    convolution: Tail = field(default_factory=Tail)
+    scan: Tensor | None = None
+
+
+@dataclass
+class Memory:
+    """A whole model's.
+
+    Attributes:
+        layers: First to last.
+        tokens: The last token, for the bigrams.
+        embedding: The last embedding, for the smear gate.
+        position: Tokens seen, which is the position of the next one.
+    """
+
+    layers: list[LayerMemory]
+    tokens: Tail = field(default_factory=Tail)
+    embedding: Tail = field(default_factory=Tail)
+    position: int = 0
