@@ -271,6 +271,8 @@ LEDGER: dict[str, Any] = {
     "doubled": [],
     "tokens": 1000,
     "passes": 1,
+    "timeline": [],
+    "left_out": 0,
 }
 
 

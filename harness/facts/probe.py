@@ -75,6 +75,27 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Scores, or updates, without the other between them.
+
+    Attributes:
+        kind: `score` or `update`.
+        first: number of the first computation.
+        last: number of the last one.
+        ranges: token positions; the end not included.
+        count: tokens.
+        learned: scored tokens that had been learned from before.
+    """
+
+    kind: str
+    first: int
+    last: int
+    ranges: tuple[tuple[int, int], ...]
+    count: int
+    learned: int
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFacts:
     """The pass of scores that the script reports.
 
@@ -88,6 +109,8 @@ class LedgerFacts:
         missing: ranges of tokens that were not counted.
         doubled: ranges of tokens that were counted more than once.
         tokens: tokens of the text that can be predicted.
+        timeline: the scores of the pass and all updates, in order.
+        left_out: blocks of the timeline beyond what is kept.
     """
 
     result: str
@@ -99,6 +122,8 @@ class LedgerFacts:
     missing: tuple[tuple[int, int], ...]
     doubled: tuple[tuple[int, int], ...]
     tokens: int
+    timeline: tuple[Block, ...] = ()
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +218,16 @@ def _ledger(found: Mapping[str, Any] | None) -> Fact[LedgerFacts]:
             missing=_ranges(found["missing"]),
             doubled=_ranges(found["doubled"]),
             tokens=found["tokens"],
+            timeline=tuple(_block(each) for each in found["timeline"]),
+            left_out=found["left_out"],
         ),
         at,
     )
+
+
+def _block(each: Mapping[str, Any]) -> Block:
+    first, last, count, learned = (each[name] for name in ("first", "last", "count", "learned"))
+    return Block(each["kind"], first, last, _ranges(each["ranges"]), count, learned)
 
 
 def _ranges(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:

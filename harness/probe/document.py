@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.probe import session
-from harness.probe.experiments.ledger import ranges
+from harness.probe.experiments.events import pairs
 from harness.probe.miniature import Miniature
 from harness.probe.session import MiniatureRun
 from harness.probe.world import World
@@ -75,8 +75,8 @@ def _executed(runs: Mapping[str, MiniatureRun]) -> dict[str, Any]:
     if not told:
         return {}
     inside = f"{session.SUBMISSION}/"
-    files = [(_text(event.get("path")).removeprefix(inside), ranges(event.get("ranges"))) for event in told]
-    return {"executed": [{"path": path, "ranges": [list(pair) for pair in pairs]} for path, pairs in files]}
+    files = [(_text(event.get("path")).removeprefix(inside), pairs(event.get("ranges"))) for event in told]
+    return {"executed": [{"path": path, "ranges": [list(pair) for pair in found]} for path, found in files]}
 
 
 def _run(name: str, done: MiniatureRun) -> dict[str, Any]:

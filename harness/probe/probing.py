@@ -138,11 +138,15 @@ def _ledger(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
 
 
 def _plain(found: Ledger | Reach) -> dict[str, Any]:
-    return {name: _listed(value) for name, value in dataclasses.asdict(found).items()}
+    made = _listed(dataclasses.asdict(found))
+    assert isinstance(made, dict)  # noqa: S101 - for the type
+    return made
 
 
 def _listed(value: object) -> object:
     """A value with lists for tuples, as JSON has them."""
+    if isinstance(value, dict):
+        return {name: _listed(each) for name, each in value.items()}
     return [_listed(each) for each in value] if isinstance(value, tuple) else value
 
 

@@ -155,7 +155,12 @@ def _job(request: Request, packages: Path) -> Job:
     )
     # The plan stands in the command: paths in it are put right for the level in force.
     command = (interpreter(), "-P", "-m", "pgchild", json.dumps(plan))
-    environment = {"PYTHONPATH": "/probe/packages", "OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "PYTHONPATH": "/probe/packages",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     return Job(command, views, WORK, environment, limits, keep=KEPT, channel=True)
 
 

@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.model import Finding, Limits, Location, Report, SubmissionReport, Verdict
-from harness.report import charts, figures, jsonfacts, quotes, rulepages, values
+from harness.report import behaviour, charts, figures, jsonfacts, quotes, rulepages, values
 from harness.report.commands import by_command
 from harness.report.plain import plain
 from harness.report.rulepages import AnyRule
@@ -164,6 +164,7 @@ class Drawn:
     losses: charts.Plot | None
     sizes: tuple[charts.Bar, ...]
     timelines: tuple[figures.Timeline, ...]
+    behaviour: behaviour.Behaviour | None
     groups: tuple[jsonfacts.Group, ...]
 
 
@@ -193,6 +194,7 @@ def render(report: Report, rules: Sequence[AnyRule] = (), place_url: PlaceText |
         V=Verdict,
         columns=figures.SEED_COLUMNS,
         measured_columns=figures.MEASURED_COLUMNS,
+        run_columns=behaviour.RUN_COLUMNS,
         style=style,
         policy=_policy(style),
     )
@@ -240,5 +242,6 @@ def _drawn(report: SubmissionReport, limits: Limits | None, *, with_facts: bool)
         figures.losses(runs),
         figures.sizes(report.facts, limits) if limits is not None else (),
         tuple(figures.timelines(runs, limits)) if limits is not None else (),
+        behaviour.behaviour(report.facts),
         tuple(jsonfacts.groups(report.facts)) if with_facts else (),
     )

@@ -7,10 +7,12 @@ the script prints; where several have about that mean, they all have to agree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from harness.probe.experiments.events import pairs
+from harness.probe.experiments.timeline import Block, timeline
 from harness.probe.session import MiniatureRun
 
 RUN: Final = "ledger"
@@ -36,6 +38,8 @@ class Ledger:
         doubled: ranges of tokens that were counted more than once.
         tokens: tokens of the validation text that can be predicted.
         passes: all passes that were followed.
+        timeline: its scores and all updates, in order.
+        left_out: blocks of the timeline beyond what is kept.
     """
 
     result: str
@@ -48,6 +52,8 @@ class Ledger:
     doubled: tuple[tuple[int, int], ...] = ()
     tokens: int = 0
     passes: int = 0
+    timeline: tuple[Block, ...] = ()
+    left_out: int = 0
 
 
 def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
@@ -75,6 +81,7 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         reason = f"the printed loss of {loss:.6f} is the mean of none of {len(passes)} passes that were followed"
         return Ledger(UNBOUND, reason, passes=len(passes))
     nearest = chosen[-1]
+    blocks, left_out = timeline(run, nearest.get("pass"))
     return Ledger(
         BOUND,
         f"the printed loss of {loss:.6f} is the mean of the scores added up at {_text(nearest.get('where'))}",
@@ -82,10 +89,12 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         count=_count(nearest.get("count")),
         learned_before=_count(nearest.get("learned_before")),
         learned=_learned(run, nearest),
-        missing=ranges(nearest.get("missing"))[:RANGES_LIMIT],
-        doubled=ranges(nearest.get("doubled"))[:RANGES_LIMIT],
+        missing=pairs(nearest.get("missing"))[:RANGES_LIMIT],
+        doubled=pairs(nearest.get("doubled"))[:RANGES_LIMIT],
         tokens=max(val_tokens - 1, 0),
         passes=len(passes),
+        timeline=blocks,
+        left_out=left_out,
     )
 
 
@@ -98,19 +107,10 @@ def _learned(run: MiniatureRun, chosen: Mapping[str, Any]) -> tuple[tuple[int, i
     found: list[tuple[int, int]] = []
     for event in run.of("score"):
         if event.get("pass") == chosen.get("pass"):
-            found += ranges(event.get("learned"))
+            found += pairs(event.get("learned"))
         if len(found) >= RANGES_LIMIT:
             break
     return tuple(found[:RANGES_LIMIT])
-
-
-def ranges(value: object) -> tuple[tuple[int, int], ...]:
-    """Pairs of numbers from 0 that an event tells; what is no such pair is left out."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return ()
-    pairs = [pair for pair in value if isinstance(pair, Sequence) and len(pair) == 2]
-    whole = [(pair[0], pair[1]) for pair in pairs if all(type(end) is int and end >= 0 for end in pair)]
-    return tuple(whole)
 
 
 def _count(value: object) -> int:
