@@ -29,7 +29,7 @@ from harness.analysis.answers import (
 )
 from harness.analysis.arithmetic import CONSTANT_ERRORS, binary, compare, method, unary
 from harness.analysis.branches import guards
-from harness.analysis.index import dotted, last_name
+from harness.analysis.index import dotted, field_default, last_name
 from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
 from harness.model import Location
 
@@ -199,7 +199,7 @@ class Configuration:
         """Values of `name = ...` in the bodies of classes, by class; of the class `owner` alone when it has one."""
         inner = _Frame(module.scope(None), {}, frame.depth)
         return {
-            field.owner: self._of(_field_default(field.value) if field.annotated else field.value, inner)
+            field.owner: self._of(field_default(field.value) if field.annotated else field.value, inner)
             for field in module.fields.get(name, ())
             if owner in {"", field.owner}
         }
@@ -394,10 +394,3 @@ class Configuration:
             return UNKNOWN
         parts = [self._of(node.value, frame), self._of(node.slice, frame)]
         return apply(lambda values: values[0][values[1]], parts)
-
-
-def _field_default(value: ast.expr) -> ast.expr:
-    """The default of a dataclass field: `field(default=0)` is 0."""
-    if isinstance(value, ast.Call) and last_name(value.func) == "field":
-        return next((each.value for each in value.keywords if each.arg == "default"), value)
-    return value

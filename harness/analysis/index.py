@@ -324,3 +324,10 @@ def imported_names(index: Index) -> Mapping[str, str]:
 def place_of(node: ast.AST) -> tuple[int, int]:
     """Line and column, zeros where a node has none: the key of the order of the text."""
     return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+
+
+def field_default(value: ast.expr) -> ast.expr:
+    """The default of a dataclass field: `field(default=0)` is 0."""
+    if isinstance(value, ast.Call) and last_name(value.func) == "field":
+        return next((each.value for each in value.keywords if each.arg == "default"), value)
+    return value

@@ -11,13 +11,12 @@ import math
 import re
 from collections.abc import Callable
 
+from harness.sources import logamounts
+from harness.sources.logamounts import INTEGER
 from harness.sources.logevents import (
     RESULT_LABEL,
     SUMMARY,
-    AnnouncedEvent,
     ConfigEvent,
-    CountEvent,
-    CoverageEvent,
     CrashEvent,
     DeviceEvent,
     Event,
@@ -25,11 +24,9 @@ from harness.sources.logevents import (
     ProgressEvent,
     ScoreEvent,
     SeedEvent,
-    SeedMention,
     SizeEvent,
     StepEvent,
     StopEvent,
-    VersionEvent,
 )
 
 # A line longer than this is data, not a statement: it is cut before matching.
@@ -65,48 +62,7 @@ _UNDER_WAY = re.compile(r"\d/\d|\d%")
 _STOP = re.compile(r"stopping[_ ]early\s*:?\s*(\w*)", re.IGNORECASE)
 _STOP_STEP = re.compile(r"\bstep\s*:?\s*(\d{1,12})")
 _TRAIN_TIME = re.compile(rf"train_time\s*[:=]\s*({_NUMBER})\s*(ms|s)(?!\w)")
-_INT = r"(\d[\d,_]{0,20})"
-_SERIALIZED = re.compile(rf"Serialized model(?:\+\w{{1,20}})?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
-_CODE = re.compile(rf"Code(?: size)?(?: \((uncompressed|compressed)[^)]*\))?\s*:\s*{_INT} bytes")
-_TOTAL = re.compile(rf"Total submission(?: size)?(?:\s+([^\s:]+))?\s*:\s*{_INT} bytes")
-_MODEL = re.compile(rf"(?<!\w)(\w{{1,20}}\+\w{{1,20}}) model\s*:\s*{_INT} bytes")
-_BUDGET = re.compile(r"budget\s*:\s*(\d{1,20})/(\d{1,20})")
-_ARTIFACT_CODE = re.compile(r"^\s*artifact\s*:.*\bcode\s*:\s*(\d{1,20})")
-_ARTIFACT = re.compile(
-    rf"(?:total[_ ])?artifact(?:[_ ]size)?(?:[_ ]bytes)?\s*[:=]\s*{_INT}(?: bytes)?\s*(?:\([^()]{{1,40}}\)\s*)?$",
-    re.IGNORECASE,
-)
-_SEED = re.compile(r"(?<![\w.])seed\s*[:=]\s*(\d{1,19})(?![\w.])", re.IGNORECASE)
-_SEED_MENTION = re.compile(r"""(?<![A-Za-z0-9])seed["']?(?:\s?[=:]\s?| )(\d{1,10})(?![\w.])""", re.IGNORECASE)
-_PARAMS_LINE = re.compile(r"params:([\d,]{1,20})\b.*?\bws:(\d{1,6})\b(?:.*?\bs:(\d{1,19})\b)?")
-# Each with a word that stands in every match: a search for a word is far cheaper.
-_COUNTS = (
-    (
-        "parameters",
-        "",
-        re.compile(
-            r"(?:(?:model_|total_)?params|parameters)\s*[:=]\s*([\d,_]{1,20})(?![\w.])|total:\s*([\d,]{1,20}) params"
-        ),
-    ),
-    ("world_size", "world_size", re.compile(r"(?<!\w)world_size\s*[:=]\s*(\d{1,6})(?![\w.])")),
-    (
-        "val_tokens",
-        "tokens",
-        re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d[\d,_]{0,20})(?![\w.])"),
-    ),
-    ("train_shards", "train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
-)
-# What an evaluation announces: windows and their stride, chunks and their tokens, documents.
-# `64032/121136` counts progress.
-_WINDOWS = re.compile(r"(?<![\w/])(?:total_)?windows[=:]\s?(\d{1,12})(?![\d/,.])")
-_STRIDE = re.compile(r"(?<!\w)stride[=:]\s?(\d{1,6})(?!\d)")
-_CHUNKS = re.compile(r"(?<![\w/])chunks[=:]\s?(\d{1,9})(?![\d/,.])")
-_CHUNK_TOKENS = re.compile(r"(?<!\w)chunk_tokens[=:]\s?(\d{1,9})(?!\d)")
-_DOCUMENTS = re.compile(r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)")
-_VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
-# Work between training and evaluation that begins; and a row of the driver's table of devices.
-_BEGINS = re.compile(r"(?:gptq|codebook|awq)\s?:\s?(?:collecting|calibrating|generating|building)\b", re.IGNORECASE)
-_BEGINS_WORDS = ("calibrating", "ollecting", "enerating", "uilding")
+# A row of the driver's table of devices.
 _DEVICE = re.compile(r"\|\s{1,8}\d{1,2}\s{1,4}(NVIDIA [\w.-]+(?: [\w.-]+){0,6}) {1,40}(?:On|Off|N/A) ")
 _PAIR = re.compile(r"(?<!\S)([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
@@ -144,7 +100,7 @@ _TRAINED = re.compile(
 )
 # One line for a whole run, as wrappers print it: `[RESULT] run=1 | score=1.19 | size=15,115,793B | OK`.
 _RESULT = re.compile(r"\[RESULTS?\].{0,200}?\b(?:score|val_bpb|bpb)\s?=\s?(\d\.\d{2,12})(?![\d.])")
-_RESULT_SIZE = re.compile(rf"\bsize\s?=\s?{_INT} ?(?:B|bytes)(?!\w)")
+_RESULT_SIZE = re.compile(rf"\bsize\s?=\s?{INTEGER} ?(?:B|bytes)(?!\w)")
 _SETTINGS_SEED = re.compile(r"""[{,]\s?["']seed["']\s?:\s?(\d{1,10})\s?[,}]""")
 _CRASH = re.compile(
     r"Traceback \(most recent call last\)|ChildFailedError|OutOfMemoryError|CUDA out of memory|Segmentation fault"
@@ -179,12 +135,12 @@ def parse_line(text: str, number: int, *, header: bool = True) -> tuple[Event, .
         event = reader(text, number)
         if event is not None:
             return (event,)
-    sizes = _sizes(text, number)
+    sizes = logamounts.sizes(text, number)
     if sizes:
         return tuple(sizes)
     settings = config_pairs(text, number) if header else []
-    events = (*_counts(text, number), *_announced(text, number), *settings)
-    return events or tuple(_mentions(text, number))
+    events = (*logamounts.counts(text, number), *logamounts.announced(text, number), *settings)
+    return events or tuple(logamounts.mentions(text, number))
 
 
 def _result(text: str, number: int) -> tuple[Event, ...]:
@@ -196,7 +152,7 @@ def _result(text: str, number: int) -> tuple[Event, ...]:
     if score is None:
         return ()
     size = _RESULT_SIZE.search(text)
-    sizes = (SizeEvent(number, "total", "", _integer(size[1])),) if size else ()
+    sizes = (SizeEvent(number, "total", "", logamounts.integer(size[1])),) if size else ()
     return (ScoreEvent(number, RESULT_LABEL, None, float(score[1]), _decimals(score[1]), 0, None), *sizes)
 
 
@@ -342,78 +298,6 @@ def _crash(text: str, number: int) -> Event | None:
     if not any(word in text for word in _CRASH_WORDS):
         return None
     return CrashEvent(number, text.strip()[:200]) if _CRASH.search(text) else None
-
-
-def _sizes(text: str, number: int) -> list[Event]:
-    if "bytes" not in text and "artifact" not in text and "budget" not in text:
-        return []
-    found: list[Event] = []
-    for kinds, pattern in _SIZES:
-        match = pattern.search(text)
-        if match:
-            label = (match[1] or "") if pattern.groups > 1 else ""
-            found.append(SizeEvent(number, kinds.get(label, kinds["*"]), label, _integer(match[match.lastindex or 1])))
-    budget = _BUDGET.match(text)
-    if budget:
-        found.append(SizeEvent(number, "total", "budget", int(budget[1])))
-    return found
-
-
-_SIZES: tuple[tuple[dict[str, str], re.Pattern[str]], ...] = (
-    ({"": "raw_model", "*": "model"}, _SERIALIZED),
-    ({"compressed": "compressed_code", "*": "code"}, _CODE),
-    ({"": "unlabelled_total", "*": "total"}, _TOTAL),
-    ({"*": "model"}, _MODEL),
-    ({"*": "code"}, _ARTIFACT_CODE),
-    ({"*": "total"}, _ARTIFACT),
-)
-
-
-def _counts(text: str, number: int) -> list[Event]:
-    if ":" not in text and "=" not in text:
-        return []
-    compact = _PARAMS_LINE.search(text) if "params:" in text else None
-    if compact:
-        events: list[Event] = [
-            CountEvent(number, "parameters", _integer(compact[1])),
-            CountEvent(number, "world_size", int(compact[2])),
-        ]
-        return [*events, SeedEvent(number, int(compact[3]))] if compact[3] else events
-    found: list[Event] = []
-    for name, hint, pattern in _COUNTS:
-        if hint not in text:
-            continue
-        match = pattern.search(text) if name != "parameters" else pattern.match(text.lstrip())
-        if match:
-            found.append(CountEvent(number, name, _integer(match[match.lastindex or 1])))
-    seed = _SEED.match(text.lstrip())
-    return [*found, SeedEvent(number, int(seed[1]))] if seed else found
-
-
-def _announced(text: str, number: int) -> list[Event]:
-    """What an evaluation will score, work that begins, and the versions that run."""
-    found: list[Event] = []
-    if any(word in text for word in _BEGINS_WORDS) and _BEGINS.match(text.lstrip()):
-        found.append(AnnouncedEvent(number, text.strip()[:200]))
-    for unit, counts, sizes in (("windows", _WINDOWS, _STRIDE), ("chunks", _CHUNKS, _CHUNK_TOKENS)):
-        count, size = (counts.search(text), sizes.search(text)) if unit in text else (None, None)
-        if count and size:
-            found.append(CoverageEvent(number, unit, int(count[1]), int(size[1])))
-    documents = _DOCUMENTS.search(text) if "docs" in text else None
-    if documents:
-        found.append(CoverageEvent(number, "documents", int(documents[1]), 0))
-    version = _VERSION.match(text.lstrip()) if "Running" in text else None
-    return [*found, VersionEvent(number, version[1].lower(), version[2])] if version else found
-
-
-def _mentions(text: str, number: int) -> list[Event]:
-    """The seed that a line of other words names, when it names one only."""
-    seeds = {int(digits) for digits in _SEED_MENTION.findall(text)} if "eed" in text or "EED" in text else set()
-    return [SeedMention(number, seed) for seed in seeds] if len(seeds) == 1 else []
-
-
-def _integer(digits: str) -> int:
-    return int(digits.replace(",", "").replace("_", "") or "0")
 
 
 _EXCLUSIVE: tuple[Callable[[str, int], Event | None], ...] = (
