@@ -40,13 +40,11 @@ def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResul
 
     The model's weights are changed in place, and restored before this returns or raises.
     """
-    config, targets = task.config, task.targets
-    chunks = [
-        (first, min(first + config.ttt_chunk_tokens, targets)) for first in range(0, targets, config.ttt_chunk_tokens)
-    ]
+    config = task.config
     total_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
     with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
-        optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
+        adaptation = Adaptation(task, weights)
+        chunks = adaptation.chunks
         for number, (first, end) in enumerate(chunks):
             last = number + 1 == len(chunks)
             sums_3, scored = _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride), trained=not last)
@@ -54,9 +52,30 @@ def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResul
             if on_chunk is not None:
                 on_chunk(number + 1, len(chunks), EvalResult.from_sums(total_3))
             if not last:
-                optimizer.param_groups[0]["lr"] = ttt_rate(config.ttt_lr, number, len(chunks))
-                _train_on_chunk(Lesson(task, Windows(first, end, task.seq_len, 0), weights, scored), optimizer)
+                adaptation.learn(number, scored)
     return EvalResult.from_sums(total_3)
+
+
+class Adaptation:
+    """Weights that are trained chunk by chunk, each chunk once, in order.
+
+    Attributes:
+        chunks: first input and end of each chunk.
+    """
+
+    def __init__(self, task: EvalTask, weights: Sequence[nn.Parameter]) -> None:
+        config, targets = task.config, task.targets
+        self.task, self.weights = task, weights
+        starts = range(0, targets, config.ttt_chunk_tokens)
+        self.chunks = [(first, min(first + config.ttt_chunk_tokens, targets)) for first in starts]
+        self.optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
+
+    def learn(self, number: int, scored: Tensor | None = None) -> None:
+        """Train on a chunk whose targets are all known; `scored` is the sum of its losses with their graph, if kept."""
+        first, end = self.chunks[number]
+        self.optimizer.param_groups[0]["lr"] = ttt_rate(self.task.config.ttt_lr, number, len(self.chunks))
+        lesson = Lesson(self.task, Windows(first, end, self.task.seq_len, 0), self.weights, scored)
+        _train_on_chunk(lesson, self.optimizer)
 
 
 def ttt_rate(base: float, chunk: int, chunks: int) -> float:
