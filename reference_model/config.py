@@ -153,6 +153,7 @@ class EvalConfig(Section):
     ttt_grad_clip: Annotated[float, Setting("TTT_GRAD_CLIP", 0, 1e9)] = 1.0
     eval_only: Annotated[bool, Setting("EVAL_ONLY")] = False
     repack_only: Annotated[bool, Setting("REPACK_ONLY")] = False
+    serve_only: Annotated[bool, Setting("SERVE_ONLY")] = False
     # Score the float, averaged and quantized weights too, before the scored evaluation.
     diagnostics: Annotated[bool, Setting("DIAGNOSTICS")] = False
 

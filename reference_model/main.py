@@ -1,7 +1,8 @@
 """What the bundled script runs: settings from the environment, train, pack, re-open from disk, score.
 
-Three modes. By default everything. `REPACK_ONLY=1` packs the saved weights again, which gives the same bytes.
-`EVAL_ONLY=1` scores an existing artifact and opens no training data.
+Four modes. By default everything. `REPACK_ONLY=1` packs the saved weights again, which gives the same bytes.
+`EVAL_ONLY=1` scores an existing artifact and opens no training data. `SERVE_ONLY=1` predicts a text with it, token by
+token as they are told, and opens no data at all.
 
 Files, relative to the working directory: `logs/{RUN_ID}.txt` (`.repack.txt`, `.eval.txt` in the other modes),
 `final_model.pt` (the averaged float weights that are packed), `final_model.raw.pt` (the last float weights),
@@ -32,6 +33,7 @@ from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
 from reference_model.runlog import RunLog, diagnostic_line, score_lines, size_lines, version_lines
 from reference_model.scoring import EvalResult, EvalTask
+from reference_model.serve import serve_artifact
 from reference_model.settings import ConfigError
 from reference_model.storage import (
     RunError,
@@ -242,8 +244,14 @@ def read_config(environ: Mapping[str, str], preset: str) -> Config:
         ConfigError: A value is out of range, or two exclude each other; the message begins with the variable's name.
     """
     config = Config.from_environment(environ, PRESETS[preset])
-    if config.evaluation.eval_only and config.evaluation.repack_only:
-        raise ConfigError("EVAL_ONLY: excludes REPACK_ONLY")
+    evaluation = config.evaluation
+    modes = {
+        "EVAL_ONLY": evaluation.eval_only,
+        "REPACK_ONLY": evaluation.repack_only,
+        "SERVE_ONLY": evaluation.serve_only,
+    }
+    if len(chosen := [name for name, wanted in modes.items() if wanted]) > 1:
+        raise ConfigError(f"{chosen[0]}: excludes {chosen[1]}")
     if not RUN_NAME.fullmatch(config.data.run_id):
         raise ConfigError(f"RUN_ID: {config.data.run_id!r} is not a file name of letters, digits, _ . and -")
     return config
@@ -261,7 +269,10 @@ def main(environ: Mapping[str, str], script: Path, preset: str, *, clock: Clock 
     try:
         config = read_config(environ, preset)
         with started_worker(environ) as worker:
-            start_run(config, worker, script, clock)
+            if config.evaluation.serve_only:
+                serve_artifact(config, worker, environ)
+            else:
+                start_run(config, worker, script, clock)
     except ConfigError as error:
         sys.stderr.write(f"{script.name}: {error}\n")
         return EXIT_USAGE

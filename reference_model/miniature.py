@@ -6,8 +6,10 @@ mean nothing.
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reference_model.data import SHARD_MAGIC, SHARD_VERSION
+from reference_model.data import SHARD_MAGIC, SHARD_VERSION, map_shard
+from reference_model.serve import PREDICT_PROTOCOL
 
 MINIATURE_VOCAB_SIZE = 300
 MINIATURE_WORDS = (
@@ -24,6 +27,8 @@ MINIATURE_WORDS = (
     *("bucket", "key", "value", "returns", "creates", "deletes", "lists"),
 )
 RUN_TIMEOUT_S = 300
+# Float32 on another path through the same model: nats per token.
+SERVED_TOLERANCE_NATS = 1e-3
 # Counts stay those of the preset where they are part of its character (tying, fused projections, activation, bits).
 MINIATURE_SETTINGS = {
     "VOCAB_SIZE": str(MINIATURE_VOCAB_SIZE),
@@ -122,10 +127,10 @@ class MiniatureRun:
     environ: Mapping[str, str]
 
     def check(self) -> str:
-        """Train, pack and score; score again and pack again in fresh processes; returns the headline.
+        """Train, pack and score; score, predict and pack again in fresh processes; returns the headline.
 
         Raises:
-            MiniatureError: The script fails, or scores or packs otherwise the second time.
+            MiniatureError: The script fails, or scores, predicts or packs otherwise the second time.
         """
         headline = self._headline({})
         artifact = next(self.script.parent.glob("final_model.int*.ptz"))
@@ -133,29 +138,41 @@ class MiniatureRun:
         again = self._headline({"EVAL_ONLY": "1"})
         if again != headline:
             raise MiniatureError(f"{self.script}: scored {headline!r}, then {again!r} from disk")
+        scored, served = float(re.findall(r"val_loss:([\d.]+)", headline)[-1]), self._served()
+        if not abs(served - scored) < SERVED_TOLERANCE_NATS:
+            raise MiniatureError(f"{self.script}: scored {scored} nats per token, predicted {served}")
         artifact.unlink()
         self._run({"REPACK_ONLY": "1"})
         if artifact.read_bytes() != first:
             raise MiniatureError(f"{self.script}: the saved weights pack into other bytes")
         return headline
 
-    def _headline(self, changes: Mapping[str, str]) -> str:
-        return [line for line in self._run(changes).splitlines() if "val_bpb:" in line][-1]
+    def _served(self) -> float:
+        """Nats per token of the validation text by the served distributions."""
+        tokens = map_shard(next(Path(miniature_environment(self.corpus)["DATA_PATH"]).glob("fineweb_val_*.bin")))
+        start = json.dumps({"protocol": PREDICT_PROTOCOL, "tokens": tokens.size}).encode() + b"\n"
+        answers = self._run({"SERVE_ONLY": "1"}, start + tokens.astype("<u4").tobytes())
+        rows = np.frombuffer(answers.partition(b"\n")[2], "<f4").reshape(tokens.size - 1, MINIATURE_VOCAB_SIZE)
+        return float(-rows[np.arange(len(rows)), tokens[1:]].mean(dtype=np.float64))
 
-    def _run(self, changes: Mapping[str, str]) -> str:
+    def _headline(self, changes: Mapping[str, str]) -> str:
+        return [line for line in self._run(changes).decode().splitlines() if "val_bpb:" in line][-1]
+
+    def _run(self, changes: Mapping[str, str], told: bytes = b"") -> bytes:
         environ = {**self.environ, "OMP_NUM_THREADS": "1", **miniature_environment(self.corpus), **changes}
         # Isolated from the package: the script must stand alone.
         done = subprocess.run(
             [sys.executable, "-I", self.script.name],
             cwd=self.script.parent,
             env=environ,
+            input=told,
             capture_output=True,
-            text=True,
             check=False,
             timeout=RUN_TIMEOUT_S,
         )
         if done.returncode != 0:
-            raise MiniatureError(f"{self.script}: status {done.returncode}\n{done.stderr[-2000:]}")
+            said = done.stderr[-2000:].decode("utf-8", "replace")
+            raise MiniatureError(f"{self.script}: status {done.returncode}\n{said}")
         return done.stdout
 
 

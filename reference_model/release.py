@@ -89,6 +89,7 @@ def manifest_draft(plan: ReleasePlan, today: dt.date) -> dict[str, Any]:
             "weights": "final_model.pt",
             "evaluate": {"EVAL_ONLY": "1"},
             "repack": {"REPACK_ONLY": "1"},
+            "serve": {"SERVE_ONLY": "1"},
             "data": plan.dataset,
         },
     }

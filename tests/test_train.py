@@ -204,6 +204,7 @@ def test_scored_weights_are_those_of_the_artifact(corpus: Path, script: Path, in
         ({"QUANT_BITS": "5"}, 2, "QUANT_BITS: 5 is not one of"),
         ({"RUN_ID": "../up"}, 2, "RUN_ID: '../up' is not a file name"),
         ({"EVAL_ONLY": "1", "REPACK_ONLY": "1"}, 2, "EVAL_ONLY: excludes REPACK_ONLY"),
+        ({"EVAL_ONLY": "1", "SERVE_ONLY": "1"}, 2, "EVAL_ONLY: excludes SERVE_ONLY"),
         ({"DATA_PATH": "nowhere"}, 2, "DATA_PATH: nowhere/fineweb_val_*.bin: no such shards"),
         ({"TOKENIZER_PATH": "nowhere.model"}, 2, "TOKENIZER_PATH: nowhere.model: not a readable"),
         ({"VOCAB_SIZE": "310"}, 2, "VOCAB_SIZE: 310, but the tokenizer has"),
@@ -211,6 +212,7 @@ def test_scored_weights_are_those_of_the_artifact(corpus: Path, script: Path, in
         ({"RANK": "1"}, 2, "RANK: 1 is not below WORLD_SIZE (1)"),
         ({"EVAL_ONLY": "1"}, 1, "final_model.int6.ptz: No such file"),
         ({"REPACK_ONLY": "1"}, 1, "final_model.pt: No such file"),
+        ({"SERVE_ONLY": "1"}, 1, "final_model.int6.ptz: No such file"),
     ],
 )
 def test_refusals_are_one_line(

@@ -26,6 +26,7 @@ class Declaration:
         weights: where the unquantized weights are left, "" where not declared.
         evaluate: settings that score an existing artifact, None where not declared.
         repack: settings that pack saved weights again, None where not declared.
+        serve: settings that predict a text with an existing artifact, None where not declared.
         data: name of the dataset, "" where not declared.
     """
 
@@ -35,6 +36,7 @@ class Declaration:
     weights: str = ""
     evaluate: Mapping[str, str] | None = None
     repack: Mapping[str, str] | None = None
+    serve: Mapping[str, str] | None = None
     data: str = ""
 
 
@@ -67,6 +69,7 @@ def _declaration(declared: Mapping[str, Value]) -> Declaration:
         weights=str(declared.get("weights", "")),
         evaluate=_variables(declared, "evaluate"),
         repack=_variables(declared, "repack"),
+        serve=_variables(declared, "serve"),
         data=str(declared.get("data", "")),
     )
 
