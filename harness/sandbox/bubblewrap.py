@@ -89,6 +89,8 @@ def _arguments(job: Job) -> list[str]:
     outside = [view for view in job.views if not below_scratch(view.target)]
     for view in sorted((*python_runtime_views(), *outside), key=_depth):
         found += _bound(view.source, view.target)
+    for path in job.hidden:
+        found += ["--tmpfs", str(path.absolute()), "--remount-ro", str(path.absolute())]
     found += _sized(SCRATCH, job.limits.disk_bytes)
     for view in sorted((view for view in job.views if below_scratch(view.target)), key=_depth):
         found += _bound(view.source, view.target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Protocol
 
 from harness.model import HarnessError
 from harness.sandbox.levels import Level
@@ -81,6 +81,8 @@ class Job:
         limits: what it may use.
         keep: patterns of paths below the scratch that are brought out when it ends; `*` crosses folders too.
         channel: whether it gets a pipe of its own for events; the number is in `PROBE_CHANNEL_FD`.
+        hidden: folders inside of views, this interpreter's packages among them, that it may not read after all; at L2
+            it still sees their names.
     """
 
     argv: tuple[str, ...]
@@ -90,6 +92,23 @@ class Job:
     limits: Limits
     keep: tuple[str, ...] = ()
     channel: bool = False
+    hidden: tuple[Path, ...] = ()
+
+
+class Partner(Protocol):
+    """Talks with the program: hears what comes through its channel, and answers on its standard input."""
+
+    def begin(self) -> bytes:
+        """What the program is told first."""
+        ...
+
+    def hear(self, data: bytes) -> bytes:
+        """Take what it said; returns the answer, or b"".
+
+        Raises:
+            HarnessError: it makes no sense; the program is ended.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +125,7 @@ class Outcome:
         cpu_s: processor time of all processes.
         peak_memory_bytes: the most that they held at one time.
         output: the file with what was printed, as it was (control characters too).
-        channel: the file with what came through the channel, if it was asked for.
+        channel: the file with what came through the channel, if it was asked for and nobody listened.
         kept: the folder with the files brought out.
         skipped: what was not brought out and why.
         survivors: processes that were still alive when the command had ended, and were killed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -41,5 +41,35 @@ class Landlock:
     def launch(self, job: Job, into: Path) -> Launch:
         """The stage, which shuts the doors before it starts the program."""
         views = (*python_runtime_views(), *job.views)
-        readable = [str(view.source.absolute()) for view in views]
-        return shared_launch(job, into, calls="shared", landlock=([*readable, *READABLE], list(WRITABLE)))
+        around = Around(tuple(path.resolve() for path in job.hidden))
+        for view in views:
+            around.open(view.source.absolute())
+        launch = shared_launch(job, into, calls="shared", landlock=([*around.readable, *READABLE], list(WRITABLE)))
+        return replace(launch, spec=replace(launch.spec, listable=around.listable))
+
+
+@dataclass(slots=True)
+class Around:
+    """Opens paths around folders that stay closed: piece by piece there, since nothing can be closed again.
+
+    Attributes:
+        hidden: real paths of folders that stay closed.
+        readable: paths that are opened whole.
+        listable: folders above the closed ones.
+    """
+
+    hidden: tuple[Path, ...]
+    readable: list[str] = field(default_factory=list)
+    listable: list[str] = field(default_factory=list)
+
+    def open(self, path: Path) -> None:
+        """Open a path but for the hidden ones."""
+        real = path.resolve()
+        if any(real.is_relative_to(closed) for closed in self.hidden):
+            return
+        if not any(closed.is_relative_to(real) for closed in self.hidden):
+            self.readable.append(str(path))
+            return
+        self.listable.append(str(path))
+        for child in sorted(path.iterdir()):
+            self.open(child)

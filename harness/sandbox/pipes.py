@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final, Self
 
-from harness.sandbox.pump import READ_BYTES, Answers, Bounded
+from harness.sandbox.pump import READ_BYTES, Answers, Bounded, Sink
 
 POLL_SECONDS: Final = 0.02
 
@@ -31,7 +31,7 @@ class Pipes:
     number: int = -1
 
     @classmethod
-    def make(cls, channel: Bounded | None) -> Self:
+    def make(cls, channel: Sink | None) -> Self:
         """Open them."""
         found = cls(os.pipe(), os.pipe(), os.pipe() if channel else None)
         found.number = found.channel[1] if found.channel else -1
@@ -72,7 +72,7 @@ class Pump:
     answers: Answers
     answer: int
     output: Bounded
-    channel: Bounded | None
+    channel: Sink | None
 
     @classmethod
     def make(
@@ -80,7 +80,7 @@ class Pump:
         process: subprocess.Popen[bytes],
         pipes: Pipes,
         answers: Answers,
-        files: tuple[Bounded, Bounded | None],
+        files: tuple[Bounded, Sink | None],
     ) -> Self:
         """Listen to everything."""
         selector = selectors.DefaultSelector()

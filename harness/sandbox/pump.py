@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
+
+from harness.model import HarnessError
+from harness.sandbox.job import Partner
 
 READ_BYTES: Final = 1 << 16
 LONGEST_LINE: Final = 1 << 16
@@ -18,6 +22,59 @@ def fresh(path: Path) -> IO[bytes]:
     """A new file, made by us: nothing that lies there already, and no link, is written through."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
     return os.fdopen(handle, "wb", buffering=0)
+
+
+class Sink(Protocol):
+    """Takes what comes out."""
+
+    @property
+    def full(self) -> bool:
+        """Whether there was more than it takes."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        ...
+
+
+@dataclass(slots=True)
+class Dialogue:
+    """What comes out goes to a partner, and its answers go back in; nothing is kept.
+
+    Attributes:
+        partner: who talks.
+        answers: the number of the program's standard input, once it has one; writing to it does not block.
+        left: how many bytes it still takes.
+        full: whether there were more.
+    """
+
+    partner: Partner
+    left: int
+    answers: int = -1
+    full: bool = False
+
+    def begin(self, answers: int) -> None:
+        """Say the first word."""
+        os.set_blocking(answers, False)
+        self.answers = answers
+        self._say(self.partner.begin())
+
+    def feed(self, data: bytes) -> None:
+        """Hear, and answer."""
+        self.left -= len(data)
+        self.full = self.left < 0
+        self._say(self.partner.hear(data))
+
+    def _say(self, data: bytes) -> None:
+        if not data:
+            return
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the runner finds out why
+            try:
+                told = os.write(self.answers, data)
+            except BlockingIOError:
+                told = 0
+            if told < len(data):
+                raise HarnessError("the program does not read what it is told")
 
 
 @dataclass(slots=True)

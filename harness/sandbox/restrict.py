@@ -34,7 +34,7 @@ def all_of_it(spec: Spec, keep_open: tuple[int, ...]) -> None:
     Raises:
         OSError: the system refused something that was asked for.
     """
-    _descriptors(keep_open)
+    _descriptors(keep_open, listens=spec.listens)
     _limits(spec)
     for name in (signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)):
         signal.signal(name, signal.SIG_DFL)
@@ -46,7 +46,7 @@ def all_of_it(spec: Spec, keep_open: tuple[int, ...]) -> None:
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     if spec.landlock:
         own = [f"/proc/{os.getpid()}"]
-        ruleset.restrict([*spec.readable, *own], spec.writable)
+        ruleset.restrict([*spec.readable, *own], spec.writable, spec.listable)
     if spec.calls == "own":
         # The stage stands in the same process namespace.
         with contextlib.suppress(OSError):
@@ -56,10 +56,11 @@ def all_of_it(spec: Spec, keep_open: tuple[int, ...]) -> None:
         seccomp.apply(spec.calls, signals_scoped=scoped)
 
 
-def _descriptors(keep_open: tuple[int, ...]) -> None:
-    """Nothing is inherited but standard input (empty), output, error and the given ones."""
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
+def _descriptors(keep_open: tuple[int, ...], *, listens: bool) -> None:
+    """Nothing is inherited but standard input (empty, unless the program listens), output, error and the given ones."""
+    if not listens:
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
     low = 3
     for number in sorted(one for one in keep_open if one >= low):
         os.closerange(low, number)

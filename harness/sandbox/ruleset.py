@@ -23,6 +23,7 @@ PATH_BENEATH: Final = 1
 LOWEST_ABI: Final = 3
 SCOPE_ABI: Final = 6
 READ: Final = 0b1101  # execute, read file, read folder
+READ_FOLDER: Final = 0b1000
 READ_FILE: Final = 0b101
 FILE_RIGHTS: Final = 0b111 | 1 << 14 | 1 << 15
 DEVICES: Final = 1 << 6 | 1 << 11
@@ -52,7 +53,7 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: list[str], writable: list[str]) -> None:
+def restrict(readable: list[str], writable: list[str], listable: list[str] | None = None) -> None:
     """Close everything else; needs `no_new_privs`.
 
     Raises:
@@ -69,6 +70,8 @@ def restrict(readable: list[str], writable: list[str]) -> None:
         _allow(ruleset, path, READ)
     for path in writable:
         _allow(ruleset, path, handled)
+    for path in listable or ():
+        _allow(ruleset, path, READ_FOLDER)
     syscall(RESTRICT, ruleset, 0)
     os.close(ruleset)
 

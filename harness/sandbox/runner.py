@@ -18,9 +18,9 @@ from typing import Final
 from harness.model import HarnessError
 from harness.sandbox import cgroup, disk
 from harness.sandbox.backend import Launch, Sandbox, tasks
-from harness.sandbox.job import CHANNEL_VARIABLE, Job, Outcome, check
+from harness.sandbox.job import CHANNEL_VARIABLE, Job, Outcome, Partner, check
 from harness.sandbox.pipes import POLL_SECONDS, Pipes, Pump
-from harness.sandbox.pump import Answers, Bounded, fresh, printable
+from harness.sandbox.pump import Answers, Bounded, Dialogue, Sink, fresh, printable
 from harness.sandbox.runtime import interpreter
 from harness.sandbox.spec import STOP
 from harness.sandbox.tree import Tree, first_to_die, send
@@ -36,16 +36,17 @@ KEPT: Final = "kept"
 SIGNALS_OF_LIMITS: Final = {-getattr(signal, "SIGXCPU", 24): "cpu", -getattr(signal, "SIGXFSZ", 25): "disk"}
 
 
-def run(job: Job, into: Path, *, sandbox: Sandbox) -> Outcome:
+def run(job: Job, into: Path, *, sandbox: Sandbox, partner: Partner | None = None) -> Outcome:
     """Run a job to its end; nothing of it is alive afterwards, and only the run directory has changed.
 
     Args:
         job: what to run.
         into: its run directory; it must not hold an earlier run.
         sandbox: what `establish` gave.
+        partner: talks with the program through the channel, which the job must have then, and its standard input.
 
     Raises:
-        HarnessError: the job cannot be run as it is meant, or the run directory is not new.
+        HarnessError: the job cannot be run as it is meant, or the run directory is not new; or the partner's own.
         RuntimeError: a process of it could not be ended.
     """
     check(job, into)
@@ -56,7 +57,7 @@ def run(job: Job, into: Path, *, sandbox: Sandbox) -> Outcome:
         raise HarnessError(f"{into}: holds a run already") from error
     launch = sandbox.backend.launch(job, into)
     try:
-        with _files(job, into) as (output, channel):
+        with _files(job, into, partner) as (output, channel):
             return _Run(job, into, sandbox, launch, Tree(0)).go(output, channel)
     finally:
         for file in launch.files:
@@ -66,11 +67,13 @@ def run(job: Job, into: Path, *, sandbox: Sandbox) -> Outcome:
 
 
 @contextlib.contextmanager
-def _files(job: Job, into: Path) -> Iterator[tuple[Bounded, Bounded | None]]:
+def _files(job: Job, into: Path, partner: Partner | None) -> Iterator[tuple[Bounded, Sink | None]]:
     with contextlib.ExitStack() as stack:
         output = Bounded(stack.enter_context(fresh(into / OUTPUT)), job.limits.output_bytes)
-        channel = None
-        if job.channel:
+        channel: Sink | None = None
+        if partner is not None:
+            channel = Dialogue(partner, job.limits.channel_bytes)
+        elif job.channel:
             channel = Bounded(stack.enter_context(fresh(into / CHANNEL)), job.limits.channel_bytes)
         yield output, channel
 
@@ -87,19 +90,22 @@ class _Run:
     started: float = 0.0
     group: cgroup.Group = field(default_factory=cgroup.Group)
 
-    def go(self, output: Bounded, channel: Bounded | None) -> Outcome:
+    def go(self, output: Bounded, channel: Sink | None) -> Outcome:
         """From start to end."""
         limits = self.job.limits
         self.group = cgroup.create(limits.memory_bytes, tasks(self.job))
         pipes = Pipes.make(channel)
         process: subprocess.Popen[bytes] | None = None
         try:
-            process = self._start(pipes)
+            talks = isinstance(channel, Dialogue)
+            process = self._start(pipes, talks=talks)
             answers = Answers(self.into / KEPT, limits.disk_bytes, limits.files)
             pump = Pump.make(process, pipes, answers, (output, channel))
             self.tree.root = process.pid
             watch = Watch(limits, self.tree, self.launch.scratch)
-            self._begin(pump, pipes)
+            self._begin(pump, pipes, listens=talks)
+            if isinstance(channel, Dialogue) and process.stdin is not None:
+                channel.begin(process.stdin.fileno())
             ended, reason = self._follow(pump, pipes, watch)
         finally:
             left = self._end(process)
@@ -108,7 +114,7 @@ class _Run:
             raise RuntimeError(f"processes that cannot be ended: {list(left)}")
         return self._outcome(watch, pump, ended, reason)
 
-    def _start(self, pipes: Pipes) -> subprocess.Popen[bytes]:
+    def _start(self, pipes: Pipes, *, talks: bool) -> subprocess.Popen[bytes]:
         theirs = [pipes.control[0], pipes.answer[1], *([pipes.channel[1]] if pipes.channel else [])]
         numbers = [*map(str, theirs), *([] if pipes.channel else ["-1"])]
         command = [*self.launch.prefix, interpreter(), "-I", "-S", "-c", CODE, self.launch.package, *numbers]
@@ -116,7 +122,7 @@ class _Run:
             command,
             cwd="/",
             env={"LC_ALL": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=[*theirs, *(file.fileno() for file in self.launch.files)],
@@ -126,7 +132,7 @@ class _Run:
         pipes.started()
         return process
 
-    def _begin(self, pump: Pump, pipes: Pipes) -> None:
+    def _begin(self, pump: Pump, pipes: Pipes, *, listens: bool) -> None:
         """Wait for the stage, put it into its group, and give the orders."""
         deadline = time.monotonic() + START_SECONDS
         while not pump.answers.ready and not pump.ended and time.monotonic() < deadline:
@@ -138,7 +144,7 @@ class _Run:
         self.tree.staff = frozenset(self.tree.alive)
         self.group.join(self.tree.alive)
         first_to_die(self.tree.alive)
-        spec = self.launch.spec
+        spec = replace(self.launch.spec, listens=listens)
         if pipes.channel:
             spec = replace(spec, environment=spec.environment | {CHANNEL_VARIABLE: str(pipes.number)})
         pipes.tell(spec.dump())
@@ -181,8 +187,9 @@ class _Run:
         process.kill()
         process.wait()
         self.group.close()
-        if process.stdout is not None:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
         return left
 
     def _outcome(self, watch: Watch, pump: Pump, ended: str, reason: str) -> Outcome:
@@ -205,7 +212,7 @@ class _Run:
             cpu_s=max(self.tree.cpu_s, told if isinstance(told, float) else 0.0),
             peak_memory_bytes=watch.peak_memory_bytes,
             output=self.into / OUTPUT,
-            channel=self.into / CHANNEL if self.job.channel else None,
+            channel=self.into / CHANNEL if (self.into / CHANNEL).exists() else None,
             kept=self.into / KEPT,
             skipped=tuple(pump.answers.skipped),
             survivors=survivors if isinstance(survivors, int) else 0,

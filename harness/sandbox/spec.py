@@ -26,6 +26,8 @@ class Spec:
         landlock: whether files are closed by Landlock.
         readable: paths that stay readable then.
         writable: paths that stay writable then.
+        listable: folders whose names stay readable then, and nothing more.
+        listens: whether standard input stays what it is; it is empty otherwise.
         scratch: the scratch.
         keep: patterns of what is brought out of it.
         keep_bytes: at most so much.
@@ -43,6 +45,8 @@ class Spec:
     landlock: bool = False
     readable: list[str] = field(default_factory=list)
     writable: list[str] = field(default_factory=list)
+    listable: list[str] = field(default_factory=list)
+    listens: bool = False
     keep: list[str] = field(default_factory=list)
     keep_bytes: int = 0
     keep_files: int = 0
