@@ -65,7 +65,7 @@ def test_step_mode_is_the_parallel_forward_in_float64(preset: str, lengths: list
     torch.testing.assert_close(streams(model, tokens, lengths), whole, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_step_mode_is_the_parallel_forward_in_float32(preset: str, backend: str) -> None:
     config = small(preset, scan_backend=backend)
