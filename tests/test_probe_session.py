@@ -65,7 +65,7 @@ def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox:
     verdicts = probe(folder, tmp_path / "evidence", sandbox)
     assert [verdicts[code] for code in ("PG701", "PG702", "PG703")] == [Verdict.PASS] * 3
     document = probeevidence.read(tmp_path / "evidence")
-    assert [run["name"] for run in document["runs"]] == ["bare", "other-validation", "ledger"]
+    assert [run["name"] for run in document["runs"]] == ["bare", "other-validation", "ledger", "flips"]
     assert document["runs"][0]["val_bpb"] == 1.19500001
     assert document["shrunk"]["ITERATIONS"] == ["", "8"]
     header, *lines = ledgerfile.read(tmp_path / "evidence" / ledgerfile.NAME)
@@ -93,7 +93,7 @@ def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: S
     folder = write(tmp_path / "run", SCRIPT.format(files="val"))
     assert probe(folder, tmp_path / "evidence", sandbox)["PG703"] is Verdict.FAIL
     names = [run["name"] for run in probeevidence.read(tmp_path / "evidence")["runs"]]
-    assert names == ["bare", "other-validation", "again", "ledger"]
+    assert names == ["bare", "other-validation", "again", "ledger", "flips"]
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,12 @@ def test_it_is_fast() -> None:
     found = shard.decode(batch)
     assert time.perf_counter() - start < 1.0
     assert (found == np.arange(0, 19_000, 32)[:, None] + np.arange(64)).all()
+
+
+def test_a_phrase_that_repeats_is_placed_by_what_stands_between() -> None:
+    rng = np.random.default_rng(4)
+    phrase = rng.integers(8, 500, 10)
+    text = np.concatenate([part for _ in range(20) for part in (phrase, rng.integers(8, 500, 4))])
+    found = positions.Shard(text)
+    assert found.decode(text[5:75]).tolist() == list(range(5, 75))
+    assert found.decode(text[16:24]).tolist() == [-1] * 8

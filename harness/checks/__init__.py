@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.checks import (
     behaviour,
+    behaviour_flips,
     behaviour_order,
     budget,
     budget_claims,
@@ -61,5 +62,6 @@ RULES: tuple[Rule[Submission], ...] = (
     *targets.RULES,
     *behaviour.RULES,
     *behaviour_order.RULES,
+    *behaviour_flips.RULES,
     *reproduction.RULES,
 )

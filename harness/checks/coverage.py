@@ -116,7 +116,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a token is scored before anything learns from it",
         "README; #417, #595, #771, #1376",
         _SETTLED,
-        ("PG601", "PG606", "PG704"),
+        ("PG601", "PG606", "PG704", "PG707"),
         "The order of scores and updates is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -132,16 +132,15 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no choice between losses by the outcome",
         "#573, #596, #614, #659",
         _SETTLED,
-        ("PG622",),
-        "A choice that no expression shows is found by changing one token, an experiment that `harness probe` does "
-        "not make yet.",
+        ("PG622", "PG708"),
+        "A choice that no expression shows is found by changing one token: `harness probe` does.",
     ),
     Requirement(
         "R15",
         "no second scoring after the whole split was seen",
         "#846, #868, #870, #881, #888",
         _SETTLED,
-        ("PG602", "PG704"),
+        ("PG602", "PG704", "PG707"),
         "Whether an earlier score changes with later tokens is behaviour: `harness probe` changes the later tokens.",
     ),
     Requirement(
@@ -149,7 +148,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "lookups are keyed by the past alone and give a normalized distribution",
         "#779, #886, #978, #982",
         _SETTLED,
-        ("PG620", "PG621"),
+        ("PG620", "PG621", "PG708"),
         "The sum over the vocabulary is a number of a run, which `harness probe` does not compute yet.",
     ),
     Requirement(
@@ -157,9 +156,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "hints that tilt the distribution come from the past alone",
         "#1514, #2041, #2118",
         _SETTLED,
-        ("PG623",),
-        "A hint that depends on the current token shows when that token is changed, which `harness probe` does not "
-        "do yet.",
+        ("PG623", "PG708"),
+        "A hint that depends on the current token shows when that token is changed: `harness probe` does.",
     ),
     Requirement(
         "R18",
@@ -174,7 +172,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "nothing is optimized on the targets that it then scores",
         "#1240, #1336",
         _SETTLED,
-        ("PG603", "PG704"),
+        ("PG603", "PG704", "PG707"),
         "Where the code does not show it, `harness probe` follows what weights have learned.",
     ),
     Requirement(
@@ -191,8 +189,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#1797, #1988",
         _POLICY,
         (),
-        "What crosses a document's boundary shows when the other document is changed, which `harness probe` does "
-        "not do yet.",
+        "What crosses a document's boundary shows when the other document is changed: `harness probe` does, and tells "
+        "how far.",
     ),
     Requirement(
         "R22",

@@ -149,9 +149,7 @@ def summary(facts: ProbeFacts) -> str:
         lines += _run_lines(each)
     lines += _listed("shrunk", facts.shrunk)
     lines += [f"ledger: {facts.ledger.value.reason}"] if isinstance(facts.ledger, Located) else []
-    lines.append(
-        "not exercised: more than one process; caches and mixtures that are no weights; sums over the vocabulary"
-    )
+    lines.append("not exercised: more than one process; sums over the vocabulary where scores are no softmax")
     return "".join(f"{plain(line)}\n" for line in lines) + "\n"
 
 

@@ -136,6 +136,46 @@ class ReachFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What the copies of the trained process say to one question.
+
+    Attributes:
+        result: `same`, `depends` or `unclear`.
+        reason: why, as a clause.
+        effect: the largest difference, in nats.
+        positions: places in question, some of them.
+    """
+
+    result: str
+    reason: str
+    effect: float
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlipFacts:
+    """What copies of the trained process show on texts that differ in known tokens.
+
+    Attributes:
+        where: the line or the variable that adds the scores up.
+        count: scores that are reported.
+        straight: those that are the softmax of one row.
+        seed: of the changes.
+        later: whether scores depend on later tokens.
+        target: whether distributions depend on their target.
+        artifact: whether the score depends on more than the artifact.
+    """
+
+    where: str
+    count: int
+    straight: int
+    seed: int
+    later: Answer
+    target: Answer
+    artifact: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeFacts:
     """The miniature runs of a submission.
 
@@ -150,6 +190,7 @@ class ProbeFacts:
         reach: what the script reached for.
         executed: lines of the folder's files that the traced run went through, as ranges by path; texts that a packed
             script unpacked are `<unpacked 1>` and so on. Empty where nothing is known.
+        flips: what its scores depend on.
     """
 
     stale: bool
@@ -160,6 +201,7 @@ class ProbeFacts:
     non_interference: Fact[Experiment]
     ledger: Fact[LedgerFacts]
     reach: Fact[ReachFacts]
+    flips: Fact[FlipFacts]
     executed: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     def went_through(self, place: Location) -> bool | None:
@@ -193,7 +235,20 @@ def read(directory: Path, folder: Folder) -> ProbeFacts:
         ledger=_ledger(document["experiments"].get("ledger")),
         reach=_reach(document["experiments"].get("reach")),
         executed={each["path"]: _ranges(each["ranges"]) for each in document.get("executed", ())},
+        flips=_flips(document["experiments"].get("flips"), document["world"]["seed"]),
     )
+
+
+def _flips(found: Mapping[str, Any] | None, seed: int) -> Fact[FlipFacts]:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer="/experiments/flips")
+    if found is None:
+        return Missing(NOT_MADE, at)
+    answers = {name: _answer(found[name]) for name in ("later", "target", "artifact")}
+    return Located(FlipFacts(found["where"], found["count"], found["straight"], seed, **answers), at)
+
+
+def _answer(found: Mapping[str, Any]) -> Answer:
+    return Answer(found["result"], found["reason"], found["effect"], tuple(found["positions"]))
 
 
 def _reach(found: Mapping[str, Any] | None) -> Fact[ReachFacts]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,10 @@ from typing import Any, Final
 from harness.facts.build_package import read_scripts
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
-from harness.probe import claimed, document, ledgerlines, miniature, session, unique, world
+from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, unique, world
 from harness.probe.document import Probe
-from harness.probe.experiments import ledger, noninterference, reach
+from harness.probe.experiments import flips, ledger, noninterference, reach, variants
+from harness.probe.experiments.flips import Flips
 from harness.probe.experiments.ledger import Ledger
 from harness.probe.experiments.reach import Reach
 from harness.probe.session import MiniatureRun, Request
@@ -32,7 +33,12 @@ LEAST_SECONDS: Final = 1.0
 # So few that a miniature training comes to the end of all its files, whichever it takes them from.
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
-RUN_NAMES: Final = frozenset({BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, ledgerfile.NAME})
+RUN_NAMES: Final = frozenset(
+    {BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, ledgerfile.NAME, variants.RUN}
+)
+# Copies of the process may take so many times as long as the first run, all together, and at least so many seconds.
+COPIES_RUNS: Final = 7
+COPIES_SECONDS: Final = 40.0
 
 
 def prepare(folder: Path, facts: Submission) -> Probe:
@@ -91,6 +97,7 @@ def run(
             found["non_interference"] = _non_interference(runs, made, Path(place) / "other", kept)
             found["ledger"] = _ledger(runs, made, Path(place) / "unique")
             found["reach"] = _plain(reach.judge(runs.done[ledger.RUN]))
+            found["flips"] = _flips(runs, made, Path(place) / "phrased")
     probeevidence.write(directory, document.of(probe, made, sandbox, runs.done, found))
 
 
@@ -106,12 +113,15 @@ class _Runs:
     until: float
     done: dict[str, MiniatureRun] = field(default_factory=dict)
 
-    def go(self, name: str, data: World, traced: tuple[str, ...] = ()) -> MiniatureRun:
-        """Run the script once more."""
+    def go(
+        self, name: str, data: World, traced: tuple[str, ...] = (), forks: Mapping[str, Any] | None = None
+    ) -> MiniatureRun:
+        """Run the script once more, traced, and forked where that is asked for."""
         probe = self.probe
-        seconds = max(min(self.seconds, self.until - time.monotonic()), LEAST_SECONDS)
+        seconds = self.seconds + (forks["seconds"] if forks else 0)
+        seconds = max(min(seconds, self.until - time.monotonic()), LEAST_SECONDS)
         self.tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {seconds:.0f} s")
-        request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced)
+        request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced, forks)
         self.done[name] = session.run(request, self.directory / name, self.sandbox)
         self.tell(f"{name}: {_ended(self.done[name])}")
         return self.done[name]
@@ -137,7 +147,23 @@ def _ledger(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     return _plain(found)
 
 
-def _plain(found: Ledger | Reach) -> dict[str, Any]:
+def _flips(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
+    """Fork the trained process where it reads its artifact, and change later tokens, single ones and the artifact."""
+    artifact = runs.done[BARE].artifact()
+    if artifact is None:
+        return _plain(flips.nothing("the first run left no file of the size that it printed for its model"))
+    reading = variants.reads_back(runs.done[ledger.RUN], artifact[0])
+    data, shards, text = phrased.phrased_world(made, runs.probe.miniature, folder)
+    chosen = variants.choose(text, runs.probe.miniature.spec.seed, damage=reading)
+    seconds = round(max(COPIES_SECONDS, COPIES_RUNS * runs.done[BARE].outcome.seconds))
+    done = runs.go(variants.RUN, data, shards, variants.order(chosen, artifact[0], seconds, reading=reading))
+    found = flips.judge(done, chosen, data.val_tokens - 1)
+    for name, each in (("later tokens", found.later), ("targets", found.target), ("artifact", found.artifact)):
+        runs.tell(f"flips, {name}: {each.result} ({each.reason})")
+    return _plain(found)
+
+
+def _plain(found: Ledger | Reach | Flips) -> dict[str, Any]:
     made = _listed(dataclasses.asdict(found))
     assert isinstance(made, dict)  # noqa: S101 - for the type
     return made

@@ -26,6 +26,7 @@ CHILD: Final = Path(__file__).parent / "child"
 PARSER: Final = tuple(Path(__file__).parents[1] / "sources" / name for name in ("fstrings.py", "textlines.py"))
 SUBMISSION: Final = "/submission"
 WORK: Final = "/scratch/work"
+WORLD: Final = "/probe/world"
 LOG_LIMIT_BYTES: Final = 16 * MIB
 EVENTS_LIMIT: Final = 200_000
 EVENT_LIMIT_CHARACTERS: Final = 4_000_000
@@ -50,6 +51,7 @@ class Request:
         seconds: wall time that it may take.
         traced: validation shards below the world's folder by which scores and updates are followed; empty: they are
             not.
+        flips: where to fork and what to change in each copy, as the child reads it; None: nothing.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Request:
     world: World
     seconds: float
     traced: tuple[str, ...] = ()
+    flips: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +138,17 @@ def _job(request: Request, packages: Path) -> Job:
         "overrides": request.miniature.overrides(),
         "clock": dict(CLOCK),
         "trace": bool(request.traced),
-        "lines": bool(request.traced),
-        "experiment": {"validation": [f"{WORK}/data/{shard}" for shard in request.traced]},
+        "lines": bool(request.traced) and request.flips is None,
+        "experiment": {"validation": [f"{WORK}/data/{shard}" for shard in request.traced], "flips": request.flips},
         "newer_parser": "/probe/packages/pgchild_parser",
     }
+    # Copies of the process change the data; only what lies in the scratch can be changed.
+    data = WORLD if request.flips else f"{WORK}/data"
+    plan["copied"] = {WORLD: f"{WORK}/data"} if request.flips else {}
     views = (
         View(request.folder.resolve(), SUBMISSION),
         View(packages, "/probe/packages"),
-        View(request.world.folder.resolve(), f"{WORK}/data"),
+        View(request.world.folder.resolve(), data),
     )
     limits = Limits(
         memory_bytes=6_000 * MIB,
@@ -157,6 +163,7 @@ def _job(request: Request, packages: Path) -> Job:
     command = (interpreter(), "-P", "-m", "pgchild", json.dumps(plan))
     environment = {
         "PYTHONPATH": "/probe/packages",
+        # The threads of a library do not come along into a copy of the process.
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -192,10 +199,13 @@ def _lines(channel: Path | None) -> Iterator[str]:
 
 
 def _printed(outcome: Outcome) -> tuple[float | None, float | None, int | None]:
-    """Score, loss and size of the model that the output reports, read as the log of any run is."""
     with outcome.output.open("rb") as file:
-        data = file.read(LOG_LIMIT_BYTES)
-    runs = build_runs(read_log(data, outcome.output.name))
+        return printed(file.read(LOG_LIMIT_BYTES), outcome.output.name)
+
+
+def printed(data: bytes, name: str) -> tuple[float | None, float | None, int | None]:
+    """Score, loss and size of the model that an output reports, read as the log of any run is."""
+    runs = build_runs(read_log(data, name))
     if not runs:
         return None, None, None
     last = runs[-1]

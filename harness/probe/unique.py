@@ -32,14 +32,8 @@ def unique_world(made: World, miniature: Miniature, folder: Path) -> tuple[World
     Returns:
         The world, and its validation shards as paths below its folder.
     """
-    moved = world.moved_to(made, folder)
     tokens = unique_tokens(made.val_tokens, miniature.spec.vocabulary, miniature.spec.seed)
-    shard, sizes = moved.shards / "fineweb_val_000000.bin", moved.shards / "fineweb_val_bytes_000000.bin"
-    world.replace_everywhere(folder, shard.read_bytes(), world.shard_bytes(tokens))
-    if sizes.exists():
-        lengths = np.where(tokens == BOS_TOKEN, 0, 2).astype(np.uint16)
-        world.replace_everywhere(folder, sizes.read_bytes(), world.shard_bytes(lengths))
-    return moved, (shard.relative_to(folder).as_posix(),)
+    return world.with_validation(made, folder, tokens)
 
 
 def unique_tokens(count: int, vocabulary: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:

@@ -129,6 +129,26 @@ def replace_everywhere(folder: Path, old: bytes, new: bytes) -> None:
             path.write_bytes(new)
 
 
+def with_validation(made: World, folder: Path, tokens: Tokens) -> tuple[World, tuple[str, ...]]:
+    """A copy of a world with other validation tokens, as many as it has.
+
+    Args:
+        made: the world.
+        folder: where the copy goes.
+        tokens: what its validation shard holds.
+
+    Returns:
+        The world, and its validation shards as paths below its folder.
+    """
+    moved = moved_to(made, folder)
+    shard, sizes = moved.shards / "fineweb_val_000000.bin", moved.shards / "fineweb_val_bytes_000000.bin"
+    replace_everywhere(folder, shard.read_bytes(), shard_bytes(tokens))
+    if sizes.exists():
+        lengths = np.where(tokens == BOS_TOKEN, 0, 2).astype(np.uint16)
+        replace_everywhere(folder, sizes.read_bytes(), shard_bytes(lengths))
+    return moved, (shard.relative_to(folder).as_posix(),)
+
+
 def write_shard(path: Path, tokens: Tokens) -> None:
     """Write tokens in the challenge's format."""
     path.write_bytes(shard_bytes(tokens))

@@ -72,6 +72,7 @@ class Net(nn.Module):
     def __init__(self, vocab_size, dim):
         super().__init__()
         self.embed = nn.Embedding(vocab_size, dim)
+        nn.init.normal_(self.embed.weight, std=0.1)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim, bias=False)
         self.up = nn.Linear(dim, 2 * dim, bias=False)

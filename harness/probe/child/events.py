@@ -17,6 +17,8 @@ class Channel:
 
     def __init__(self, descriptor: int | None, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.clock = clock
+        # Stand in every event, such as the name of the copy of the process that writes it.
+        self.marks: dict[str, Any] = {}
         self._descriptor = descriptor
         self._lock = threading.RLock()
         self._count = 0
@@ -25,7 +27,7 @@ class Channel:
     def emit(self, kind: str, **fields: Any) -> None:
         """Write one event: its number, the virtual time, its kind and its fields."""
         with self._lock:
-            event = {"i": self._count, "t": round(self.clock(), 6), "kind": kind, **fields}
+            event = {"i": self._count, "t": round(self.clock(), 6), "kind": kind, **self.marks, **fields}
             self._count += 1
             if self._descriptor is None:
                 return

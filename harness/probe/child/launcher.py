@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 import traceback
 import types
@@ -26,6 +27,8 @@ def main() -> None:
     open_channel(clock.now)
     os.environ.update(plan.environment)
     _ranks(plan)
+    for source, target in plan.copied.items():
+        shutil.copytree(source, target)
     os.chdir(plan.workdir)
     script = Path(plan.script).resolve()
     overrides = Overrides(plan.overrides)
@@ -55,7 +58,17 @@ def _traced(plan: Plan) -> Callable[[], None]:
         return lambda: None
     from . import tracer
 
-    tracer.install(plan, channel().emit)
+    follower = tracer.install(plan, channel().emit)
+    if (plan.experiment or {}).get("flips"):
+        from . import flips
+
+        told = flips.install(plan, follower.ledger, channel())
+
+        def finish() -> None:
+            told()
+            tracer.finish()
+
+        return finish
     return tracer.finish
 
 

@@ -18,6 +18,7 @@ class Plan:
         argv: its arguments.
         workdir: where it runs.
         environment: variables to set.
+        copied: folders that are copied before the script begins, so that it may write into them: from, to.
         overrides: {"class": {CLASS: {NAME: VALUE}}, "module": {NAME: VALUE}}.
         clock: start_s, per_call_s and per_step_s of the virtual clock; empty: the real one.
         rank: the process's rank.
@@ -34,6 +35,7 @@ class Plan:
     argv: tuple[str, ...] = ()
     workdir: str = "."
     environment: Mapping[str, str] = field(default_factory=dict)
+    copied: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     clock: Mapping[str, float] = field(default_factory=dict)
     rank: int = 0

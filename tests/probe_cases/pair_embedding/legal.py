@@ -5,6 +5,7 @@ class Net(nn.Module):
     def __init__(self, vocab_size, dim):
         super().__init__()
         self.embed = nn.Embedding(vocab_size, dim)
+        nn.init.normal_(self.embed.weight, std=0.1)
         self.pair = nn.Embedding(4096, dim)
         self.up = nn.Linear(dim, 2 * dim, bias=False)
         self.down = nn.Linear(2 * dim, dim, bias=False)

@@ -20,12 +20,15 @@ __all__ = ["finish", "install"]
 _running: list[tuple[Follower, Files, Callable[..., None], tuple[Callable[[], None], ...]]] = []
 
 
-def install(plan: Any, emit: Callable[..., None]) -> None:
+def install(plan: Any, emit: Callable[..., None]) -> Follower:
     """Begin to watch.
 
     Args:
         plan: the plan; `experiment["validation"]` names the validation shards.
         emit: writes an event: its kind, and its fields by name.
+
+    Returns:
+        What watches; its ledger is where scores go.
     """
     paths = getattr(plan, "validation", None) or (plan.experiment or {}).get("validation") or ()
     shard = read_shards(paths)
@@ -46,6 +49,7 @@ def install(plan: Any, emit: Callable[..., None]) -> None:
     files.install()
     follower.__enter__()
     _running.append((follower, files, emit, undo))
+    return follower
 
 
 def finish() -> None:

@@ -49,7 +49,7 @@ class Files:
         if event == "open":
             path = _text(args[0])
             if isinstance(args[0], (str, bytes)) and not self._uninteresting(path):
-                self._once("file", path, path=path, mode=_mode(args))
+                self._once("file", path, path=path, mode=mode_of(args))
         elif kind == "socket":
             if event in {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto"}:
                 name = _text(args[1] if event != "socket.getaddrinfo" else args[0])
@@ -79,7 +79,8 @@ def _libraries() -> list[str]:
     return [os.path.dirname(os.path.dirname(os.__file__)), "/usr/lib", "/usr/share/zoneinfo", "/etc/ld"]
 
 
-def _mode(args: tuple[Any, ...]) -> str:
+def mode_of(args: tuple[Any, ...]) -> str:
+    """How the arguments of the audit event `open` open a file: its mode, or `read` or `write`."""
     mode, flags = args[1], args[2] if len(args) > 2 else 0
     if isinstance(mode, str):
         return mode

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from .beside import Beside
 from .codes import AGGREGATE, ELEMENT_BITS, ELEMENT_MASK, SCORE, Tag, Tags, nats
 from .positions import Places, Shard, ranges
+from .rows import Rows
 from .weights import Learned, Weights
 
 # Bytes of events after which numbers of single tokens are left out.
 BYTES = 1_500_000
 EVENTS = 12_000
+# A score that is as near to the softmax of its row is that softmax, up to rounding.
+STRAIGHT_NATS = 1e-4
 _HERE = os.path.dirname(os.path.dirname(__file__))
 
 
@@ -36,6 +39,7 @@ class Source:
         participants: these weights.
         learned: what they had learned by then.
         counted: elements that have been counted.
+        direct: nats of each target by a softmax over the row that it was looked up in; None: not looked at.
         how: operations that made one loss of several.
     """
 
@@ -47,6 +51,7 @@ class Source:
     participants: tuple[int, ...]
     learned: Learned
     counted: NDArray[np.bool_]
+    direct: NDArray[np.float64] | None = None
     how: set[str] = field(default_factory=set)
 
 
@@ -86,6 +91,11 @@ class Ledger:
         self.pending: Learned = self.weights.nothing
         self.read: list[Places] = []
         self._read: list[Places] = []
+        # Looks at the rows that targets are looked up in, where somebody wants to know.
+        self.rows: Rows | None = None
+        # Told of each score that counts: the computation, the places and their nats.
+        self.heard: Callable[[int, Places, NDArray[np.float64]], None] | None = None
+        self.bytes_limit = BYTES
         # What tensors made of gradients have learned, outside of any weights that are known.
         self.gradients: Beside[Learned] = Beside()
         self._current: dict[Any, Pass] = {}
@@ -236,7 +246,7 @@ class Ledger:
             "pass": mine.number,
             "at": source.at,
             "positions": ranges(places, again=True),
-            "nll": [_round(value) for value in values.tolist()] if self._bytes < BYTES else None,
+            "nll": [_round(value) for value in values.tolist()] if self._bytes < self.bytes_limit else None,
             "sum": _round(float(np.nansum(values))),
             "weights": source.weights,
             "grad": source.grad,
@@ -247,7 +257,12 @@ class Ledger:
             event["form"] = form
         if source.how:
             event["how"] = sorted(source.how)
+        if source.direct is not None:
+            apart = ~(np.abs(values - source.direct[elements][order][known]) <= STRAIGHT_NATS)
+            event["apart"] = ranges(places[apart])
         self.write("score", event)
+        if self.heard is not None:
+            self.heard(source.at, places, values)
 
     def _pass(self, key: Any, places: Places, source: Source, where: str) -> Pass:
         """The pass that places belong to; one that begins anew is another."""

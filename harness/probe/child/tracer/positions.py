@@ -114,7 +114,10 @@ class Shard:
         claims = np.zeros(end - begin, dtype=np.int64)
         for first, last, _ in runs:
             claims[first - begin : last - begin] = 1
-        wide = {self._extended(flat, ends, run): run for run in runs}
+        # Several runs may extend to the same stretch: where phrases repeat, only what is between them is unlike.
+        wide: dict[Run, list[Run]] = {}
+        for run in runs:
+            wide.setdefault(self._extended(flat, ends, run), []).append(run)
         told = np.zeros(end - begin, dtype=np.int64)
         for first, last, _ in wide:
             told[first - begin : last - begin] += 1
@@ -122,11 +125,13 @@ class Shard:
         shortest = min(PIECE, content)
         explained = told[:content].all() and all(last - first >= shortest for first, last, _ in wide)
         place = np.full(end - begin, -1, dtype=np.int64)
-        for (first, last, shift), core in wide.items():
+        for (first, last, shift), cores in wide.items():
             if explained or last - first >= CERTAIN:
                 mine = np.arange(first, last)
                 # What agrees by chance with one run, beyond its trigrams, may belong to another.
-                inside = (mine >= core[0]) & (mine < core[1]) | (claims[mine - begin] == 0)
+                inside = claims[mine - begin] == 0
+                for core in cores:
+                    inside |= (mine >= core[0]) & (mine < core[1])
                 mine = mine[inside]
                 before, now = place[mine - begin], mine + shift
                 # Two runs that disagree on an element leave it unknown, for good.

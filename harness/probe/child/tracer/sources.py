@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,14 @@ LOSSES = frozenset({"cross_entropy", "nll_loss", "cross_entropy_loss", "linear_c
 PICKS = frozenset({"gather", "take_along_dim", "__getitem__"})
 READS = frozenset({"embedding", "index_select"})
 CALLS = LOSSES | PICKS | READS
+
+
+class Looked(NamedTuple):
+    """Where targets were looked up: a table with a row for each of them, or for each of some of its rows."""
+
+    table: torch.Tensor
+    targets: torch.Tensor
+    at: tuple[Any, ...] = ()
 
 
 def recognized(follower: Follower, name: str, call: tuple[Any, Any], out: Any) -> bool:
@@ -57,12 +65,14 @@ def _loss(follower: Follower, name: str, call: tuple[Any, Any], out: Any) -> boo
     if not is_tokens(target) or not isinstance(out, torch.Tensor):
         return False
     places = follower.ledger.targets(target)
+    table = args[0] if args else kwargs.get("input")
+    rows = Looked(table, target) if _is_table(table, target) else None
     if out.shape == target.shape and out.ndim:
-        return _tagged(follower, places, out, form=SCORE)
+        return _tagged(follower, places, out, form=SCORE, rows=rows)
     losses = torch.full((target.numel(),), float("nan"))
     if (places >= 0).any():
         losses = _apart(name, args, kwargs)
-    return _whole(follower, places, out, losses)
+    return _whole(follower, places, out, losses, rows=rows)
 
 
 def _apart(name: str, args: Any, kwargs: Any) -> torch.Tensor:
@@ -81,7 +91,9 @@ def _gathered(follower: Follower, call: tuple[Any, Any], out: Any) -> bool:
         return False
     places = follower.ledger.shard.of(index)
     numbers = [value for value in [*args[1:], *kwargs.values()] if isinstance(value, int)]
-    return _tagged(follower, places, out, form=_form(table, numbers[0] if numbers else -1))
+    form = _form(table, numbers[0] if numbers else -1)
+    rows = Looked(table, index) if tuple(index.shape) == (*table.shape[:-1], 1) else None
+    return _tagged(follower, places, out, form=form, rows=rows)
 
 
 def _indexed(follower: Follower, args: Any, out: Any) -> bool:
@@ -100,7 +112,8 @@ def _indexed(follower: Follower, args: Any, out: Any) -> bool:
     places = follower.ledger.shard.of(last)
     if tuple(places.shape) != tuple(out.shape):
         return False
-    return _tagged(follower, places, out, form=_form(table, -1))
+    rows = Looked(table, last, tuple(parts[:-1])) if last.ndim == 1 and table.ndim == 2 else None
+    return _tagged(follower, places, out, form=_form(table, -1), rows=rows)
 
 
 def _read(follower: Follower, values: list[Any]) -> None:
@@ -119,8 +132,13 @@ def _form(table: torch.Tensor, dim: int) -> str:
     return PROBABILITY if near else SCORE
 
 
-def _tagged(follower: Follower, places: Places, out: torch.Tensor, *, form: str) -> bool:
-    codes = _source(follower, places, out)
+def _is_table(table: Any, target: torch.Tensor) -> bool:
+    """Whether there is one row of logits for each target."""
+    return isinstance(table, torch.Tensor) and table.ndim == 2 and target.ndim == 1
+
+
+def _tagged(follower: Follower, places: Places, out: torch.Tensor, *, form: str, rows: Looked | None = None) -> bool:
+    codes = _source(follower, places, out, rows, chances=form == PROBABILITY)
     if codes is None:
         follower.tags.drop(out)
         return True
@@ -128,15 +146,26 @@ def _tagged(follower: Follower, places: Places, out: torch.Tensor, *, form: str)
     return True
 
 
-def _whole(follower: Follower, places: Places, out: torch.Tensor, losses: torch.Tensor) -> bool:
-    codes = _source(follower, places, out)
+def _whole(
+    follower: Follower, places: Places, out: torch.Tensor, losses: torch.Tensor, *, rows: Looked | None = None
+) -> bool:
+    codes = _source(follower, places, out, rows)
     if codes is not None:
         follower.tag(out, follower.ledger.scalar(codes, losses))
     return True
 
 
-def _source(follower: Follower, places: Places, out: torch.Tensor) -> torch.Tensor | None:
-    codes = follower.ledger.source(places, out, follower.updates.settle)
-    if codes is not None and out.requires_grad:
+def _source(
+    follower: Follower, places: Places, out: torch.Tensor, rows: Looked | None = None, *, chances: bool = False
+) -> torch.Tensor | None:
+    ledger = follower.ledger
+    codes = ledger.source(places, out, follower.updates.settle)
+    if codes is None:
+        return None
+    if ledger.rows is not None and rows is not None:
+        table = rows.table[(*rows.at, slice(None))] if rows.at else rows.table
+        made = ledger.sources[-1]
+        made.direct = ledger.rows.direct(made.at, places, table, rows.targets, chances=chances)
+    if out.requires_grad:
         follower.updates.opened(codes)
     return codes

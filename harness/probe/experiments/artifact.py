@@ -1,0 +1,59 @@
+"""Artifact: the reported score comes from the file that is submitted, and from nothing beside it.
+
+Two copies of the process go on from where the artifact is read back. One finds it damaged: it has to end with an error,
+or to print another score. The other finds noise in every parameter that an optimizer has stepped: what was
+trained must not matter any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.probe import session
+from harness.probe.experiments.variants import DAMAGED, NOISE
+from harness.probe.session import MiniatureRun
+
+SAME, DEPENDS, UNCLEAR = "same", "depends", "unclear"
+
+
+def judge(run: MiniatureRun) -> tuple[str, str]:
+    """Whether the score comes from the artifact alone: `same` when it does, else `depends` on other things.
+
+    Args:
+        run: the run that forked.
+    """
+    told = {str(event.get("name")): event for event in run.of("variant")}
+    damaged, noisy = told.get(DAMAGED), told.get(NOISE)
+    if damaged is None or noisy is None:
+        return UNCLEAR, "the artifact is not read back in the run that forks"
+    if run.val_loss is None:
+        return UNCLEAR, "the run that forks printed no loss"
+    if _ended(damaged) and _loss(damaged) == run.val_loss:
+        return DEPENDS, "with every byte of the artifact changed, the printed loss is the same"
+    return _noise(run, noisy, run.val_loss)
+
+
+def _noise(run: MiniatureRun, noisy: Mapping[str, Any], base: float) -> tuple[str, str]:
+    """What noise in the trained weights does to the score."""
+    tensors = [event.get("tensors") for event in run.of("noise")]
+    count = tensors[0] if len(tensors) == 1 else 0
+    if not count:
+        return UNCLEAR, "no parameter that an optimizer has stepped is left when the artifact is read"
+    loss = _loss(noisy)
+    if not _ended(noisy) or loss is None:
+        return UNCLEAR, "with noise in the trained weights, the script did not come to a score"
+    if loss == base:
+        return SAME, f"a damaged artifact changes the score, and noise in {count} trained parameters does not"
+    return DEPENDS, (
+        f"with noise in the {count} parameters that an optimizer has stepped, and the artifact as it was, the printed "
+        f"loss is {loss:.6f}, not {base:.6f}"
+    )
+
+
+def _ended(event: Mapping[str, Any]) -> bool:
+    return event.get("ended") == "exit" and event.get("status") == 0
+
+
+def _loss(event: Mapping[str, Any]) -> float | None:
+    return session.printed(str(event.get("printed")).encode(), "printed")[1]

@@ -1,0 +1,208 @@
+"""Flips: the script's own evaluation, forked from one trained state, on texts that differ in known tokens.
+
+One module judges each question: `suffix` whether earlier scores change, `target` whether the distribution at a place
+does, `artifact` whether the score comes from the artifact. Here their answers are put together. A copy that changes
+nothing has to give the scores of the process itself, else nothing is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from harness.probe.experiments import artifact, scores, suffix, target
+from harness.probe.experiments.scores import BASE, Bound, Key, Unit, View
+from harness.probe.experiments.suffix import CLEAR_NATS, PLACES_LIMIT
+from harness.probe.experiments.variants import DOCUMENT, NOTHING, SELF, SUFFIX, Variant
+from harness.probe.session import MiniatureRun
+
+SAME, DEPENDS, UNCLEAR = "same", "depends", "unclear"
+BOUND, UNBOUND = "bound", "unbound"
+FLIPS: Final = frozenset({SUFFIX, SELF, DOCUMENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The answer to one question.
+
+    Attributes:
+        result: `same`, `depends` or `unclear`.
+        reason: why, as a clause.
+        effect: the largest difference, in nats.
+        positions: places in question, some of them.
+    """
+
+    result: str
+    reason: str
+    effect: float = 0.0
+    positions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """What one copy showed.
+
+    Attributes:
+        name: of the variant.
+        kind: what was changed.
+        position: the first token that was; -1 for none.
+        exercised: whether a changed token was scored.
+        compared: places that had to keep their score.
+        changed: those that did not, some of them.
+        effect: the largest difference among them, in nats.
+        row: what became of the distribution at the position: `same`, `differs`, `rounding` or `unseen`.
+        straight: whether the score is the softmax of that row.
+        row_effect: the largest difference in it, in nats.
+        farthest: tokens between the position and the last score that changed.
+    """
+
+    name: str
+    kind: str
+    position: int
+    exercised: bool
+    compared: int = 0
+    changed: tuple[int, ...] = ()
+    effect: float = 0.0
+    row: str = target.UNSEEN
+    straight: bool = False
+    row_effect: float = 0.0
+    farthest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """What the run that forks shows.
+
+    Attributes:
+        result: `bound` when the reported scores were found, else `unbound`.
+        reason: why.
+        where: the line or the variable that adds the scores up.
+        count: scores in it.
+        straight: those that are the softmax of one row.
+        later: whether scores depend on later tokens.
+        target: whether distributions depend on their target.
+        artifact: whether the score comes from the artifact.
+        tests: what each copy showed.
+    """
+
+    result: str
+    reason: str
+    where: str = ""
+    count: int = 0
+    straight: int = 0
+    later: Judged = field(default_factory=lambda: Judged(UNCLEAR, ""))
+    target: Judged = field(default_factory=lambda: Judged(UNCLEAR, ""))
+    artifact: Judged = field(default_factory=lambda: Judged(UNCLEAR, ""))
+    tests: tuple[Test, ...] = ()
+
+
+def nothing(reason: str) -> Flips:
+    """No answer to any question, and why."""
+    unclear = Judged(UNCLEAR, reason)
+    return Flips(UNBOUND, reason, later=unclear, target=unclear, artifact=unclear)
+
+
+def judge(run: MiniatureRun, variants: Sequence[Variant], tokens: int) -> Flips:
+    """Judge a run that forked.
+
+    Args:
+        run: the run.
+        variants: what it was told.
+        tokens: of the validation text that can be predicted.
+    """
+    if not run.of("forks"):
+        return nothing("the run ended before it opened its artifact, or never did")
+    seen = scores.views(run)
+    kept = Judged(*artifact.judge(run))
+    bound = scores.bind(seen[BASE], run.val_loss, tokens)
+    if isinstance(bound, str):
+        unclear = Judged(UNCLEAR, bound)
+        return Flips(UNBOUND, bound, later=unclear, target=unclear, artifact=kept)
+    found = [_of(seen, variants, bound, key, kept) for key in bound.keys]
+    first = found[-1]
+    # Several passes may have about the printed loss: they have to say the same.
+    if any((each.later.result, each.target.result) != (first.later.result, first.target.result) for each in found):
+        return nothing("several passes have about the printed loss, and they differ in what they depend on")
+    return first
+
+
+def _of(seen: Mapping[str, View], variants: Sequence[Variant], bound: Bound, key: Key, kept: Judged) -> Flips:
+    """The answers for one pass or account."""
+    base = seen[BASE].units(bound, key)
+    again = seen[NOTHING].units(bound, key) if NOTHING in seen else []
+    count, straight = sum(len(unit.places) for unit in base), sum(unit.straight for unit in base)
+    if not base or base != again:
+        reason = "a copy of the process that changes nothing gives other scores" if again else "no copy came to its end"
+        reason = reason if base else "the reported scores could not be matched to places"
+        unclear = Judged(UNCLEAR, reason)
+        return Flips(BOUND, bound.reason, bound.where, count, straight, unclear, unclear, kept)
+    tests = [
+        _test(each, (seen[BASE], base), (seen[each.name], seen[each.name].units(bound, key)))
+        for each in variants
+        if each.kind in FLIPS and each.name in seen
+    ]
+    later, aim = _later(tests), _target(tests)
+    return Flips(BOUND, bound.reason, bound.where, count, straight, later, aim, kept, tuple(tests))
+
+
+def _test(variant: Variant, base: tuple[View, list[Unit]], copy: tuple[View, list[Unit]]) -> Test:
+    single = variant.kind != SUFFIX
+    change = suffix.compare(base[1], copy[1], variant.place, single=single)
+    row = target.Row(target.UNSEEN)
+    # With more tokens changed than one, those scored before the place may count in it.
+    first = min((unit.at for unit in copy[1] if max(unit.places) >= variant.place), default=-1)
+    if single or any(unit.at == first for unit in copy[1] if unit.places == (variant.place,)):
+        row = target.compare(base, copy, variant.place)
+    return Test(
+        variant.name,
+        variant.kind,
+        variant.place,
+        change.exercised,
+        change.compared,
+        change.changed,
+        change.effect,
+        row.result,
+        row.straight,
+        row.effect,
+        change.farthest,
+    )
+
+
+def _later(tests: Sequence[Test]) -> Judged:
+    """Whether a score depends on tokens behind it."""
+    made = [each for each in tests if each.exercised and each.compared]
+    if not made:
+        return Judged(UNCLEAR, "no changed token was scored")
+    worst = max(made, key=lambda each: each.effect)
+    compared = sum(each.compared for each in made)
+    if worst.effect > CLEAR_NATS:
+        reason = f"with {_told(worst)}, scores before it change by up to {worst.effect:.4g} nats"
+        return Judged(DEPENDS, reason, worst.effect, worst.changed)
+    if worst.effect > 0:
+        return Judged(UNCLEAR, f"scores differ by up to {worst.effect:.2g} nats, which may be rounding", worst.effect)
+    return Judged(SAME, f"{compared:,} scores before {len(made)} changes of later tokens are the same")
+
+
+def _target(tests: Sequence[Test]) -> Judged:
+    """Whether a distribution depends on the token that stands at its place."""
+    made = [each for each in tests if each.exercised and each.row != target.UNSEEN]
+    apart = [each for each in made if each.row == target.DIFFERS]
+    if apart:
+        worst = max(apart, key=lambda each: each.row_effect)
+        reason = f"with {_told(worst)}, the distribution at that position changes by up to {worst.row_effect:.4g} nats"
+        return Judged(DEPENDS, reason, worst.row_effect, tuple(each.position for each in apart[:PLACES_LIMIT]))
+    if not made:
+        return Judged(UNCLEAR, "no score at a changed position is looked up in a row that was seen")
+    if any(each.row == target.ROUNDING for each in made):
+        return Judged(UNCLEAR, "the distributions differ by what may be rounding")
+    loose = [each for each in made if not each.straight]
+    if loose:
+        return Judged(UNCLEAR, "the rows do not depend on the target, and the scores are made of more than these rows")
+    places = tuple(each.position for each in made)
+    return Judged(SAME, f"at {len(made)} positions the score is the softmax of a row that is the same", 0.0, places)
+
+
+def _told(test: Test) -> str:
+    what = {SUFFIX: "all tokens changed from", SELF: "one token changed at", DOCUMENT: "one token changed at"}
+    return f"{what[test.kind]} position {test.position}"

@@ -1,0 +1,178 @@
+"""The scores of the run that forks, place by place, in the pass that the script reports.
+
+Where every loss could be followed to the number that counts it, the pass is that of the ledger, the one with the mean
+that is printed. Where losses are mixed outside of torch, an account of the script's own takes its place: a variable
+whose last value is the printed loss times the number of tokens. Its steps are matched to the computations of losses
+that came before each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from harness.probe.experiments.ledger import EXACT_LOSS, SAME_LOSS
+from harness.probe.session import MiniatureRun
+
+BASE: Final = ""
+PASS, ACCOUNT = "pass", "account"
+# A pass by its number, or an account by its function and its name.
+Key: TypeAlias = int | tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One score, or the sum of several that were added up at once.
+
+    Attributes:
+        at: number of the computation that it comes from.
+        places: what it scores.
+        nats: the score.
+        straight: whether it is the softmax of one row, and nothing else.
+    """
+
+    at: int
+    places: tuple[int, ...]
+    nats: float
+    straight: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Which numbers of the run are the reported ones.
+
+    Attributes:
+        by: `pass` or `account`.
+        keys: passes by number, or the account's function and name.
+        where: the line, or the variable.
+        reason: how it was found, or why it was not.
+    """
+
+    by: str
+    keys: tuple[Key, ...]
+    where: str
+    reason: str
+
+
+@dataclass(slots=True)
+class View:
+    """What one copy told.
+
+    Attributes:
+        events: all its events by kind.
+    """
+
+    events: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def of(self, kind: str) -> list[Mapping[str, Any]]:
+        """Events of a kind."""
+        return self.events.get(kind, [])
+
+    def units(self, bound: Bound, key: Key) -> list[Unit]:
+        """The scores of a pass or an account, in the order in which they were counted."""
+        return _passed(self, key) if bound.by == PASS else _stepped(self, key)
+
+
+def views(run: MiniatureRun) -> dict[str, View]:
+    """Each copy's events by its name, those of the process itself under `BASE`."""
+    found: dict[str, View] = {BASE: View()}
+    for event in run.events:
+        view = found.setdefault(str(event.get("variant", BASE)), View())
+        view.events.setdefault(str(event["kind"]), []).append(event)
+    return found
+
+
+def bind(view: View, loss: float | None, tokens: int) -> Bound | str:
+    """Find the reported scores; a text says why there are none.
+
+    Args:
+        view: the process that changed nothing.
+        loss: what it printed.
+        tokens: that can be predicted.
+    """
+    if loss is None:
+        return "the run that forks printed no loss"
+    passes = [event for event in view.of("pass") if isinstance(event.get("mean"), (int, float))]
+    near = [event for event in passes if _apart(event["mean"], loss) <= SAME_LOSS]
+    exact = [event for event in near if _apart(event["mean"], loss) <= EXACT_LOSS]
+    chosen = exact if len(exact) == 1 else near
+    if chosen:
+        where = str(chosen[-1].get("where") or "")[:200]
+        return Bound(
+            PASS,
+            tuple(event["pass"] for event in chosen),
+            where,
+            f"the printed loss is that of the scores added up at {where}",
+        )
+    counts = {tokens, *(event["count"] for event in passes if type(event.get("count")) is int)}
+    for event in view.of("account"):
+        total = event.get("total")
+        if isinstance(total, (int, float)) and any(_apart(abs(total), loss * count) <= EXACT_LOSS for count in counts):
+            key = str(event.get("function")), str(event.get("name"))
+            name = f"variable {key[1]} of {key[0]}"[:200]
+            return Bound(ACCOUNT, (key,), name, f"the printed loss is that of {name}")
+    return f"the printed loss of {loss:.6f} is neither the mean of a pass nor an account of the script's"
+
+
+def _apart(value: float, other: float) -> float:
+    return abs(value - other) / max(abs(other), 1e-9)
+
+
+def spread(ranges: object) -> list[int]:
+    """Half-open ranges as single places; what is no range is none."""
+    if not isinstance(ranges, Sequence) or isinstance(ranges, str):
+        return []
+    found: list[int] = []
+    for pair in ranges:
+        if isinstance(pair, Sequence) and len(pair) == 2 and all(type(end) is int for end in pair):
+            # A row of tokens is never longer than this.
+            found += range(pair[0], min(pair[1], pair[0] + 10_000_000))
+    return found
+
+
+def _passed(view: View, number: Key) -> list[Unit]:
+    found: list[Unit] = []
+    for event in view.of("score"):
+        nats, at = event.get("nll"), event.get("at")
+        if event.get("pass") != number or not isinstance(nats, list) or type(at) is not int:
+            continue
+        apart = set(spread(event.get("apart"))) if "apart" in event else None
+        pure = apart is not None and not event.get("how")
+        for place, value in zip(spread(event.get("positions")), nats, strict=False):
+            if isinstance(value, (int, float)):
+                found.append(Unit(at, (place,), float(value), pure and apart is not None and place not in apart))
+    return found
+
+
+def _stepped(view: View, key: Key) -> list[Unit]:
+    """Steps of an account with the places of the losses that were computed before each."""
+    event = next((each for each in view.of("account") if (each.get("function"), each.get("name")) == key), None)
+    told = next(iter(view.of("sources")), {}).get("sources")
+    if event is None or not isinstance(told, list):
+        return []
+    sources = [(int(at), spread(ranges)) for at, ranges in told]
+    groups: dict[int, list[float]] = {}
+    for step, after in zip(event["steps"], event["after"], strict=False):
+        groups.setdefault(int(after), []).append(abs(float(step)))
+    found: list[Unit] = []
+    done: set[int] = set()
+    last = 0
+    for after, steps in sorted(groups.items()):
+        mine = sources[last:after]
+        last = after
+        found += _matched(mine, steps, done)
+    return found
+
+
+def _matched(sources: list[tuple[int, list[int]]], steps: list[float], done: set[int]) -> list[Unit]:
+    """Units of some steps that were made since some losses were computed."""
+    owners = {place: at for at, places in sources for place in places if place >= 0 and place not in done}
+    if not owners:
+        return []
+    done |= set(owners)
+    if len(steps) == 1:
+        return [Unit(max(owners.values()), tuple(sorted(owners)), steps[0])]
+    if len(steps) == len(owners):
+        return [Unit(at, (place,), step) for (place, at), step in zip(sorted(owners.items()), steps, strict=True)]
+    return []

@@ -1,0 +1,68 @@
+"""Self flip: the distribution at a place does not change with the token that stands there (C1, C2).
+
+Where the score is looked up in a row of logits, log-probabilities or probabilities, the row itself is compared. A row
+that is the same for two tokens, and of which the score is the softmax, is a distribution that was there before the
+token: independence and the sum of one then hold by construction, at that place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from harness.probe.experiments.scores import Unit, View
+
+SAME, DIFFERS, ROUNDING, UNSEEN = "same", "differs", "rounding", "unseen"
+CLEAR_NATS: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of the row at one place.
+
+    Attributes:
+        result: `same`, `differs`, `rounding`, or `unseen` where the score is not looked up in a row.
+        straight: whether the score is the softmax of that row, before and after.
+        effect: the largest difference of log-probabilities in it, in nats.
+    """
+
+    result: str
+    straight: bool = False
+    effect: float = 0.0
+
+
+def compare(base: tuple[View, Sequence[Unit]], variant: tuple[View, Sequence[Unit]], place: int) -> Row:
+    """Compare the row at a place in two copies.
+
+    Args:
+        base: what the unchanged process told, and its reported scores.
+        variant: the same of the copy.
+        place: where the token was changed.
+    """
+    mine, others = _unit(base[1], place), _unit(variant[1], place)
+    if mine is None or others is None or mine.at != others.at:
+        return Row(UNSEEN)
+    first, second = _row(base[0], place, mine.at), _row(variant[0], place, mine.at)
+    if first is None or second is None:
+        return Row(UNSEEN)
+    straight = mine.straight and others.straight
+    if first["crc"] == second["crc"]:
+        return Row(SAME, straight)
+    pairs = zip(first["logs"], second["logs"], strict=False)
+    effect = max((abs(one - other) for one, other in pairs if _finite(one) and _finite(other)), default=0.0)
+    return Row(DIFFERS if effect > CLEAR_NATS else ROUNDING, straight, effect)
+
+
+def _unit(units: Sequence[Unit], place: int) -> Unit | None:
+    found = [unit for unit in units if unit.places == (place,)]
+    return found[0] if len(found) == 1 else None
+
+
+def _row(view: View, place: int, at: int) -> Mapping[str, Any] | None:
+    found = [row for row in view.of("row") if row.get("position") == place and row.get("at") == at]
+    return found[0] if len(found) == 1 and isinstance(found[0].get("logs"), list) else None
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e30

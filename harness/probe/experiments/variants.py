@@ -1,0 +1,97 @@
+"""What the run that forks is told: where to fork, and what each copy changes.
+
+Copies are made one after the other, cheap and telling ones first: one that changes nothing shows that copies can be
+compared at all. Places of flips are seeded and lie where leaks live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from harness.probe.miniature import LENGTH
+from harness.probe.phrased import Phrased
+from harness.probe.session import MiniatureRun
+
+RUN: Final = "flips"
+NOTHING, SUFFIX, SELF, DOCUMENT, DAMAGED, NOISE = "nothing", "suffix", "self", "document", "damaged", "noise"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One copy.
+
+    Attributes:
+        name: unique in its run.
+        kind: what it changes: nothing, the text from a place on, one token, the last token of a document, the bytes of
+            the artifact, or the weights in memory.
+        place: of the first token that changes; -1 for none.
+        order: what the child is told.
+    """
+
+    name: str
+    kind: str
+    place: int = -1
+    order: Mapping[str, Any] | None = None
+
+
+def choose(text: Phrased, seed: int, *, damage: bool) -> tuple[Variant, ...]:
+    """The variants of a text.
+
+    Args:
+        text: the validation text.
+        seed: of the new tokens.
+        damage: whether the artifact is read back, so that a damaged one can be given.
+    """
+    made = [Variant(NOTHING, NOTHING)]
+    made += [_suffix(text, seed, place) for place in (text.near(0.35, hit=True), text.near(0.6, phase=1))]
+    made += [
+        _self(text, seed, SELF, place)
+        for place in (text.near(0.2, hit=True), text.near(0.3, phase=1), text.near(0.45, phase=0))
+    ]
+    if damage:
+        made += [
+            Variant(DAMAGED, DAMAGED, order={"artifact": True}),
+            Variant(NOISE, NOISE, order={"noise": True}),
+        ]
+    made.append(_suffix(text, seed, text.tokens.size - LENGTH // 4))
+    made += [
+        _self(text, seed, SELF, text.after_start(0.5)),
+        _self(text, seed, DOCUMENT, text.before_end(0.7)),
+    ]
+    return tuple({each.name: each for each in made}.values())
+
+
+def order(variants: tuple[Variant, ...], artifact: str, seconds: float, *, reading: bool) -> dict[str, Any]:
+    """The child's orders.
+
+    Args:
+        variants: what is changed.
+        artifact: the file at which it forks.
+        seconds: wall time for all copies together.
+        reading: whether it forks where the file is opened for reading, not for writing.
+    """
+    return {
+        "artifact": artifact.rpartition("/")[2],
+        "when": "read" if reading else "write",
+        "seconds": seconds,
+        "watched": sorted({each.place for each in variants if each.place >= 0}),
+        "variants": [{"name": each.name, **(each.order or {})} for each in variants],
+    }
+
+
+def reads_back(run: MiniatureRun, artifact: str) -> bool:
+    """Whether a traced run opened its artifact for reading."""
+    name = artifact.rpartition("/")[2]
+    opened = [event for event in run.of("file") if str(event.get("path")).rpartition("/")[2] == name]
+    return any(str(event.get("mode")).startswith("r") for event in opened)
+
+
+def _suffix(text: Phrased, seed: int, place: int) -> Variant:
+    told = {"suffix": place, "seed": seed, "first": text.first, "vocabulary": text.vocabulary}
+    return Variant(f"{SUFFIX}-{place}", SUFFIX, place, told)
+
+
+def _self(text: Phrased, seed: int, kind: str, place: int) -> Variant:
+    return Variant(f"{kind}-{place}", kind, place, {"flip": place, "token": text.other(place, seed)})

@@ -1,0 +1,133 @@
+"""A world whose validation text repeats its phrases and still tells the place of any longer piece of it.
+
+Caches of what came before hit inside of the phrases; the random tokens between them make every trigram with one of
+them occur once. Flips are placed where leaks live: inside of a phrase that was there before, where windows and chunks
+of the usual sizes begin, behind the beginning of a document, at its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.challenge import BOS_TOKEN
+from harness.probe import world
+from harness.probe.miniature import LENGTH, Miniature
+from harness.probe.unique import ATTEMPTS, DOCUMENT_TOKENS, FIRST_TOKEN
+from harness.probe.world import World
+
+PHRASES = 12
+PHRASE_TOKENS = (8, 13)
+BETWEEN_TOKENS = (2, 5)
+# Into a phrase so far that a cache of several tokens of context hits.
+INTO_PHRASE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Phrased:
+    """A phrased text.
+
+    Attributes:
+        tokens: all of it.
+        hits: places inside of phrases that have been there before.
+        first: the smallest token that is no control token.
+        vocabulary: how many tokens there are.
+    """
+
+    tokens: NDArray[np.uint16]
+    hits: tuple[int, ...]
+    first: int
+    vocabulary: int
+
+    def near(self, share: float, *, hit: bool = False, phase: int | None = None) -> int:
+        """The place nearest to a share of the text that is fit for a flip.
+
+        Args:
+            share: from 0 to 1.
+            hit: inside of a repeated phrase, and not near the ends of a window.
+            phase: the place in its window of `LENGTH` tokens.
+        """
+        middle = round(share * self.tokens.size)
+        fit = [place for place in range(2, self.tokens.size - 1) if self.tokens[place] != BOS_TOKEN]
+        if hit:
+            inside = set(self.hits)
+            fit = [place for place in fit if place in inside and 20 <= place % LENGTH <= 44] or fit
+        if phase is not None:
+            fit = [place for place in fit if place % LENGTH == phase] or fit
+        return min(fit, key=lambda place: abs(place - middle), default=1)
+
+    def after_start(self, share: float) -> int:
+        """The first token of the document nearest to a share of the text."""
+        return self._start(share) + 1
+
+    def before_end(self, share: float) -> int:
+        """The last token of that document's predecessor."""
+        return self._start(share) - 1
+
+    def _start(self, share: float) -> int:
+        starts = np.flatnonzero(self.tokens[: self.tokens.size - 2] == BOS_TOKEN)[1:]
+        if not starts.size:
+            return 2
+        return int(starts[np.argmin(np.abs(starts - share * self.tokens.size))])
+
+    def other(self, place: int, seed: int) -> int:
+        """Another token for a place."""
+        span = self.vocabulary - self.first
+        shift = int(np.random.default_rng((seed, place)).integers(1, span))
+        return self.first + (int(self.tokens[place]) - self.first + shift) % span
+
+
+def phrased_world(made: World, miniature: Miniature, folder: Path) -> tuple[World, tuple[str, ...], Phrased]:
+    """The same world with such a validation shard of the same length.
+
+    Returns:
+        The world, its validation shards as paths below its folder, and the text.
+    """
+    text = phrased_text(made.val_tokens, miniature.spec.vocabulary, miniature.spec.seed)
+    moved, shards = world.with_validation(made, folder, text.tokens)
+    return moved, shards, text
+
+
+def phrased_text(count: int, vocabulary: int, seed: int) -> Phrased:
+    """Phrases of a small book, joined by random tokens, in documents that each begin with a BOS."""
+    first = min(FIRST_TOKEN, vocabulary // 4)
+    rng = np.random.default_rng((seed, vocabulary))
+    sizes = [int(rng.integers(*PHRASE_TOKENS)) for _ in range(PHRASES)]
+    book = [[int(token) for token in rng.integers(first, vocabulary, size)] for size in sizes]
+    found: list[int] = [BOS_TOKEN]
+    hits: list[int] = []
+    seen: set[tuple[int, ...]] = set()
+    used: set[int] = set()
+    start = 0
+    while len(found) < count:
+        if len(found) - start >= DOCUMENT_TOKENS:
+            start = len(found)
+            found.append(BOS_TOKEN)
+        number = int(rng.integers(PHRASES))
+        between = _between(rng, (first, vocabulary), (found[-2:], book[number][:2]), seen)
+        begin = len(found) + len(between)
+        if number in used:
+            hits += range(begin + INTO_PHRASE, begin + len(book[number]))
+        used.add(number)
+        found += [*between, *book[number]]
+    tokens = np.array(found[:count], dtype=np.uint16)
+    return Phrased(tokens, tuple(place for place in hits if place < count), first, vocabulary)
+
+
+def _between(
+    rng: np.random.Generator, span: tuple[int, int], sides: tuple[list[int], list[int]], seen: set[tuple[int, ...]]
+) -> list[int]:
+    """Random tokens between two pieces, in which no trigram occurs that was there before."""
+    before, after = sides
+    size = int(rng.integers(*BETWEEN_TOKENS))
+    for attempt in range(ATTEMPTS):
+        made = [int(token) for token in rng.integers(*span, size)]
+        row = [*before, *made, *after]
+        trigrams = set(zip(row, row[1:], row[2:], strict=False))
+        if not trigrams & seen or attempt == ATTEMPTS - 1:
+            seen |= trigrams
+            return made
+    raise AssertionError

@@ -1,0 +1,286 @@
+"""The experiments on copies of the trained process, judged on events of our own making."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.challenge import BOS_TOKEN
+from harness.probe.experiments import artifact, flips, scores, suffix, target, variants
+from harness.probe.experiments.scores import BASE, Bound, Unit, View
+from harness.probe.phrased import Phrased, phrased_text
+from harness.probe.session import MiniatureRun
+from harness.sandbox.job import Outcome
+from harness.sandbox.levels import Level
+
+ENDED = Outcome(Level.L3, "bubblewrap", "exit", "exit status 0", 0, 1.0, 1.0, 1, Path("o"), None, Path("k"))
+PRINTED = "final_int8_zlib_roundtrip_exact val_loss:{:.8f} val_bpb:1.20000000\n"
+
+
+def ran(*events: Mapping[str, Any], loss: float | None = 2.0) -> MiniatureRun:
+    return MiniatureRun(ENDED, events, 1.2, loss)
+
+
+def score(at: int, first: int, nats: Sequence[float], **more: Any) -> dict[str, Any]:
+    places = [[first, first + len(nats)]]
+    return {"kind": "score", "pass": 0, "at": at, "positions": places, "nll": list(nats), "apart": [], **more}
+
+
+def whole(mean: float = 2.0, number: int = 0, count: int = 4) -> dict[str, Any]:
+    return {"kind": "pass", "pass": number, "mean": mean, "count": count, "where": "a.py:3 evaluate"}
+
+
+def units(*nats: float, at: int = 1, first: int = 1) -> list[Unit]:
+    return [Unit(at, (first + index,), value, straight=True) for index, value in enumerate(nats)]
+
+
+def test_scores_of_the_pass_with_the_printed_loss() -> None:
+    events = [
+        score(1, 1, [1.5, 2.5]),
+        score(2, 3, [1.0, 3.0], apart=[[4, 5]]),
+        score(3, 1, [9.0], **{"pass": 1}),
+        whole(),
+        whole(9.0, 1),
+    ]
+    view = scores.views(ran(*events))[BASE]
+    bound = scores.bind(view, 2.0, 4)
+    assert isinstance(bound, Bound)
+    assert (bound.by, bound.keys, bound.where) == ("pass", (0,), "a.py:3 evaluate")
+    found = view.units(bound, 0)
+    assert [(unit.at, unit.places, unit.nats, unit.straight) for unit in found] == [
+        (1, (1,), 1.5, True),
+        (1, (2,), 2.5, True),
+        (2, (3,), 1.0, True),
+        (2, (4,), 3.0, False),
+    ]
+    chosen = scores.views(ran(score(1, 1, [2.0], how=["minimum"]), whole()))[BASE]
+    assert not chosen.units(bound, 0)[0].straight
+    assert "neither the mean of a pass" in str(scores.bind(view, 5.0, 4))
+    assert "printed no loss" in str(scores.bind(view, None, 4))
+
+
+def account(*steps: float, after: Sequence[int], name: str = "nats") -> dict[str, Any]:
+    return {
+        "kind": "account",
+        "function": "evaluate",
+        "name": name,
+        "total": sum(steps),
+        "steps": list(steps),
+        "after": list(after),
+    }
+
+
+def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
+    sources = {"kind": "sources", "sources": [[7, [[1, 3]]], [8, [[2, 5]]], [9, [[1, 5]]]]}
+    events = [sources, account(1.0, 3.0, 1.5, 2.5, after=[1, 1, 2, 2]), account(1, 1, after=[1, 2], name="other")]
+    view = scores.views(ran(*events))[BASE]
+    bound = scores.bind(view, 2.0, 4)
+    assert isinstance(bound, Bound)
+    assert (bound.by, bound.where) == ("account", "variable nats of evaluate")
+    found = view.units(bound, bound.keys[0])
+    # The window of the second computation begins with what the first has scored.
+    assert [(unit.at, unit.places, unit.nats) for unit in found] == [
+        (7, (1,), 1.0),
+        (7, (2,), 3.0),
+        (8, (3,), 1.5),
+        (8, (4,), 2.5),
+    ]
+    together = scores.views(ran(sources, account(-4.0, -4.0, after=[1, 2])))[BASE]
+    assert [unit.places for unit in together.units(bound, bound.keys[0])] == [(1, 2), (3, 4)]
+    unlike = scores.views(ran(sources, account(1, 2, 3, 2, after=[1, 1, 1, 2])))[BASE]
+    assert [unit.places for unit in unlike.units(bound, bound.keys[0])] == [(3, 4)]
+    assert View().units(bound, bound.keys[0]) == []
+
+
+@pytest.mark.parametrize("damaged", [None, "x", [["a", 2]], [[1]], [3], [[1, 2, 3]]])
+def test_damaged_ranges_are_no_places(damaged: object) -> None:
+    assert scores.spread(damaged) == []
+
+
+def test_scores_before_the_flip_must_keep_their_value_if_they_were_made_by_then() -> None:
+    base = [*units(1.0, 2.0), *units(3.0, 4.0, at=2, first=3)]
+    same = suffix.compare(base, [*units(1.0, 2.0), *units(3.0, 9.0, at=2, first=3)], 4, single=False)
+    assert (same.exercised, same.compared, same.effect, same.farthest) == (True, 3, 0.0, 0)
+    seen = suffix.compare(base, [*units(1.0, 2.5), *units(3.0, 9.0, at=2, first=3)], 4, single=False)
+    assert (seen.compared, seen.effect, seen.changed) == (3, 0.5, (2,))
+    # What is scored later than the changed token may have learned from it.
+    turned = [*units(1.0, 2.0, at=5), *units(3.0, 4.0, at=2, first=3)]
+    learned = [*units(1.7, 2.5, at=5), *units(3.0, 9.0, at=2, first=3)]
+    assert suffix.compare(turned, learned, 4, single=False).effect == 0
+    assert not suffix.compare(base, base, 9, single=True).exercised
+    later = suffix.compare(base, [*units(1.0, 7.0), *units(3.0, 6.0, at=2, first=3)], 2, single=True)
+    assert (later.effect, later.farthest) == (0.0, 2)
+
+
+def row(crc: str, logs: Sequence[float | None], position: int = 2, at: int = 1) -> dict[str, Any]:
+    return {"kind": "row", "position": position, "at": at, "crc": crc, "logs": list(logs)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "result", "effect"),
+    [
+        (row("a", [-1.0, -2.0]), row("a", [-1.0, -2.0]), "same", 0.0),
+        (row("a", [-1.0, -2.0]), row("b", [-1.0, -2.5]), "differs", 0.5),
+        (row("a", [-1.0, None]), row("b", [-1.00001, None]), "rounding", 1e-5),
+        (row("a", [-1.0], at=2), row("b", [-2.0]), "unseen", 0.0),
+        (row("a", [-1.0], position=3), row("b", [-2.0]), "unseen", 0.0),
+    ],
+)
+def test_rows_of_two_copies(first: dict[str, Any], second: dict[str, Any], result: str, effect: float) -> None:
+    mine, other = (scores.views(ran(each))[BASE] for each in (first, second))
+    found = target.compare((mine, units(1.0, 2.0)), (other, units(1.0, 3.0)), 2)
+    assert found.result == result
+    assert found.effect == pytest.approx(effect)
+    assert target.compare((mine, units(1.0, 2.0)), (other, units(1.0, 3.0, at=2)), 2).result == "unseen"
+
+
+CHOSEN = (
+    variants.Variant("nothing", "nothing"),
+    variants.Variant("suffix-3", "suffix", 3),
+    variants.Variant("self-2", "self", 2),
+)
+
+
+def copies(
+    *, nothing: float = 2.5, before: float = 1.5, crc: str = "a", logs: float = -1.0, base: Sequence[float] = (1.5, 2.5)
+) -> MiniatureRun:
+    """Four tokens; `nothing` changes the score of the second in the copy that changes nothing, `before` the first."""
+    made: list[dict[str, Any]] = [{"kind": "forks"}]
+    for name, nats, key in (
+        (None, [*base, 1.0, 3.0], "a"),
+        ("nothing", [base[0], nothing, 1.0, 3.0], "a"),
+        ("suffix-3", [before, 2.5, 4.0, 5.0], "a"),
+        ("self-2", [1.5, 7.0, 1.5, 3.5], crc),
+    ):
+        marks = {} if name is None else {"variant": name}
+        rows = [row(key, [logs if key != "a" else -1.0], position) for position in (2, 3)]
+        made += [each | marks for each in (score(1, 1, nats), *rows, whole())]
+    return ran(*made)
+
+
+def test_nothing_depends_on_what_it_must_not() -> None:
+    found = flips.judge(copies(), CHOSEN, 4)
+    assert (found.result, found.count, found.straight) == ("bound", 4, 4)
+    assert (found.later.result, found.target.result) == ("same", "same")
+    assert [test.name for test in found.tests] == ["suffix-3", "self-2"]
+    assert found.tests[0].compared == 2
+    assert found.tests[1].farthest == 2
+
+
+def test_an_earlier_score_that_changes_is_told_with_its_place_and_effect() -> None:
+    found = flips.judge(copies(before=1.75), CHOSEN, 4)
+    assert (found.later.result, found.later.effect, found.later.positions) == ("depends", 0.25, (1,))
+    assert "all tokens changed from position 3" in found.later.reason
+    assert "0.25 nats" in found.later.reason
+    assert flips.judge(copies(before=1.50001), CHOSEN, 4).later.result == "unclear"
+
+
+def test_a_row_that_changes_with_its_target_is_told() -> None:
+    found = flips.judge(copies(crc="b", logs=-1.5), CHOSEN, 4)
+    assert (found.target.result, found.target.effect, found.target.positions) == ("depends", 0.5, (2,))
+    assert flips.judge(copies(crc="b", logs=-1.00001), CHOSEN, 4).target.result == "unclear"
+
+
+def test_where_copies_differ_by_themselves_nothing_is_said() -> None:
+    found = flips.judge(copies(nothing=2.6, before=9.0), CHOSEN, 4)
+    assert (found.later.result, found.target.result) == ("unclear", "unclear")
+    assert "changes nothing" in found.later.reason
+    assert "several passes" in flips.judge(several(), CHOSEN, 4).reason
+    assert flips.judge(ran(whole()), CHOSEN, 4).result == "unbound"
+    unbound = flips.judge(ran({"kind": "forks"}, whole(7.0)), CHOSEN, 4)
+    assert (unbound.result, unbound.later.result) == ("unbound", "unclear")
+
+
+def several() -> MiniatureRun:
+    """Two passes with about the same mean, one of which looks ahead."""
+    made = copies()
+    second = [
+        {**event, "pass": 1, **({"nll": [9.0, *event["nll"][1:]]} if event.get("variant") == "suffix-3" else {})}
+        for event in made.events
+        if event["kind"] == "score"
+    ]
+    passes = [{**event, "pass": 1} for event in made.events if event["kind"] == "pass"]
+    return ran(*made.events, *second, *passes)
+
+
+def test_scores_that_are_made_of_more_than_their_row_are_left_to_the_sum() -> None:
+    made = [{**event, "apart": [[2, 3]]} if event["kind"] == "score" else event for event in copies().events]
+    found = flips.judge(ran(*made), CHOSEN, 4)
+    assert found.target.result == "unclear"
+    assert "made of more than these rows" in found.target.reason
+
+
+def ended(name: str, loss: float | None, status: int = 0, how: str = "exit") -> dict[str, Any]:
+    printed = "" if loss is None else PRINTED.format(loss)
+    return {"kind": "variant", "name": name, "ended": how, "status": status, "printed": printed}
+
+
+NOISE = {"kind": "noise", "tensors": 12}
+
+
+@pytest.mark.parametrize(
+    ("events", "result", "words"),
+    [
+        ((ended("damaged", None, 1), ended("noise", 2.0), NOISE), "same", "12 trained parameters"),
+        ((ended("damaged", 3.0), ended("noise", 2.0), NOISE), "same", "12 trained parameters"),
+        ((ended("damaged", 2.0), ended("noise", 2.0), NOISE), "depends", "every byte"),
+        ((ended("damaged", None, 1), ended("noise", 2.5), NOISE), "depends", "2.500000, not 2.000000"),
+        ((ended("damaged", None, 1), ended("noise", 2.5)), "unclear", "no parameter"),
+        ((ended("damaged", None, 1), ended("noise", None, 1), NOISE), "unclear", "did not come to a score"),
+        ((ended("damaged", None, 1), ended("noise", None, -9, "time"), NOISE), "unclear", "did not come to a score"),
+        ((ended("noise", 2.0), NOISE), "unclear", "not read back"),
+    ],
+)
+def test_the_score_comes_from_the_artifact(events: tuple[dict[str, Any], ...], result: str, words: str) -> None:
+    found = artifact.judge(ran(*events))
+    assert found[0] == result
+    assert words in found[1]
+    assert artifact.judge(ran(*events, loss=None))[0] == "unclear"
+
+
+@pytest.fixture(scope="module")
+def text() -> Phrased:
+    return phrased_text(1_700, 1024, 3)
+
+
+def test_phrases_repeat_and_every_longer_piece_tells_its_place(text: Phrased) -> None:
+    tokens = text.tokens.tolist()
+    assert len(tokens) == 1_700
+    assert tokens[0] == BOS_TOKEN
+    assert len(text.hits) > 300
+    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    once = [trigrams.count(each) == 1 for each in trigrams]
+    assert all(any(once[start : start + 16]) for start in range(len(once) - 16))
+    assert sum(not each for each in once) > 400
+    for place in text.hits:
+        assert tokens[: place - 1].count(tokens[place]) >= 1
+
+
+def test_flips_lie_where_leaks_live(text: Phrased) -> None:
+    chosen = {each.name: each for each in variants.choose(text, 0, damage=True)}
+    places = [each.place for each in chosen.values() if each.place >= 0]
+    assert {513, 1025} <= set(places)
+    assert any(place % 64 == 0 for place in places)
+    assert any(text.tokens[place - 1] == BOS_TOKEN for place in places)
+    assert any(text.tokens[place + 1] == BOS_TOKEN for place in places)
+    assert sum(place in text.hits for place in places) >= 2
+    assert all(text.tokens[place] != BOS_TOKEN for place in places)
+    told = variants.order(tuple(chosen.values()), "work/final.ptz", 60, reading=True)
+    assert (told["artifact"], told["when"], told["variants"][0]) == ("final.ptz", "read", {"name": "nothing"})
+    for each in told["variants"]:
+        if "flip" in each:
+            assert each["token"] != text.tokens[each["flip"]]
+            assert text.first <= each["token"] < 1024
+    assert len(variants.choose(text, 0, damage=False)) == len(chosen) - 2
+
+
+@pytest.mark.parametrize(("count", "vocabulary"), [(30, 64), (70, 256), (200, 8192)])
+def test_short_texts_and_other_vocabularies(count: int, vocabulary: int) -> None:
+    made = phrased_text(count, vocabulary, 0)
+    assert made.tokens.size == count
+    assert int(np.max(made.tokens)) < vocabulary
+    assert all(0 <= each.place < count for each in variants.choose(made, 0, damage=False) if each.name != "nothing")

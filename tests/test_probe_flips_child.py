@@ -1,0 +1,228 @@
+"""What the child does to make and change copies of a trained process."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.challenge import BOS_TOKEN
+from tests.childruns import run
+from tests.tracing import Seen, unlike, write_tokens
+
+PACKAGE = "harness.probe.child"
+accounts, holders, scratch, texts, forks = (
+    importlib.import_module(f"{PACKAGE}.flips.{name}") for name in ("accounts", "holders", "scratch", "texts", "forks")
+)
+positions, rows = (importlib.import_module(f"{PACKAGE}.tracer.{name}") for name in ("positions", "rows"))
+SIZE = 400
+SCRIPT = """
+import glob, os, zlib
+import numpy as np, torch, torch.nn.functional as F
+
+tokens = torch.from_numpy(np.fromfile(glob.glob("data/fineweb_val_*.bin")[0], dtype="<u2", offset=1024).astype("int64"))
+torch.manual_seed(0)
+model = torch.nn.Embedding(512, 512)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+model(torch.arange(8)).sum().backward()
+optimizer.step()
+with open("model.ptz", "wb") as file:
+    file.write(zlib.compress(model.weight.detach().numpy().tobytes()))
+with open("model.ptz", "rb") as file:
+    weight = torch.from_numpy(np.frombuffer(zlib.decompress(file.read()), dtype="f4").copy()).view(512, 512)
+again = np.fromfile(glob.glob("data/fineweb_val_*.bin")[0], dtype="<u2", offset=1024)
+assert (again == tokens.numpy()).all()
+open("log.txt", "a").write("scored")
+total = 0.0
+for begin in range(0, 399, 19):
+    x, y = tokens[None, begin : begin + 19], tokens[None, begin + 1 : begin + 20]
+    total += F.cross_entropy(F.embedding(x, weight)[0], y[0], reduction="sum").item()
+print(f"final val_loss:{total / 399:.8f} log {open('log.txt').read()}")
+"""
+
+
+@pytest.fixture
+def shard() -> Any:
+    return positions.Shard(unlike(SIZE))
+
+
+def test_a_suffix_changes_but_for_the_beginnings_of_documents(shard: Any) -> None:
+    told = {"suffix": 120, "vocabulary": 512, "first": 8, "seed": 3}
+    made = texts.changed(shard.tokens, told)
+    assert (made[:120] == shard.tokens[:120]).all()
+    starts = shard.tokens[120:] == BOS_TOKEN
+    assert starts.any()
+    assert (made[120:][starts] == BOS_TOKEN).all()
+    assert (made[120:][~starts] != shard.tokens[120:][~starts]).all()
+    assert (made == texts.changed(shard.tokens, told)).all()
+    assert made[120:].min() >= 1
+    assert made.max() < 512
+    single = texts.changed(shard.tokens, {"flip": 7, "token": 99})
+    assert np.flatnonzero(single != shard.tokens).tolist() in ([7], [])
+    assert single[7] == 99
+
+
+def test_every_holder_of_the_text_is_found_and_changed(shard: Any, tmp_path: Path) -> None:
+    path = write_tokens(tmp_path / "a.bin", shard.tokens)
+    copy = write_tokens(tmp_path / "deep.bin", shard.tokens)
+    other = write_tokens(tmp_path / "other.bin", shard.tokens[::-1])
+    tokens = torch.from_numpy(shard.tokens.copy())
+    batches = [
+        (tokens[begin : begin + 32].to(torch.int32), tokens[begin + 1 : begin + 33].clone()) for begin in (0, 64)
+    ]
+    numbers = shard.tokens.tolist()
+    frozen = np.frombuffer(path.read_bytes(), dtype="<u2", offset=1024)
+    mapped = np.memmap(path, dtype="<u2", mode="r", offset=1024)
+    unlike_text = torch.arange(400)
+    found = holders.Holders(shard, [str(path)], str(tmp_path))
+    assert len(found) >= 5
+    new = texts.changed(shard.tokens, {"suffix": 10, "vocabulary": 512, "first": 8, "seed": 3})
+    old = shard.tokens.copy()
+    found.write(new)
+    try:
+        assert (tokens.numpy() == new).all()
+        assert (batches[1][0].numpy() == new[64:96]).all()
+        assert (batches[1][1].numpy() == new[65:97]).all()
+        assert numbers == new.tolist()
+        assert (frozen == new).all()
+        assert (mapped == new).all()
+        assert (unlike_text == torch.arange(400)).all()
+        assert np.fromfile(copy, dtype="<u2", offset=1024).tolist() == new.tolist()
+        assert np.fromfile(other, dtype="<u2", offset=1024).tolist() == old[::-1].tolist()
+    finally:
+        # The fixture's own array is a holder too.
+        found.write(old)
+
+
+def test_the_scratch_is_put_back(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("kept", "changed", "deep/removed", "longer"):
+        (tmp_path / name).write_text(f"this is {name}", encoding="utf-8")
+    kept = scratch.Scratch(tmp_path)
+    (tmp_path / "changed").write_text("that", encoding="utf-8")
+    (tmp_path / "longer").write_text("this is longer than it was", encoding="utf-8")
+    (tmp_path / "deep" / "removed").unlink()
+    (tmp_path / "new").write_text("new", encoding="utf-8")
+    kept.restore()
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()} == {
+        "kept": "this is kept",
+        "changed": "this is changed",
+        "removed": "this is deep/removed",
+        "longer": "this is longer",
+    }
+
+
+def test_rows_tell_what_a_target_is_looked_up_in() -> None:
+    seen = Seen()
+    found = rows.Rows([5, 9], seen.emit)
+    logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    nats = found.direct(3, np.array([4, 5]), logits, torch.tensor([2, 0]), chances=False)
+    assert nats == pytest.approx([-np.log(np.exp(3) / np.exp([1, 2, 3]).sum()), np.log(3)])
+    [told] = seen.of("row")
+    assert (told["position"], told["at"], told["target"]) == (5, 3, 0)
+    assert told["logs"] == pytest.approx([-np.log(3)] * 3, abs=1e-6)
+    chances = torch.tensor([[0.2, 0.2, 0.0], [0.5, 0.25, 0.25]])
+    nats = found.direct(4, np.array([9, -1]), chances, torch.tensor([0, 1]), chances=True)
+    assert nats == pytest.approx([np.log(2), np.log(4)])
+    assert None in seen.of("row")[1]["logs"]
+
+
+def add_up(values: list[float]) -> float:
+    total, other = 0.0, "text"
+    for value in values:
+        total -= value
+        other += "."
+    return total
+
+
+def test_accounts_are_numbers_that_grow_step_by_step() -> None:
+    seen = Seen()
+    ledger = SimpleNamespace(sources=[], folder=str(Path(__file__).parent))
+    watch = accounts.Accounts(ledger, seen.emit)
+    watch.install()
+    try:
+        add_up([1.0, 2.0, 0.5, 0.25, 3.0])
+    finally:
+        watch.finish()
+    [account] = [each for each in seen.of("account") if each["name"] == "total"]
+    assert account["function"] == "add_up"
+    assert account["steps"] == [-1.0, -2.0, -0.5, -0.25, -3.0]
+    assert account["total"] == -6.75
+
+
+def test_a_copy_that_takes_too_long_is_ended() -> None:
+    pid = os.fork()
+    if pid == 0:
+        import signal
+
+        signal.pause()
+        os._exit(0)
+    assert forks.wait(pid, 0.1) is None
+    pid = os.fork()
+    if pid == 0:
+        os._exit(3)
+    assert forks.wait(pid, 20) == 3
+
+
+def plan(folder: Path, variants: list[dict[str, Any]], **flips: Any) -> dict[str, Any]:
+    world = folder / "world"
+    world.mkdir()
+    write_tokens(world / "fineweb_val_000000.bin", unlike(SIZE))
+    work = folder / "scratch" / "work"
+    work.mkdir(parents=True)
+    told = {"artifact": "model.ptz", "when": "read", "seconds": 60, "watched": [100], "variants": variants}
+    return {
+        "workdir": str(work),
+        "copied": {str(world): str(work / "data")},
+        "trace": True,
+        "experiment": {"validation": [str(work / "data" / "fineweb_val_000000.bin")], "flips": told | flips},
+    }
+
+
+def test_each_copy_goes_on_with_one_thing_changed(tmp_path: Path) -> None:
+    text = {"suffix": 200, "vocabulary": 512, "first": 8, "seed": 3}
+    chosen: list[dict[str, Any]] = [
+        {"name": "nothing"},
+        {"name": "suffix", **text},
+        {"name": "damaged", "artifact": True},
+        {"name": "noise", "noise": True},
+    ]
+    ran = run(tmp_path, SCRIPT, **plan(tmp_path, chosen))
+    assert ran.status == 0, ran.output
+    ended = {event["name"]: event for event in ran.of("variant")}
+    assert [event["status"] for event in ended.values()] == [0, 0, 1, 0]
+    loss = ran.output.strip()
+    # The log of each copy is its own.
+    assert loss.endswith("log scored")
+    assert ended["nothing"]["printed"].strip() == ended["noise"]["printed"].strip() == loss
+    assert ended["suffix"]["printed"].strip() != loss
+    assert [event["tensors"] for event in ran.of("noise")] == [1]
+    told = {
+        (event.get("variant"), place): value
+        for event in ran.of("score")
+        for place, value in zip(range(*event["positions"][0]), event["nll"], strict=True)
+    }
+    assert all(told[None, place] == told["nothing", place] for place in range(1, 400))
+    assert all(told[None, place] == told["suffix", place] for place in range(1, 200))
+    assert sum(told[None, place] != told["suffix", place] for place in range(200, 400)) > 150
+    assert {event["position"] for event in ran.of("row")} == {100}
+
+
+def test_copies_begin_where_the_artifact_is_written_if_it_is_never_read(tmp_path: Path) -> None:
+    told = plan(tmp_path, [{"name": "nothing"}, {"name": "late"}], when="write", seconds=60)
+    ran = run(tmp_path, SCRIPT, **told)
+    assert [event["name"] for event in ran.of("variant")] == ["nothing", "late"]
+    assert json.dumps(ran.of("forks")[0]["artifact"]) == '"model.ptz"'
+
+
+def test_without_time_copies_are_left_out(tmp_path: Path) -> None:
+    ran = run(tmp_path, SCRIPT, **plan(tmp_path, [{"name": "nothing"}], seconds=0.5))
+    assert [event["ended"] for event in ran.of("variant")] == ["left out"]
+    assert ran.status == 0
