@@ -121,7 +121,7 @@ def test_what_is_beyond_reading_is_told_from_its_words(text: str | None, readabl
         ("two_pass_rescore", classes.ORDER),
         ("slot_shared_delta", classes.ORDER),
         ("train_on_val", classes.ORDER),
-        ("byte_lut_double_space", ("PG3",)),
+        ("byte_lut_double_space", classes.BYTES),
         ("missing_module", classes.PACKAGE),
         ("syntax_error", classes.PACKAGE),
         ("artifact_over_cap", ("PG1",)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.checks import behaviour, behaviour_order
+from harness.checks import behaviour, behaviour_bytes, behaviour_order
 from harness.cli import main
 from harness.cli.probe import summary
 from harness.facts import probe
@@ -49,7 +49,7 @@ def document(folder: Path, run: dict[str, Any] | None = None, **changes: Any) ->
         "folder_sha256": evidence.code_sha256(evidence.code_files(walk(folder))),
         "script": "train_gpt.py",
         "isolation": {"level": "L3", "backend": "bubblewrap"},
-        "world": {"vocabulary": 1024, "caseops": False, "val_tokens": 1700, "seed": 0},
+        "world": {"vocabulary": 1024, "caseops": False, "val_tokens": 1700, "val_bytes": 6800, "seed": 0},
         "shrunk": {"ITERATIONS": ["20000", "8"]},
         "claimed": {},
         "runs": [RUN | (run or {})],
@@ -249,6 +249,29 @@ def test_seconds_out_of_reach_are_refused(folder: Path, seconds: str, capsys: py
     with pytest.raises(SystemExit):
         main(["probe", str(folder), "--seconds", seconds])
     assert "expected seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bits", "ledger", "verdict", "words"),
+    [
+        # 4.2 nats and 4 bytes a token are 1.5149 bits per byte.
+        (1.5149, {}, Verdict.PASS, "counts 3.9998 bytes per token, the text has 4.0024"),
+        (1.5149 / 1.05, {}, Verdict.WARN, "+4.9%"),
+        (1.5149 / 1.2, {}, Verdict.FAIL, "+19.9%"),
+        (1.5149 * 1.2, {}, Verdict.WARN, "-16.7%"),
+        (1.5149 / 1.2, {"missing": [[100, 900]]}, Verdict.WARN, "whole text is not known"),
+        (1.5149 / 1.2, {"result": "unbound"}, Verdict.WARN, "whole text is not known"),
+        (None, {}, Verdict.UNDECIDED, "no loss beside its score"),
+    ],
+)
+def test_bytes_are_those_of_the_text(
+    folder: Path, bits: float | None, ledger: dict[str, Any], verdict: Verdict, words: str
+) -> None:
+    [rule] = behaviour_bytes.RULES
+    found = facts(folder, {"val_bpb": bits}, experiments={"ledger": LEDGER | ledger})
+    outcome = rule.check(factories.submission(probe=found))
+    assert outcome is not None
+    assert (outcome.verdict, words in outcome.message) == (verdict, True), outcome.message
 
 
 def test_facts_of_a_probe_have_places(folder: Path) -> None:

@@ -9,7 +9,7 @@ first line that matches counts.
 | missing, syntax, import, undefined, crash, json, network, download | PG0 | the package |
 | oversize, over cap | PG1 | bytes of the artifact |
 | overtime, untimed, wallclock | PG2, PG60, PG61, PG7 | what is done when |
-| byte tables and counts, double space, subset, coverage, shards, lossy text | PG3 | bytes and tokens that are scored |
+| byte tables, double space, subset, coverage, shards, lossy text | PG3, PG705, PG712 | which bytes and tokens count |
 | seeds | PG5 | runs |
 | oracle, minimum, best of, selection | PG60 to PG63, PG7 | a choice by outcome is both of the following |
 | n-gram, hash, cache, key, tilt, gate, target, expert, unnormalized | PG62, PG63, PG7 | the target is used |
@@ -27,6 +27,7 @@ from typing import Final
 PACKAGE: Final = ("PG0",)
 ORDER: Final = ("PG60", "PG61", "PG7")
 TARGETS: Final = ("PG62", "PG63", "PG7")
+BYTES: Final = ("PG3", "PG705", "PG712")
 # What a class of unknown meaning may be caught by.
 LEGALITY: Final = ("PG3", "PG6", "PG7")
 # A fail of one of these calls the score illegal, whatever the submission does.
@@ -38,7 +39,10 @@ _TABLE: Final = tuple(
         (r"missing|syntax|import|undefined|unbound|crash|json|network|download", PACKAGE),
         (r"over_?size|over_cap", ("PG1",)),
         (r"over_?time|untimed|wall_?clock", ("PG2", *ORDER)),
-        (r"byte_(lut|count|denom)|double_(space|count)|subset|coverage|shard|lossy|casefold", ("PG3",)),
+        (
+            r"byte_(lut|count|denom)|double_(space|count)|subset|coverage|shard|lossy|casefold",
+            ("PG3", "PG705", "PG712"),
+        ),
         (r"seed", ("PG5",)),
         (r"oracle|minimum|(^|_)min(_|$)|best_of|select", (*ORDER, *TARGETS)),
         (r"gram|hash|cache|(^|_)key|tilt|hint|gate|target|expert|mixture|normali[sz]|denominator", TARGETS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.checks import (
     behaviour,
+    behaviour_bytes,
     behaviour_flips,
     behaviour_order,
     budget,
@@ -63,5 +64,6 @@ RULES: tuple[Rule[Submission], ...] = (
     *behaviour.RULES,
     *behaviour_order.RULES,
     *behaviour_flips.RULES,
+    *behaviour_bytes.RULES,
     *reproduction.RULES,
 )

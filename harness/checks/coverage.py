@@ -101,6 +101,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "PG307",
             "PG309",
             "PG310",
+            "PG712",
         ),
     ),
     Requirement(

@@ -42,6 +42,7 @@ class MiniatureRun:
         seconds: wall time.
         peak_memory_bytes: the most resident memory at one time.
         val_bpb: the score that it printed.
+        val_loss: the loss beside it, in nats per token.
         crash: the error that ended it, at its line.
         approximated: what was replaced by something whose numbers differ.
         refused: what has no equivalent on a CPU.
@@ -54,6 +55,7 @@ class MiniatureRun:
     seconds: float
     peak_memory_bytes: int
     val_bpb: Fact[float]
+    val_loss: Fact[float]
     crash: Located[Crash] | None
     approximated: tuple[str, ...]
     refused: tuple[str, ...]
@@ -191,6 +193,8 @@ class ProbeFacts:
         executed: lines of the folder's files that the traced run went through, as ranges by path; texts that a packed
             script unpacked are `<unpacked 1>` and so on. Empty where nothing is known.
         flips: what its scores depend on.
+        val_tokens: tokens of the validation text of the first run.
+        val_bytes: bytes of text that these stand for.
     """
 
     stale: bool
@@ -203,6 +207,8 @@ class ProbeFacts:
     reach: Fact[ReachFacts]
     flips: Fact[FlipFacts]
     executed: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    val_tokens: int = 0
+    val_bytes: int = 0
 
     def went_through(self, place: Location) -> bool | None:
         """Whether the traced run went through a line of a script; None where that is not known.
@@ -235,6 +241,8 @@ def read(directory: Path, folder: Folder) -> ProbeFacts:
         ledger=_ledger(document["experiments"].get("ledger")),
         reach=_reach(document["experiments"].get("reach")),
         executed={each["path"]: _ranges(each["ranges"]) for each in document.get("executed", ())},
+        val_tokens=document["world"]["val_tokens"],
+        val_bytes=document["world"]["val_bytes"],
         flips=_flips(document["experiments"].get("flips"), document["world"]["seed"]),
     )
 
@@ -297,8 +305,6 @@ def _experiment(found: Mapping[str, Any] | None, name: str) -> Fact[Experiment]:
 
 
 def _run(run: Mapping[str, Any], index: int, script: str, folder: Folder) -> MiniatureRun:
-    at = Location(probeevidence.DOCUMENT_NAME, pointer=f"/runs/{index}/val_bpb")
-    bits = run["val_bpb"]
     crash = run["crash"]
     return MiniatureRun(
         name=run["name"],
@@ -307,11 +313,17 @@ def _run(run: Mapping[str, Any], index: int, script: str, folder: Folder) -> Min
         returncode=run["returncode"],
         seconds=run["seconds"],
         peak_memory_bytes=run["peak_memory_bytes"],
-        val_bpb=Missing("the run printed no final score", at) if bits is None else Located(bits, at),
+        val_bpb=_number(run["val_bpb"], index, "val_bpb"),
+        val_loss=_number(run["val_loss"], index, "val_loss"),
         crash=None if crash is None else _crash(crash, script, folder),
         approximated=tuple(f"{each['name']}: {each['how']}" for each in run["replaced"] if not each["exact"]),
         refused=tuple(f"{name}: {why}" for name, why in run["refused"]),
     )
+
+
+def _number(value: float | None, index: int, name: str) -> Fact[float]:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer=f"/runs/{index}/{name}")
+    return Missing("the run printed no final score", at) if value is None else Located(value, at)
 
 
 def _crash(crash: Mapping[str, Any], script: str, folder: Folder) -> Located[Crash]:

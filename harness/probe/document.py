@@ -60,6 +60,7 @@ def of(
             "vocabulary": spec.vocabulary,
             "caseops": spec.caseops,
             "val_tokens": made.val_tokens,
+            "val_bytes": made.val_bytes,
             "seed": spec.seed,
         },
         "shrunk": {name: list(pair) for name, pair in probe.miniature.shrunk.items()},

@@ -58,12 +58,14 @@ class World:
         shards: folder of the shards.
         tokenizer: the SentencePiece model, or the folder where none is needed.
         val_tokens: tokens of the validation shard.
+        val_bytes: bytes of text that these stand for.
     """
 
     folder: Path
     shards: Path
     tokenizer: Path
     val_tokens: int
+    val_bytes: int = 0
 
 
 def write_world(folder: Path, spec: Spec, cache: Path) -> World:
@@ -93,7 +95,7 @@ def write_world(folder: Path, spec: Spec, cache: Path) -> World:
         flat = folder / f"fineweb_{split}_sp{spec.vocabulary}.bin"
         flat.write_bytes((shards / f"fineweb_{split}_000000.bin").read_bytes())
     _also(folder, spec.also, shards, tokenizer)
-    return World(folder, shards, tokenizer, validation.size)
+    return World(folder, shards, tokenizer, validation.size, int(sizes.sum()))
 
 
 def _also(folder: Path, names: Iterable[str], shards: Path, tokenizer: Path) -> None:
