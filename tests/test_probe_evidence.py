@@ -203,6 +203,13 @@ def test_artifacts_are_compared_and_the_first_run_repeated_only_where_they_diffe
     assert judge(first, second, again).result == result
 
 
+def test_the_error_of_a_copy_is_not_that_of_the_run() -> None:
+    mine, copied = {"kind": "crash", "type": "A"}, {"kind": "crash", "type": "B", "variant": "damaged"}
+    outcome = ran("a").outcome
+    assert MiniatureRun(outcome, (copied,), None, None).crash is None
+    assert MiniatureRun(outcome, (copied, mine), None, None).crash == mine
+
+
 def test_two_files_of_the_printed_size_are_no_artifact() -> None:
     run = ran("a")
     files = dict(run.files) | {"work/copy.ptz": ("a", 900)}

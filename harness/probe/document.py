@@ -82,7 +82,7 @@ def _executed(runs: Mapping[str, MiniatureRun]) -> dict[str, Any]:
 
 def _run(name: str, done: MiniatureRun) -> dict[str, Any]:
     outcome = done.outcome
-    crash = next(iter(done.of("crash")), None)
+    crash = done.crash
     return {
         "name": name,
         "ended": outcome.ended,

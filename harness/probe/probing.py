@@ -196,5 +196,5 @@ def _is_evidence(directory: Path) -> bool:
 
 def _ended(done: MiniatureRun) -> str:
     score = "no final score" if done.val_bpb is None else f"val_bpb {done.val_bpb:.4f}"
-    crash = next((f", {event.get('type')}: {str(event.get('message'))[:120]}" for event in done.of("crash")), "")
+    crash = "" if done.crash is None else f", {done.crash.get('type')}: {str(done.crash.get('message'))[:120]}"
     return f"{score} after {done.outcome.seconds:.0f} s ({done.outcome.reason}{crash})"

@@ -90,6 +90,11 @@ class MiniatureRun:
         found = [(path, digest) for path, (digest, size) in self.files.items() if size == self.model_bytes]
         return found[0] if len(found) == 1 else None
 
+    @property
+    def crash(self) -> Mapping[str, Any] | None:
+        """The error that ended it; not one that ended a copy of the process, which an experiment makes."""
+        return next((event for event in self.of("crash") if "variant" not in event), None)
+
     def of(self, kind: str) -> tuple[Mapping[str, Any], ...]:
         """The events of one kind."""
         return tuple(event for event in self.events if event.get("kind") == kind)
