@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from harness.model import Value
 from harness.report.charts import FULL, nice
-from harness.report.jsonfacts import Cell, cell, members, number, within
+from harness.report.jsonfacts import Cell, cell, members, number, unlocated, within
 
 RUN_COLUMNS: Final = (("val_bpb", "BPB"), ("seconds", "seconds"), ("peak_memory_bytes", "memory"))
+QUESTIONS: Final = (
+    ("non_interference", "Does the artifact depend on the validation text?"),
+    ("later", "Do scores depend on later tokens?"),
+    ("target", "Do distributions depend on their target?"),
+    ("sum", "Do probabilities add up to one?"),
+    ("artifact", "Does the score come from the artifact alone?"),
+)
+COPY_COLUMNS: Final = (
+    ("position", "position"),
+    ("compared", "scores held"),
+    ("effect", "their change, nats"),
+    ("row", "row at the position"),
+    ("row_effect", "its change, nats"),
+    ("farthest", "reach, tokens"),
+)
 # Narrower than this a block could not be seen.
 LEAST_HEIGHT: Final = 0.6
 
@@ -53,11 +68,32 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What one experiment says."""
+
+    question: str
+    result: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What the probe's part of the page shows."""
+    """What the probe's part of the page shows.
+
+    Attributes:
+        isolation: level and backend.
+        runs: every run.
+        answers: what each experiment says.
+        copies: for each copy of the trained process its kind and the cells of its row.
+        seed: of the changes, or "".
+        timeline: scores and updates in order.
+    """
 
     isolation: str
     runs: tuple[RunRow, ...]
+    answers: tuple[Answer, ...]
+    copies: tuple[tuple[str, tuple[Cell, ...]], ...]
+    seed: str
     timeline: Timeline | None
 
 
@@ -67,7 +103,27 @@ def behaviour(facts: Mapping[str, Value]) -> Behaviour | None:
     if not isinstance(probe, dict) or "runs" not in probe:
         return None
     runs = [_run(run) for run in members(facts, "probe", "runs")]
-    return Behaviour(str(probe.get("isolation", "")), tuple(runs), _timeline(within(probe, "ledger")))
+    seed = number(within(probe, "flips", "seed"))
+    return Behaviour(
+        str(probe.get("isolation", "")),
+        tuple(runs),
+        tuple(_answers(probe)),
+        tuple(_copy(each) for each in members(probe, "flips", "copies")),
+        "" if seed is None else f"{seed:.0f}",
+        _timeline(within(probe, "ledger")),
+    )
+
+
+def _answers(probe: Mapping[str, Value]) -> Iterator[Answer]:
+    for name, question in QUESTIONS:
+        found = within(dict(probe), *([name] if name in probe else ["flips", name]))
+        bare = unlocated(found)
+        if isinstance(bare, dict) and "result" in bare:
+            yield Answer(question, str(bare["result"]), str(bare.get("reason", "")))
+
+
+def _copy(each: Mapping[str, Value]) -> tuple[str, tuple[Cell, ...]]:
+    return str(each.get("kind", "")), tuple(cell(name, each.get(name)) for name, _ in COPY_COLUMNS)
 
 
 def _run(run: Mapping[str, Value]) -> RunRow:

@@ -195,6 +195,7 @@ def render(report: Report, rules: Sequence[AnyRule] = (), place_url: PlaceText |
         columns=figures.SEED_COLUMNS,
         measured_columns=figures.MEASURED_COLUMNS,
         run_columns=behaviour.RUN_COLUMNS,
+        copy_columns=behaviour.COPY_COLUMNS,
         style=style,
         policy=_policy(style),
     )
