@@ -18,6 +18,9 @@ from reference_model.artifact import ArtifactError, pack, unpack
 from reference_model.config import Config, ModelConfig
 from reference_model.model import HymbaLM
 
+# How the scan is computed, not what: an artifact serves every one of them.
+COMPUTING_SETTINGS = frozenset({"scan_backend", "scan_chunk"})
+
 
 class RunError(RuntimeError):
     """The run cannot go on, or cannot give a valid submission."""
@@ -38,9 +41,14 @@ def unpack_model(blob: bytes, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def refuse_other_model(config: ModelConfig, header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse settings or tensors that are not those of the model; raises ArtifactError that names them."""
-    expected = json.loads(json.dumps(asdict(config)))
-    differing = sorted(key for key in expected | header["config"] if expected.get(key) != header["config"].get(key))
+    """Refuse settings or tensors that are not those of the model; raises ArtifactError that names them.
+
+    A setting that an older artifact does not have has its default there, which is what it was before it was one.
+    """
+    expected, default = (json.loads(json.dumps(asdict(one))) for one in (config, ModelConfig()))
+    held = default | header["config"]
+    keys = (expected | held).keys() - COMPUTING_SETTINGS
+    differing = sorted(key for key in keys if expected.get(key) != held.get(key))
     if differing:
         raise ArtifactError(f"the artifact was packed under other settings of {', '.join(differing)}")
     with torch.device("meta"):  # shapes only

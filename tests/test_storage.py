@@ -43,6 +43,15 @@ def test_other_settings_are_named() -> None:
         unpack_model(pack_model(HymbaLM(CONFIG.model).state_dict(), CONFIG), other)
 
 
+def test_older_artifacts_and_other_ways_to_compute_are_served() -> None:
+    state = HymbaLM(CONFIG.model).state_dict()
+    held = {key: value for key, value in asdict(CONFIG.model).items() if key not in {"rope_base", "scan_backend"}}
+    older = pack(state, json.dumps(held), CONFIG.quant)
+    assert unpack_model(older, replace(CONFIG.model, scan_chunk=7)).keys() == state.keys()
+    with pytest.raises(ArtifactError, match="other settings of rope_base"):
+        unpack_model(older, replace(CONFIG.model, rope_base=5e3))
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", state_bytes({})[:40]])
 def test_files_that_are_no_weights_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "final_model.pt").write_bytes(content)
