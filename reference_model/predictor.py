@@ -31,6 +31,7 @@ class Predictor:
 
     def __init__(self, task: EvalTask, model: HymbaLM, adaptation: Adaptation | None) -> None:
         self._task, self._model, self._adaptation = task, model, adaptation
+        self._threads = torch.get_num_threads()
         self._observed = 0
         self._chunk, self._window, self._end = -1, 0, 0
         self._windows: Windows | None = None
@@ -93,8 +94,20 @@ class Predictor:
         if self._adaptation is None:
             return Windows(0, self._task.targets, seq_len, config.eval_stride)
         if self._chunk:
-            self._adaptation.learn(self._chunk - 1)
+            with computing_threads(self._threads):
+                self._adaptation.learn(self._chunk - 1)
         return Windows(*self._adaptation.chunks[self._chunk], seq_len, config.eval_stride)
+
+
+@contextmanager
+def computing_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -116,4 +129,6 @@ def predicting(
     text = torch.zeros(tokens, dtype=torch.int32)
     task = EvalTask(model, text, table, config, seq_len, worker or Worker())
     with adapted_weights(model, config.ttt_freeze_blocks) as weights, evaluation_mode(model):
-        yield Predictor(task, model, Adaptation(task, weights) if config.ttt_enabled else None)
+        predictor = Predictor(task, model, Adaptation(task, weights) if config.ttt_enabled else None)
+        with computing_threads(1):  # a token is too little work to be shared: waiting for each other costs more
+            yield predictor

@@ -87,6 +87,8 @@ def selective_scan(
     if state_BDN is None:
         state_BDN = inputs.x_BTD.new_zeros(len(inputs.x_BTD), *inputs.A_DN.shape)
     tensors = (inputs.x_BTD, inputs.dt_BTD, inputs.A_DN.t(), inputs.B_BTN, inputs.C_BTN, state_BDN.transpose(1, 2))
+    if inputs.x_BTD.shape[1] == 1 and not any(tensor.requires_grad for tensor in tensors):
+        return single_step(tuple(tensor.to(dtype) for tensor in tensors))
     ready = tuple(tensor.to(dtype).contiguous() for tensor in tensors)
     kernel = _kernel_for(ready) if backend == "cpp" else None
     if kernel is not None:
@@ -94,6 +96,14 @@ def selective_scan(
     else:
         y_BTD, state_BND = SelectiveScan.apply(chunk, *ready)  # type: ignore[no-untyped-call]  # untyped in torch
     return y_BTD, state_BND.transpose(1, 2)
+
+
+def single_step(tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """One step without a derivative and without a chunk's work space; returns y_B1D and the next state B, D, N."""
+    x_B1D, dt_B1D, A_ND, B_B1N, C_B1N, h_BND = tensors
+    h_BND = torch.exp(dt_B1D * A_ND) * h_BND
+    h_BND = torch.addcmul(h_BND, dt_B1D * x_B1D, B_B1N.transpose(1, 2))
+    return (C_B1N.transpose(1, 2) * h_BND).sum(1, keepdim=True), h_BND.transpose(1, 2)
 
 
 def _kernel_for(tensors: tuple[Tensor, ...]) -> ScanKernel | None:
