@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from harness import __version__
-from harness.cli import audit, calibrate, corpus, data, gate, leaderboard, probe, reproduce, rules, sandbox
+from harness.cli import audit, calibrate, certify, corpus, data, gate, leaderboard, probe, reproduce, rules, sandbox
 from harness.cli.output import EXIT_INTERNAL, EXIT_USAGE
 from harness.model import HarnessError
 from harness.report.plain import plain
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="harness", description="Reproduce and audit Parameter Golf submissions.")
     parser.add_argument("--version", action="version", version=f"harness {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (audit, calibrate, corpus, data, gate, leaderboard, probe, reproduce, rules, sandbox):
+    for command in (audit, calibrate, certify, corpus, data, gate, leaderboard, probe, reproduce, rules, sandbox):
         command.add(subparsers)
     parsed = parser.parse_args(arguments)
     try:

@@ -159,11 +159,11 @@ def _request(parsed: argparse.Namespace) -> Request:
         data=parsed.data,
         environment=parse_pairs(parsed.env),
         rebuild=not parsed.no_rescore,
-        demo=_demo,
+        demo=demo_corpus,
     )
 
 
-def _demo(name: str, root: Path | None) -> Path | None:
+def demo_corpus(name: str, root: Path | None) -> Path | None:
     """The demo corpus: built where it is missing, checked where it is; None for data that nobody can build."""
     if not name.startswith(DEMO_PREFIX):
         return None
