@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,17 @@ def start(folder: Path, text: str, **plan: Any) -> tuple[subprocess.Popen[bytes]
 
 
 def finish(process: subprocess.Popen[bytes], reading: int) -> Ran:
-    with os.fdopen(reading) as channel:
-        events = [json.loads(line) for line in channel]
+    events: list[dict[str, Any]] = []
+
+    def read() -> None:
+        with os.fdopen(reading) as channel:
+            events.extend(json.loads(line) for line in channel)
+
+    # Beside the output: either pipe may fill up.
+    reader = threading.Thread(target=read)
+    reader.start()
     output, _ = process.communicate(timeout=100)
+    reader.join()
     return Ran(process.returncode, output.decode(), events)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.probe.miniature import choose
 from harness.probe.world import write_world
-from tests.childruns import finish, run, start
+from tests.childruns import run
 from tests.compose import Case, compose
 
 CLOCK = {"start_s": 1e9, "per_call_s": 0.5, "per_step_s": 10.0}
@@ -146,28 +146,74 @@ def test_newer_fstrings_are_refused_without_their_parser(tmp_path: Path) -> None
         assert ran.names("refusal") == {"f-strings of Python 3.12"}
 
 
+MEETING = """
+import os, torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel as DDP
+dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
+rank, size = dist.get_rank(), dist.get_world_size()
+assert (torch.cuda.device_count(), torch.cuda.current_device(), dist.get_backend()) == (2, rank, "nccl")
+mean = torch.full((2,), float(rank + 1), dtype=torch.bfloat16, device=f"cuda:{rank}")
+dist.all_reduce(mean, op=dist.ReduceOp.AVG)
+short = torch.tensor([rank + 1], dtype=torch.int16)
+dist.all_reduce(short, async_op=True).wait()
+columns = torch.arange(4.0).reshape(2, 2).t() * (rank + 1)
+dist.broadcast(columns, src=1)
+tokens = torch.tensor([300 * rank + 7, 2], dtype=torch.uint16)
+dist.broadcast(tokens, 1)
+part, other = torch.zeros(1), torch.zeros(1)
+dist.reduce_scatter_tensor(part, torch.tensor([1.0, 10.0]) * (rank + 1))
+dist.reduce_scatter(other, [torch.tensor([float(rank)]), torch.tensor([2.0 * rank])])
+whole = torch.zeros(2)
+dist.all_gather_into_tensor(whole, part)
+parts = [torch.zeros(1, dtype=torch.int16) for _ in range(size)]
+dist.all_gather(parts, short + rank)
+turned = torch.zeros(2)
+dist.all_to_all_single(turned, torch.tensor([1.0, 2.0]) + 10 * rank)
+names = [None, None]
+dist.all_gather_object(names, f"rank {rank}")
+group = dist.new_group([0, 1])
+dist.monitored_barrier(group)
+model = DDP(torch.nn.Linear(2, 1, bias=False).cuda(), device_ids=[rank])
+assert isinstance(model, DDP)
+model(torch.ones(1, 2) * (rank + 1)).sum().backward()
+dist.barrier(device_ids=[rank])
+print(mean.tolist(), short.tolist(), columns.tolist(), tokens.tolist(), other.tolist(), whole.tolist())
+print([each.item() for each in parts], turned.tolist(), names, model.module.weight.grad.tolist(), "x" * 70_000)
+dist.destroy_process_group()
+assert not dist.is_initialized()
+"""
+
+
 def test_two_ranks_meet_over_gloo(tmp_path: Path) -> None:
-    text = (
-        "import os, torch, torch.distributed as dist\n"
-        "from torch.nn.parallel import DistributedDataParallel as DDP\n"
-        "dist.init_process_group('nccl')\n"
-        "rank = dist.get_rank()\n"
-        "x = torch.full((2,), float(rank + 1), dtype=torch.bfloat16, device='cuda')\n"
-        "dist.all_reduce(x, op=dist.ReduceOp.AVG)\n"
-        "part = torch.zeros(1)\n"
-        "dist.reduce_scatter_tensor(part, torch.tensor([1.0, 10.0]) * (rank + 1))\n"
-        "whole = torch.zeros(2)\n"
-        "dist.all_gather_into_tensor(whole, part)\n"
-        "model = DDP(torch.nn.Linear(2, 1, bias=False).cuda(), device_ids=[rank])\n"
-        "model(torch.ones(1, 2) * (rank + 1)).sum().backward()\n"
-        "dist.barrier()\n"
-        "print(x.tolist(), whole.tolist(), model.module.weight.grad.tolist())\n"
-        "dist.destroy_process_group()\n"
+    ran = run(tmp_path, MEETING, rank=-1, world_size=2)
+    assert ran.status == 0, ran.output
+    lines = [line for line in ran.output.splitlines() if line.startswith("[")]
+    # Lines of the two do not mix, however long they are.
+    assert sorted(line.rstrip("x") for line in lines) == sorted(
+        [
+            "[1.5, 1.5] [3] [[0.0, 4.0], [2.0, 6.0]] [307, 2] [1.0] [3.0, 30.0]",
+            "[1.5, 1.5] [3] [[0.0, 4.0], [2.0, 6.0]] [307, 2] [2.0] [3.0, 30.0]",
+            "[3, 4] [1.0, 11.0] ['rank 0', 'rank 1'] [[1.5, 1.5]] ",
+            "[3, 4] [2.0, 12.0] ['rank 0', 'rank 1'] [[1.5, 1.5]] ",
+        ]
     )
-    started = [start(tmp_path, text, rank=rank, world_size=2, port=29_617) for rank in range(2)]
-    for ran in [finish(*each) for each in started]:
-        assert ran.status == 0, ran.output
-        assert ran.output.strip().endswith("[1.5, 1.5] [3.0, 30.0] [[1.5, 1.5]]")
+    assert {event["rank"] for event in ran.of("end")} == {0, 1}
+    assert ran.of("ranks")[0]["statuses"] == [0, 0]
+    assert "DistributedDataParallel" in ran.names("shim")
+
+
+def test_a_rank_that_fails_ends_the_others(tmp_path: Path) -> None:
+    text = (
+        "import os, time, torch.distributed as dist\n"
+        "dist.init_process_group('nccl')\n"
+        "if dist.get_rank() == 1:\n    raise ValueError('mine')\n"
+        "while True:\n    time.sleep(0.1)\n"
+    )
+    ran = run(tmp_path, text, rank=-1, world_size=2)
+    assert ran.status == 1
+    [crash] = ran.of("crash")
+    assert (crash["rank"], crash["message"]) == (1, "mine")
+    assert ran.of("ranks")[0]["statuses"] == [-9, 1]
 
 
 @pytest.mark.parametrize(

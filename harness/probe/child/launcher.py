@@ -17,14 +17,17 @@ from .events import channel, open_channel
 from .lines import Lines
 from .overrides import Overrides
 from .plan import Plan, read_plan
+from .ranks import launch
 from .source import Sources, newer_parser
 
 
 def main() -> None:
     """Run the plan that the command line names; the exit status is the script's."""
     plan = read_plan(sys.argv[1])
+    if plan.rank < 0:
+        sys.exit(launch(plan))
     clock = Clock(plan.clock)
-    open_channel(clock.now)
+    open_channel(clock.now).marks["rank"] = plan.rank
     os.environ.update(plan.environment)
     _ranks(plan)
     for source, target in plan.copied.items():
@@ -90,7 +93,7 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from .shims import amp, attention, compile, compressors, cuda, distributed, flex, mamba, modules, triton
+    from .shims import amp, attention, compile, compressors, cuda, distributed, flex, mamba, modules, several, triton
 
     random.seed(plan.seed)  # noqa: TID251 - the script's own generator
     np.random.default_rng(plan.seed)
@@ -104,7 +107,10 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     triton.install()
     modules.install()
     compressors.install()
-    distributed.install(plan.rank, plan.world_size)
+    if plan.world_size == 1:
+        distributed.install()
+    else:
+        several.install(plan.rank, plan.world_size, plan.store)
     if plan.clock:
         register_optimizer_step_post_hook(clock.step)
         clock.install()

@@ -21,9 +21,10 @@ class Plan:
         copied: folders that are copied before the script begins, so that it may write into them: from, to.
         overrides: {"class": {CLASS: {NAME: VALUE}}, "module": {NAME: VALUE}}.
         clock: start_s, per_call_s and per_step_s of the virtual clock; empty: the real one.
-        rank: the process's rank.
+        rank: the process's rank; negative: all of them are started.
         world_size: how many processes there are.
-        port: where they meet.
+        port: the port that they would meet at.
+        store: the file that they do meet by; or "".
         trace: whether a tracer watches scores and updates.
         lines: whether the lines that run are noted.
         experiment: what to perturb, for the tracer.
@@ -41,6 +42,7 @@ class Plan:
     rank: int = 0
     world_size: int = 1
     port: int = 29500
+    store: str = ""
     trace: bool = False
     lines: bool = False
     experiment: Mapping[str, Any] | None = None

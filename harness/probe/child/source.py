@@ -90,7 +90,7 @@ class Sources:
     def _wrapped_exec(self) -> Callable[..., None]:
         real = self._exec
 
-        def exec(source: Any, globals: Any = None, locals: Any = None, /, **keywords: Any) -> None:  # noqa: A002
+        def exec(source: Any, globals: Any = None, locals: Any = None, /, **keywords: Any) -> None:
             caller = sys._getframe(1)
             if globals is None:
                 globals = caller.f_globals

@@ -1,14 +1,13 @@
-"""Process groups: a world of one needs none; a world of several meets over gloo."""
+"""Process groups of one process, which need none."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ..events import refuse, replaced
+from ..events import replaced
 from ..patch import put
 
 
@@ -107,15 +106,8 @@ class One:
         return One.listed(outputs, source, async_op=async_op) if outputs else _done(async_op)
 
 
-def install(rank: int, world_size: int) -> None:
-    """Replace collective operations as the size of the world needs."""
-    if world_size == 1:
-        _alone()
-    else:
-        _several(rank, world_size)
-
-
-def _alone() -> None:
+def install() -> None:
+    """Replace what is replaced in a world of one."""
     world = One()
     put(
         dist,
@@ -143,64 +135,3 @@ def _alone() -> None:
     put(dist, monitored_barrier=One.unchanged, all_reduce_coalesced=One.unchanged)
     put(torch.nn.parallel, DistributedDataParallel=Alone)
     put(torch.nn.parallel.distributed, DistributedDataParallel=Alone)
-
-
-def _several(rank: int, world_size: int) -> None:
-    real_init, real_reduce, real_barrier = dist.init_process_group, dist.all_reduce, dist.barrier
-    real_ddp = torch.nn.parallel.DistributedDataParallel
-    reduce = dist.ReduceOp
-
-    def init_process_group(*_arguments: Any, timeout: Any = None, **_keywords: Any) -> None:
-        replaced("torch.distributed", f"gloo instead of nccl, {world_size} processes")
-        real_init("gloo", rank=rank, world_size=world_size, timeout=timeout or timedelta(minutes=5))
-
-    def all_reduce(tensor: Any, op: Any = reduce.SUM, group: Any = None, async_op: bool = False) -> Any:
-        # gloo knows no mean, and not every type.
-        wide = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor.contiguous()
-        real_reduce(wide, reduce.SUM if op == reduce.AVG else op, group)
-        if op == reduce.AVG:
-            wide = wide / dist.get_world_size(group)
-        if wide is not tensor:
-            tensor.copy_(wide)
-        return _done(async_op)
-
-    def reduce_scatter_tensor(
-        output: Any, source: Any, op: Any = reduce.SUM, group: Any = None, async_op: bool = False
-    ) -> Any:
-        total = source.clone()
-        all_reduce(total, op, group)
-        output.copy_(total.reshape(world_size, -1)[dist.get_rank(group)].reshape(output.shape))
-        return _done(async_op)
-
-    def all_gather_into_tensor(output: Any, source: Any, group: Any = None, async_op: bool = False) -> Any:
-        parts = [torch.empty_like(source) for _ in range(world_size)]
-        dist.all_gather(parts, source.contiguous(), group)
-        output.copy_(torch.stack(parts).reshape(output.shape))
-        return _done(async_op)
-
-    def barrier(group: Any = None, async_op: bool = False, device_ids: Any = None) -> Any:
-        real_barrier(group)
-        return _done(async_op)
-
-    over: list[bool] = []
-
-    def destroy_process_group(*_arguments: Any) -> None:
-        # Taking gloo down can wait for ever; the process ends soon enough.
-        real_barrier()
-        over.append(True)
-
-    def parallel(module: Any, *_arguments: Any, **keywords: Any) -> Any:
-        for name in ("device_ids", "output_device"):
-            keywords.pop(name, None)
-        replaced("DistributedDataParallel", "over gloo")
-        return real_ddp(module, **keywords)
-
-    def unsupported(*_arguments: Any, **_keywords: Any) -> Any:
-        raise refuse("torch.distributed point-to-point", "has no equivalent here")
-
-    put(dist, init_process_group=init_process_group, all_reduce=all_reduce, barrier=barrier)
-    put(dist, reduce_scatter_tensor=reduce_scatter_tensor, all_gather_into_tensor=all_gather_into_tensor)
-    real_initialized = dist.is_initialized
-    put(dist, destroy_process_group=destroy_process_group, is_initialized=lambda: real_initialized() and not over)
-    put(dist, is_nccl_available=lambda: True, all_to_all_single=unsupported)
-    put(torch.nn.parallel, DistributedDataParallel=parallel)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..collective import State
+from .across import Across
 from .files import Files
 from .follow import Follower
 from .ledger import Ledger
@@ -44,6 +46,7 @@ def install(plan: Any, emit: Callable[..., None]) -> Follower:
             emit("lost", name=name, error=f"{type(error).__name__}: {error}"[:300], at=ledger.at)
 
     follower = Follower(ledger, updates, lost)
+    _across(follower, getattr(plan, "world_size", 1))
     files = Files(emit, lambda: _phase(ledger, updates))
     undo = updates.install(), _functions(follower, lost)
     files.install()
@@ -57,6 +60,7 @@ def finish() -> None:
     if not _running:
         return
     follower, files, emit, undo = _running.pop()
+    State.carrier = None
     follower.__exit__(None, None, None)
     files.ended = True
     for each in undo:
@@ -74,6 +78,13 @@ def finish() -> None:
     )
     emit("phase", name="evaluation", begins=min(first) if first else None)
     ledger.finish()
+
+
+def _across(follower: Follower, world_size: int) -> None:
+    """Follow what is learned from process to process."""
+    if world_size > 1:
+        State.carrier = across = Across(follower)
+        follower.updates.synchronized = across.synchronized
 
 
 def _phase(ledger: Ledger, updates: Updates) -> tuple[str, int]:

@@ -252,7 +252,7 @@ class Follower(TorchFunctionMode):
         if name in SHARED and tensors:
             self.ledger.weights.share(tensors[0])
         if inplace and tensors:
-            self.updates.filled(name, self._original(tensors[0]))
+            self.updates.filled(name, self.original(tensors[0]))
 
     def _attribute(self, which: Any, tensor: torch.Tensor, out: Any) -> None:
         if which is torch.Tensor.data:
@@ -270,7 +270,8 @@ class Follower(TorchFunctionMode):
             record.aliased = True
         self._aliases[alias.data_ptr()] = id(tensor)
 
-    def _original(self, tensor: torch.Tensor) -> torch.Tensor:
+    def original(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The weights that `.data` gave a tensor as another name of, or the tensor itself."""
         key = self._aliases.get(tensor.data_ptr()) if self._aliases and tensor.layout == torch.strided else None
         original = self.ledger.weights._living(key) if key is not None else None
         return tensor if original is None or original.shape != tensor.shape else original

@@ -32,6 +32,8 @@ class Updates:
         self.stepping = False
         self.training_steps = 0
         self.training: list[int] = []
+        # Called after each backward pass, in a world of several processes.
+        self.synchronized: Callable[[], None] = lambda: None
         self._targets: Learned = ledger.weights.nothing
         self._inputs: Learned = ledger.weights.nothing
         self._participants: tuple[int, ...] = ()
@@ -47,7 +49,10 @@ class Updates:
         def backward(tensors: Any, *arguments: Any, **keywords: Any) -> Any:
             with torch._C.DisableTorchFunction():
                 self.learn(tensors, "in-place")
-            return real_backward(tensors, *arguments, **keywords)
+            made = real_backward(tensors, *arguments, **keywords)
+            with torch._C.DisableTorchFunction():
+                self.synchronized()
+            return made
 
         def grad(outputs: Any, *arguments: Any, **keywords: Any) -> Any:
             with torch._C.DisableTorchFunction():
@@ -92,6 +97,14 @@ class Updates:
         self._what = what
         for number, places in found.items():
             self._add(number, places)
+
+    def received(self, learned: Learned) -> None:
+        """Gradients of other processes were added to those of this one."""
+        if self._applied:
+            self._targets = self._inputs = self.ledger.weights.nothing
+            self._applied, self._participants = False, ()
+        self._targets = self._targets | learned
+        self.ledger.pending = self._targets | self._inputs
 
     def settle(self) -> None:
         """Before losses are computed: have weights been changed by hand?"""

@@ -86,6 +86,14 @@ class Weights:
         self._last = used or tuple(key for key in self._last if self._living(key) is not None)
         return self._last
 
+    def receive(self, record: Record, learned: Learned) -> None:
+        """Weights were copied from other processes, or added up over them; they have learned what those had."""
+        tensor = record.tensor()
+        if tensor is None:
+            return
+        record.version, record.content, record.fresh = tensor._version, checksum(tensor), False
+        record.learned = self._known.setdefault(record.content, learned)
+
     def settle(self, pending: Learned) -> bool:
         """Look at all weights; what has changed has learned what is pending. Returns whether anything has."""
         changed = False
