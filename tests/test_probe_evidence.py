@@ -240,7 +240,7 @@ def test_the_command_probes_and_prints_one_document(
     assert main([*arguments]) == 2
     assert "not empty" in capsys.readouterr().err
     assert main([*arguments, "--fresh"]) == 1
-    assert "not exercised: more than one process" in capsys.readouterr().out
+    assert "not exercised: sums over the vocabulary" in capsys.readouterr().out
 
 
 def test_without_torch_the_command_says_what_to_install(

@@ -47,7 +47,7 @@ def probe(folder: Path, evidence: Path, sandbox: Sandbox) -> dict[str, Verdict]:
     told: list[str] = []
     probing.run(probing.prepare(folder, submission.read(folder)), evidence, sandbox, told.append, 180)
     assert told[0].startswith("bare: ")
-    codes = frozenset({"PG701", "PG702", "PG703", "PG704"})
+    codes = frozenset({"PG701", "PG702", "PG703", "PG704", "PG711"})
     audited = audit.audit_folder(folder, audit.Options(codes, probe=evidence))
     assert audited.report is not None, audited
     return {finding.rule: finding.verdict for finding in audited.report.findings}
@@ -106,7 +106,7 @@ def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: S
 )
 def test_crashes_and_silence(tmp_path: Path, sandbox: Sandbox, script: str, first: Verdict, second: Verdict) -> None:
     verdicts = probe(write(tmp_path / "run", script), tmp_path / "evidence", sandbox)
-    assert verdicts == {"PG701": first, "PG702": second} | dict.fromkeys(("PG703", "PG704"), Verdict.UNDECIDED)
+    assert verdicts == {"PG701": first, "PG702": second} | dict.fromkeys(("PG703", "PG704", "PG711"), Verdict.UNDECIDED)
 
 
 def test_evidence_of_other_code_accuses_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -155,7 +155,7 @@ def test_the_environment_is_that_of_the_claimed_run() -> None:
 def test_no_legal_case_is_accused(case: Case, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", "plain"), tmp_path / "evidence", sandbox)
     assert [verdicts[code] for code in ("PG701", "PG702", "PG703")] == [Verdict.PASS] * 3
-    assert verdicts["PG704"] in {Verdict.PASS, Verdict.UNDECIDED}
+    assert {verdicts["PG704"], verdicts["PG711"]} <= {Verdict.PASS, Verdict.UNDECIDED}
 
 
 @pytest.mark.slow
@@ -165,6 +165,22 @@ def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Pa
     verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
     # The warm-up learns from two windows alone, fewer than a tenth of the text.
     assert verdicts["PG704"] is (Verdict.WARN if case.name == "warm_up" else Verdict.FAIL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "disguise", "verdict"), [("illegal", "renamed", Verdict.FAIL), ("legal", "plain", Verdict.PASS)]
+)
+def test_what_only_two_processes_do_is_seen(
+    kind: str, disguise: str, verdict: Verdict, tmp_path: Path, sandbox: Sandbox
+) -> None:
+    if sandbox.level is Level.L2:
+        pytest.skip("no network at all")
+    case = Case("two_ranks", kind)
+    verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
+    assert (verdicts["PG704"], verdicts["PG711"]) == (Verdict.PASS, verdict)
+    header, *lines = ledgerfile.read(tmp_path / "evidence" / ledgerfile.TWO_RANKS_NAME)
+    assert (header["ranks"], header["rejected"], {line["rank"] for line in lines}) == (2, 0, {0, 1})
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from harness.checks import (
     behaviour_bytes,
     behaviour_flips,
     behaviour_order,
+    behaviour_ranks,
     budget,
     budget_claims,
     budget_readings,
@@ -65,5 +66,6 @@ RULES: tuple[Rule[Submission], ...] = (
     *behaviour_order.RULES,
     *behaviour_flips.RULES,
     *behaviour_bytes.RULES,
+    *behaviour_ranks.RULES,
     *reproduction.RULES,
 )

@@ -117,7 +117,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a token is scored before anything learns from it",
         "README; #417, #595, #771, #1376",
         _SETTLED,
-        ("PG601", "PG606", "PG704", "PG707"),
+        ("PG601", "PG606", "PG704", "PG711", "PG707"),
         "The order of scores and updates is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -125,7 +125,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the reported score is that of the first pass",
         "#568, #642, #991",
         _SETTLED,
-        ("PG602", "PG606", "PG704"),
+        ("PG602", "PG606", "PG704", "PG711"),
         "Which pass a printed number comes from is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -141,7 +141,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no second scoring after the whole split was seen",
         "#846, #868, #870, #881, #888",
         _SETTLED,
-        ("PG602", "PG704", "PG707"),
+        ("PG602", "PG704", "PG711", "PG707"),
         "Whether an earlier score changes with later tokens is behaviour: `harness probe` changes the later tokens.",
     ),
     Requirement(
@@ -173,7 +173,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "nothing is optimized on the targets that it then scores",
         "#1240, #1336",
         _SETTLED,
-        ("PG603", "PG704", "PG707"),
+        ("PG603", "PG704", "PG711", "PG707"),
         "Where the code does not show it, `harness probe` follows what weights have learned.",
     ),
     Requirement(
@@ -181,7 +181,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a warm-up on validation tokens leaves nothing behind",
         "#1530",
         _DISPUTED,
-        ("PG601", "PG704"),
+        ("PG601", "PG704", "PG711"),
         "Whether warmed weights are thrown away is a comparison of states: `harness probe` makes it.",
     ),
     Requirement(

@@ -15,7 +15,7 @@ from harness.report.plain import plain
 
 if TYPE_CHECKING:
     from harness.audit import Options
-    from harness.facts.probe import MiniatureRun, ProbeFacts
+    from harness.facts.probe import MiniatureRun, ProbeFacts, RanksFacts
     from harness.sandbox.backend import Sandbox
 
 CACHE: Final = Path(".cache") / "probe"
@@ -149,8 +149,14 @@ def summary(facts: ProbeFacts) -> str:
         lines += _run_lines(each)
     lines += _listed("shrunk", facts.shrunk)
     lines += [f"ledger: {facts.ledger.value.reason}"] if isinstance(facts.ledger, Located) else []
-    lines.append("not exercised: more than one process; sums over the vocabulary where scores are no softmax")
+    lines += [f"two ranks: {_two_ranks(facts.two_ranks.value)}"] if isinstance(facts.two_ranks, Located) else []
+    lines.append("not exercised: sums over the vocabulary where scores are no softmax")
     return "".join(f"{plain(line)}\n" for line in lines) + "\n"
+
+
+def _two_ranks(found: RanksFacts) -> str:
+    """Whether the script came to its score in a world of two."""
+    return found.reason if found.result == "reached" else f"not exercised there: {found.reason}"
 
 
 def _run_lines(run: MiniatureRun) -> list[str]:

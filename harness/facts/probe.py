@@ -129,6 +129,25 @@ class LedgerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RanksFacts:
+    """The script in a world of two processes.
+
+    Attributes:
+        result: `reached` or `not-exercised`.
+        reason: why.
+        val_bpb: the score that it printed there; None when it printed none.
+        alone: the score of one process on the same text.
+        ledger: the pass of scores that the two report; None where it was not followed.
+    """
+
+    result: str
+    reason: str
+    val_bpb: float | None
+    alone: float | None
+    ledger: LedgerFacts | None
+
+
+@dataclass(frozen=True, slots=True)
 class ReachFacts:
     """What the script reached for when it was run: addresses, programs, training files after the artifact was read."""
 
@@ -193,6 +212,7 @@ class ProbeFacts:
         executed: lines of the folder's files that the traced run went through, as ranges by path; texts that a packed
             script unpacked are `<unpacked 1>` and so on. Empty where nothing is known.
         flips: what its scores depend on.
+        two_ranks: the script in a world of two processes.
         val_tokens: tokens of the validation text of the first run.
         val_bytes: bytes of text that these stand for.
     """
@@ -206,6 +226,7 @@ class ProbeFacts:
     ledger: Fact[LedgerFacts]
     reach: Fact[ReachFacts]
     flips: Fact[FlipFacts]
+    two_ranks: Fact[RanksFacts]
     executed: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     val_tokens: int = 0
     val_bytes: int = 0
@@ -244,6 +265,7 @@ def read(directory: Path, folder: Folder) -> ProbeFacts:
         val_tokens=document["world"]["val_tokens"],
         val_bytes=document["world"]["val_bytes"],
         flips=_flips(document["experiments"].get("flips"), document["world"]["seed"]),
+        two_ranks=_two_ranks(document["experiments"].get("two_ranks")),
     )
 
 
@@ -266,25 +288,32 @@ def _reach(found: Mapping[str, Any] | None) -> Fact[ReachFacts]:
     return Located(ReachFacts(tuple(found["network"]), tuple(found["programs"]), tuple(found["training_data"])), at)
 
 
-def _ledger(found: Mapping[str, Any] | None) -> Fact[LedgerFacts]:
-    at = Location(probeevidence.DOCUMENT_NAME, pointer="/experiments/ledger")
+def _two_ranks(found: Mapping[str, Any] | None) -> Fact[RanksFacts]:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer="/experiments/two_ranks")
     if found is None:
         return Missing(NOT_MADE, at)
-    return Located(
-        LedgerFacts(
-            result=found["result"],
-            reason=found["reason"],
-            where=found["where"],
-            count=found["count"],
-            learned_before=found["learned_before"],
-            learned=_ranges(found["learned"]),
-            missing=_ranges(found["missing"]),
-            doubled=_ranges(found["doubled"]),
-            tokens=found["tokens"],
-            timeline=tuple(_block(each) for each in found["timeline"]),
-            left_out=found["left_out"],
-        ),
-        at,
+    order = None if found["ledger"] is None else _ledger_facts(found["ledger"])
+    return Located(RanksFacts(found["result"], found["reason"], found["val_bpb"], found["alone"], order), at)
+
+
+def _ledger(found: Mapping[str, Any] | None) -> Fact[LedgerFacts]:
+    at = Location(probeevidence.DOCUMENT_NAME, pointer="/experiments/ledger")
+    return Missing(NOT_MADE, at) if found is None else Located(_ledger_facts(found), at)
+
+
+def _ledger_facts(found: Mapping[str, Any]) -> LedgerFacts:
+    return LedgerFacts(
+        result=found["result"],
+        reason=found["reason"],
+        where=found["where"],
+        count=found["count"],
+        learned_before=found["learned_before"],
+        learned=_ranges(found["learned"]),
+        missing=_ranges(found["missing"]),
+        doubled=_ranges(found["doubled"]),
+        tokens=found["tokens"],
+        timeline=tuple(_block(each) for each in found["timeline"]),
+        left_out=found["left_out"],
     )
 
 

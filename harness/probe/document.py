@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +30,14 @@ class Probe:
         script: its training script.
         miniature: the configuration.
         claimed: settings of the claimed run.
+        ranked: whether the script asks for ranks or a process group.
     """
 
     folder: Path
     script: str
     miniature: Miniature
     claimed: Mapping[str, str]
+    ranked: bool = True
 
 
 def of(
@@ -95,12 +97,20 @@ def _run(name: str, done: MiniatureRun) -> dict[str, Any]:
         "val_loss": _finite(done.val_loss),
         "replaced": [
             {"name": _text(event.get("name")), "how": _text(event.get("how")), "exact": event.get("exact") is True}
-            for event in done.of("shim")[:LISTED_LIMIT]
+            for event in _each_once(done.of("shim"))[:LISTED_LIMIT]
         ],
-        "refused": [[_text(event.get("name")), _text(event.get("why"))] for event in done.of("refusal")[:LISTED_LIMIT]],
+        "refused": [
+            [_text(event.get("name")), _text(event.get("why"))]
+            for event in _each_once(done.of("refusal"))[:LISTED_LIMIT]
+        ],
         "crash": None if crash is None else _crash(crash),
         "damaged_events": done.damaged,
     }
+
+
+def _each_once(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Events without those of the same name: each process tells its own."""
+    return list({_text(event.get("name")): event for event in reversed(events)}.values())[::-1]
 
 
 def _crash(event: Mapping[str, Any]) -> dict[str, Any]:

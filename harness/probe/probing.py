@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +17,10 @@ from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
 from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, unique, world
 from harness.probe.document import Probe
-from harness.probe.experiments import flips, ledger, noninterference, reach, variants
+from harness.probe.experiments import flips, ledger, noninterference, ranks, reach, variants
 from harness.probe.experiments.flips import Flips
 from harness.probe.experiments.ledger import Ledger
+from harness.probe.experiments.ranks import Ranks
 from harness.probe.experiments.reach import Reach
 from harness.probe.session import MiniatureRun, Request
 from harness.probe.world import World
@@ -34,8 +36,9 @@ LEAST_SECONDS: Final = 1.0
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
 RUN_NAMES: Final = frozenset(
-    {BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, ledgerfile.NAME, variants.RUN}
+    {BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, variants.RUN, ranks.RUN, ranks.TRACED}
 )
+_RANKED: Final = re.compile(r"\b(?:WORLD_SIZE|LOCAL_RANK|init_process_group)\b")
 # Copies of the process may take so many times as long as the first run, all together, and at least so many seconds.
 COPIES_RUNS: Final = 7
 COPIES_SECONDS: Final = 40.0
@@ -57,7 +60,8 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     settings = claimed.environment(facts)
     small = miniature.choose("\n".join((script.texts[-1], *helpers)), settings)
     spec = dataclasses.replace(small.spec, train_tokens=TRAIN_TOKENS)
-    return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings)
+    ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
+    return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings, ranked)
 
 
 def run(
@@ -98,6 +102,7 @@ def run(
             found["ledger"] = _ledger(runs, made, Path(place) / "unique")
             found["reach"] = _plain(reach.judge(runs.done[ledger.RUN]))
             found["flips"] = _flips(runs, made, Path(place) / "phrased")
+            found["two_ranks"] = _two_ranks(runs, made, Path(place) / "two-ranks")
     probeevidence.write(directory, document.of(probe, made, sandbox, runs.done, found))
 
 
@@ -114,14 +119,19 @@ class _Runs:
     done: dict[str, MiniatureRun] = field(default_factory=dict)
 
     def go(
-        self, name: str, data: World, traced: tuple[str, ...] = (), forks: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        data: World,
+        traced: tuple[str, ...] = (),
+        forks: Mapping[str, Any] | None = None,
+        size: int = 1,
     ) -> MiniatureRun:
-        """Run the script once more, traced, and forked where that is asked for."""
+        """Run the script once more, traced, forked and as several processes where that is asked for."""
         probe = self.probe
         seconds = self.seconds + (forks["seconds"] if forks else 0)
         seconds = max(min(seconds, self.until - time.monotonic()), LEAST_SECONDS)
         self.tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {seconds:.0f} s")
-        request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced, forks)
+        request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced, forks, size)
         self.done[name] = session.run(request, self.directory / name, self.sandbox)
         self.tell(f"{name}: {_ended(self.done[name])}")
         return self.done[name]
@@ -163,7 +173,25 @@ def _flips(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     return _plain(found)
 
 
-def _plain(found: Ledger | Reach | Flips) -> dict[str, Any]:
+def _two_ranks(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
+    """Run the script as two processes, and follow the scores and updates of both."""
+    unable = ranks.unable(runs.sandbox.level, ranked=runs.probe.ranked)
+    if unable:
+        return _plain(Ranks(ranks.NOT_EXERCISED, unable))
+    found = ranks.judge(runs.go(ranks.RUN, made, size=ranks.SIZE), runs.done[BARE].val_bpb)
+    if found.result == ranks.REACHED:
+        single, shards = unique.unique_world(made, runs.probe.miniature, folder)
+        traced = runs.go(ranks.TRACED, single, shards, size=ranks.SIZE)
+        path = runs.directory / ledgerfile.TWO_RANKS_NAME
+        ledgerlines.write(traced, path, runs.probe.script, single.val_tokens, ranks.SIZE)
+        order = ledger.judge(ranks.together(traced, ledgerfile.read(path)), single.val_tokens)
+        found = dataclasses.replace(found, ledger=order)
+        runs.tell(f"two ranks, ledger: {order.result} ({order.reason})")
+    runs.tell(f"two ranks: {found.result} ({found.reason})")
+    return _plain(found)
+
+
+def _plain(found: Ledger | Reach | Flips | Ranks) -> dict[str, Any]:
     made = _listed(dataclasses.asdict(found))
     assert isinstance(made, dict)  # noqa: S101 - for the type
     return made
@@ -191,7 +219,8 @@ def remove(directory: Path) -> None:
 
 
 def _is_evidence(directory: Path) -> bool:
-    return probeevidence.has_evidence(directory) or {entry.name for entry in directory.iterdir()} <= RUN_NAMES
+    names = {entry.name for entry in directory.iterdir()} - ledgerfile.NAMES
+    return probeevidence.has_evidence(directory) or names <= RUN_NAMES
 
 
 def _ended(done: MiniatureRun) -> str:

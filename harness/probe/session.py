@@ -52,6 +52,7 @@ class Request:
         traced: validation shards below the world's folder by which scores and updates are followed; empty: they are
             not.
         flips: where to fork and what to change in each copy, as the child reads it; None: nothing.
+        ranks: processes of the world; more than one meet over gloo.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Request:
     seconds: float
     traced: tuple[str, ...] = ()
     flips: Mapping[str, Any] | None = None
+    ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,10 @@ def _job(request: Request, packages: Path) -> Job:
         "environment": request.miniature.environment,
         "overrides": request.miniature.overrides(),
         "clock": dict(CLOCK),
+        "rank": 0 if request.ranks == 1 else -1,
+        "world_size": request.ranks,
         "trace": bool(request.traced),
-        "lines": bool(request.traced) and request.flips is None,
+        "lines": bool(request.traced) and request.flips is None and request.ranks == 1,
         "experiment": {"validation": [f"{WORK}/data/{shard}" for shard in request.traced], "flips": request.flips},
         "newer_parser": "/probe/packages/pgchild_parser",
     }

@@ -16,6 +16,8 @@ from harness.model import HarnessError
 from harness.sources import schemas, shapes
 
 NAME: Final = "ledger.jsonl"
+TWO_RANKS_NAME: Final = "ledger-two-ranks.jsonl"
+NAMES: Final = frozenset({NAME, TWO_RANKS_NAME})
 HEADER: Final = "ledger"
 SCHEMA: Final = "ledger/1"
 LINE_LIMIT_CHARACTERS: Final = 8 << 20
