@@ -27,6 +27,7 @@ from reference_model.artifact import ArtifactError
 from reference_model.config import Config, EvalConfig
 from reference_model.data import ShardError, find_shards, load_validation
 from reference_model.evaluate import evaluate, evaluation_name
+from reference_model.hooks import audit_hooks
 from reference_model.launch import started_worker
 from reference_model.metric import ByteTable, load_byte_table
 from reference_model.model import HymbaLM
@@ -228,7 +229,8 @@ class Run:
 
 def evaluation_task(model: HymbaLM, inputs: Inputs, config: Config, worker: Worker) -> EvalTask:
     """The model on the validation tokens, scored as the settings say."""
-    return EvalTask(model, inputs.tokens, inputs.table, config.evaluation, config.eval_seq_len, worker)
+    hooks = audit_hooks()
+    return EvalTask(model, inputs.tokens, inputs.table, config.evaluation, config.eval_seq_len, worker, hooks)
 
 
 def build_model(config: Config, device: str) -> HymbaLM:

@@ -6,20 +6,18 @@ window of inputs [start, end) scores the positions [scored + 1, end + 1). Shape 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from reference_model.config import EvalConfig
+from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable, bits_per_byte
 from reference_model.worker import Worker
-
-# Called with the positions just scored and their losses in nats, both one-dimensional.
-ScoreHook: TypeAlias = Callable[[Tensor, Tensor], None]
 
 
 class LanguageModel(Protocol):
@@ -52,7 +50,7 @@ class EvalTask:
         config: stride, batch size, test-time training.
         seq_len: longest window in tokens.
         worker: this process.
-        on_score: told every scored position once, by the process that scored it.
+        hooks: told every scored position once, by the process that scored it, and what was learned from.
 
     Raises:
         ValueError: there is no target, or a token is outside the table's vocabulary.
@@ -64,7 +62,7 @@ class EvalTask:
     config: EvalConfig
     seq_len: int
     worker: Worker = field(default_factory=Worker)
-    on_score: ScoreHook | None = None
+    hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 1 or self.targets < 1:
@@ -218,8 +216,8 @@ def _batch_losses(task: EvalTask, tokens: Tensor) -> Tensor:
 def _batch_sums(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor], losses_BT: Tensor) -> Tensor:
     tokens, positions_BT, scored_BT = batch
     tokens = tokens.to(task.worker.device)
-    if task.on_score is not None:
-        task.on_score(positions_BT[scored_BT], losses_BT.cpu()[scored_BT])
+    if task.hooks.on_score is not None:
+        task.hooks.on_score(positions_BT[scored_BT], losses_BT.cpu()[scored_BT])
     values_3BT = torch.stack(
         [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(tokens[:, :-1], tokens[:, 1:]).double()]
     )

@@ -76,6 +76,8 @@ class Adaptation:
         self.optimizer.param_groups[0]["lr"] = ttt_rate(self.task.config.ttt_lr, number, len(self.chunks))
         lesson = Lesson(self.task, Windows(first, end, self.task.seq_len, 0), self.weights, scored)
         _train_on_chunk(lesson, self.optimizer)
+        if self.task.hooks.on_update is not None:
+            self.task.hooks.on_update(torch.arange(first + 1, end + 1))
 
 
 def ttt_rate(base: float, chunk: int, chunks: int) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reference_model.config import EvalConfig, ModelConfig
 from reference_model.evaluate import evaluate, evaluate_plain, evaluate_sliding, evaluation_name
+from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable
 from reference_model.model import HymbaLM
 from reference_model.scoring import EvalResult, EvalTask, Windows, evaluation_mode, score_windows
@@ -89,7 +90,7 @@ def test_every_target_is_scored_once(count: int, seq_len: int, stride: int, batc
 
     tokens, stride = some_tokens(count), min(stride, seq_len)
     config = EvalConfig(eval_batch_seqs=batch_seqs, eval_stride=stride)
-    task = EvalTask(ContextLength(), tokens, table_of(), config, seq_len, on_score=on_score)
+    task = EvalTask(ContextLength(), tokens, table_of(), config, seq_len, hooks=Hooks(on_score))
     result = evaluate(task)
     assert seen == dict.fromkeys(range(1, count), 1)
     assert result.tokens == count - 1
@@ -103,7 +104,9 @@ def test_plain_and_sliding_contexts_by_hand() -> None:
     def on_score(positions: Tensor, losses: Tensor) -> None:
         contexts.update(zip(positions.tolist(), map(int, losses.tolist()), strict=True))
 
-    task = EvalTask(ContextLength(), torch.zeros(11, dtype=torch.int32), table_of(), EvalConfig(), 4, on_score=on_score)
+    task = EvalTask(
+        ContextLength(), torch.zeros(11, dtype=torch.int32), table_of(), EvalConfig(), 4, hooks=Hooks(on_score)
+    )
     evaluate_plain(task)
     assert [contexts[p] for p in range(1, 11)] == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
     evaluate_sliding(task, 2)
@@ -129,9 +132,8 @@ def test_shares_of_the_processes_add_up(stride: int, world_size: int) -> None:
     model, tokens = tiny_model(), some_tokens(203)
 
     def sums(worker: Worker, seen: Counter[int]) -> Tensor:
-        task = EvalTask(
-            model, tokens, table_of(), EvalConfig(eval_batch_seqs=3), 8, worker, lambda p, _: seen.update(p.tolist())
-        )
+        hooks = Hooks(lambda places, _: seen.update(places.tolist()))
+        task = EvalTask(model, tokens, table_of(), EvalConfig(eval_batch_seqs=3), 8, worker, hooks)
         return score_windows(task, Windows(0, 202, 8, stride), 3)
 
     alone_seen: Counter[int] = Counter()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reference_model.config import EvalConfig, ModelConfig
 from reference_model.evaluate import evaluate
+from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable
 from reference_model.model import HymbaLM
 from reference_model.predictor import Predictor, predicting
@@ -55,7 +56,7 @@ def evaluated(model: HymbaLM, tokens: Tensor, config: EvalConfig) -> Tensor:
         nats[positions] = losses
 
     table = ByteTable(torch.ones(VOCAB, dtype=torch.int64), flags, flags)
-    evaluate(EvalTask(model, tokens, table, config, SEQ_LEN, on_score=on_score))
+    evaluate(EvalTask(model, tokens, table, config, SEQ_LEN, hooks=Hooks(on_score)))
     return nats[1:]
 
 

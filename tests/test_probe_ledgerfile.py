@@ -70,6 +70,7 @@ EVENTS: list[dict[str, Any]] = [
         "unknown": 0,
         "learned_before": 1,
     },
+    {"kind": "told", "what": "score", "at": 5, "positions": [[1, 3]], "sum": 3.5, "vocabulary": None},
     {"kind": "thinned", "what": "events of scores and updates", "left_out": 3, "at": 9},
 ]
 HEADER = {
@@ -78,7 +79,7 @@ HEADER = {
     "script": "train_gpt.py",
     "tokens": TOKENS,
     "ranks": 1,
-    "lines": 10,
+    "lines": 11,
     "rejected": 0,
     "unreadable": 0,
 }
@@ -108,6 +109,7 @@ def test_every_kind_has_its_line_in_the_order_of_happening(tmp_path: Path) -> No
         ("phase", 5),
         ("score", 5),
         ("lost", 5),
+        ("told", 5),
         ("pass", 5),
         ("thinned", 9),
     ]

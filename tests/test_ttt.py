@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from reference_model.config import EvalConfig, ModelConfig
 from reference_model.evaluate import evaluate, evaluate_plain, evaluate_sliding
+from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable
 from reference_model.model import HymbaLM
 from reference_model.scoring import EvalResult, EvalTask
@@ -78,7 +79,7 @@ def scores(model: HymbaLM | Unigram, tokens: Tensor, config: EvalConfig) -> dict
     def on_score(positions: Tensor, losses: Tensor) -> None:
         result.update(zip(positions.tolist(), losses.tolist(), strict=True))
 
-    evaluate_ttt(EvalTask(model, tokens, table(), config, SEQ_LEN, on_score=on_score))
+    evaluate_ttt(EvalTask(model, tokens, table(), config, SEQ_LEN, hooks=Hooks(on_score)))
     return result
 
 
@@ -87,7 +88,7 @@ def test_every_target_is_scored_once(count: int, chunk_tokens: int, stride: int,
     seen: Counter[int] = Counter()
     config = replace(CONFIG, ttt_chunk_tokens=chunk_tokens, eval_stride=stride, ttt_batch_seqs=batch_seqs, ttt_epochs=1)
     tokens = some_tokens(count)
-    task = EvalTask(Unigram(), tokens, table(), config, SEQ_LEN, on_score=lambda p, _: seen.update(p.tolist()))
+    task = EvalTask(Unigram(), tokens, table(), config, SEQ_LEN, hooks=Hooks(lambda p, _: seen.update(p.tolist())))
     result = evaluate(task)
     assert seen == dict.fromkeys(range(1, count), 1)
     assert (result.tokens, result.bytes) == (count - 1, int(tokens[1:].sum()))
@@ -317,3 +318,15 @@ def test_real_processes_do_what_threads_do(tmp_path: Path) -> None:
     loss_sum_nats, tokens, size = outputs[0].split()
     assert (int(tokens), int(size)) == (expected.tokens, expected.bytes)
     assert float(loss_sum_nats) == pytest.approx(expected.loss_sum_nats, rel=1e-6)
+
+
+def test_whoever_runs_it_is_told_of_scores_and_updates_in_order() -> None:
+    told: list[tuple[str, int, int]] = []
+    hooks = Hooks(
+        lambda positions, _: told.append(("score", int(positions[0]), int(positions[-1]))),
+        lambda positions: told.append(("update", int(positions[0]), int(positions[-1]))),
+    )
+    config = replace(CONFIG, eval_batch_seqs=8, ttt_batch_seqs=8)
+    evaluate_ttt(EvalTask(tiny_model(), some_tokens(71), table(), config, SEQ_LEN, hooks=hooks))
+    chunks = [("score", 1, 32), ("update", 1, 32), ("score", 33, 64), ("update", 33, 64), ("score", 65, 70)]
+    assert told == chunks

@@ -59,16 +59,18 @@ def _traced(plan: Plan) -> Callable[[], None]:
     """Begin to watch scores and updates where the plan says so; returns what ends it."""
     if not plan.trace:
         return lambda: None
-    from . import tracer
+    from . import told, tracer
 
     follower = tracer.install(plan, channel().emit)
+    ledger = follower.ledger
+    told.install(os.path.dirname(os.path.realpath(plan.script)), channel().emit, lambda: ledger.at)
     if (plan.experiment or {}).get("flips"):
         from . import flips
 
-        told = flips.install(plan, follower.ledger, channel())
+        flipped = flips.install(plan, ledger, channel())
 
         def finish() -> None:
-            told()
+            flipped()
             tracer.finish()
 
         return finish
