@@ -19,7 +19,7 @@ from torch import Tensor
 
 from reference_model.attention import causal_attention, rotary_tables
 from reference_model.config import ModelConfig
-from reference_model.model import AttentionMixer
+from reference_model.mixer import AttentionMixer, LayerContext
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 4, 64
 WIDTH = HEADS * HEAD_DIM
@@ -43,13 +43,14 @@ def attention_alone(tokens: int, length: int, window: int) -> Callable[[], objec
 
 def attention_layer(tokens: int, length: int, window: int) -> Callable[[], object]:
     """Forward and backward through the model's own layer, its weights included."""
-    layer = AttentionMixer(ModelConfig(model_dim=WIDTH, num_heads=HEADS, num_kv_heads=KV_HEADS), window)
+    config = ModelConfig(model_dim=WIDTH, num_heads=HEADS, num_kv_heads=KV_HEADS, sliding_window=window)
+    layer = AttentionMixer(config, layer=0)
     for weight in layer.parameters():
         torch.nn.init.normal_(weight, std=0.02)
     inputs = torch.randn(tokens // length, length, WIDTH).requires_grad_()
-    rotary = rotary_tables(length, HEAD_DIM, 10_000.0, inputs.device)
+    context = LayerContext(rotary_tables(length, HEAD_DIM, 10_000.0, inputs.device))
     gradient: Tensor = torch.ones_like(inputs)
-    return lambda: torch.autograd.grad(layer(inputs, rotary), (inputs, *layer.parameters()), gradient)
+    return lambda: torch.autograd.grad(layer(inputs, context), (inputs, *layer.parameters()), gradient)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Causal attention with an optional window, grouped key/value heads, rotary positions and normalized heads.
 
-Shape letters: B batch, T time, H query heads, G key/value heads, E width of a head, Q queries of one
+Shape letters: B batch, T time, L keys, H query heads, G key/value heads, E width of a head, Q queries of one
 block, K keys that the block can see.
 """
 
@@ -25,9 +25,18 @@ def rotary_tables(
     return angles.cos(), angles.sin()
 
 
-def normalized_heads(x_BTHE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Root-mean-square norm per head, then rotation of the first half of each head against the second."""
-    return rotate(F.rms_norm(x_BTHE, x_BTHE.shape[-1:]).to(x_BTHE.dtype), *rotary)
+def normalized_heads(x_BTHE: Tensor, rotary: tuple[Tensor, Tensor], start: int = 0) -> Tensor:
+    """Root-mean-square norm per head, then rotation of the first half of each head against the second.
+
+    The first time step has position `start` in the tables, which may be longer. Tables for less than a head rotate
+    its first channels only.
+    """
+    cos, sin = (table[start : start + x_BTHE.shape[1]] for table in rotary)
+    normed_BTHE = F.rms_norm(x_BTHE, x_BTHE.shape[-1:]).to(x_BTHE.dtype)
+    rotated = 2 * cos.shape[-1]
+    if rotated == x_BTHE.shape[-1]:
+        return rotate(normed_BTHE, cos, sin)
+    return torch.cat((rotate(normed_BTHE[..., :rotated], cos, sin), normed_BTHE[..., rotated:]), -1)
 
 
 class RotationContext(FunctionCtx):
@@ -68,63 +77,102 @@ def rotated_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int = 0) -> Tensor:
+def causal_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int = 0) -> Tensor:
     """Attend to oneself and what came before; under a window W, query q sees key k when 0 <= q - k < W.
 
-    Where the window binds, queries are taken in blocks, each against the keys that some query of it sees, so that the
-    cost per token does not grow with the length: several blocks in one call on a CPU, one after the other elsewhere.
+    Keys that stand before the first query (L = P + T of them for T queries) are seen by every query, whatever the
+    window. Where the window binds, queries are taken in blocks, each against the keys that some query of it sees, so
+    that the cost per token does not grow with the length: several blocks in one call on a CPU, one after the other
+    elsewhere.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
-        k_BGTE: Keys.
-        v_BGTE: Values.
+        k_BGLE: Keys.
+        v_BGLE: Values.
         window: Visible tokens, oneself included; 0 for all.
 
     Returns:
         Mixed values, B, H, T, E.
 
     """
-    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+    grouped, before = q_BHTE.shape[1] != k_BGLE.shape[1], k_BGLE.shape[2] - q_BHTE.shape[2]
     if window == 0 or q_BHTE.shape[2] <= window:
-        return F.scaled_dot_product_attention(q_BHTE, k_BGTE, v_BGTE, is_causal=True, enable_gqa=grouped)
+        # A few queries of zeros in front align both ends; a mask would cost more.
+        q_BHLE = F.pad(q_BHTE, (0, 0, before, 0)) if before else q_BHTE
+        mixed = F.scaled_dot_product_attention(q_BHLE, k_BGLE, v_BGLE, is_causal=True, enable_gqa=grouped)
+        return mixed[:, :, before:]
     if q_BHTE.device.type == "cpu":
-        return window_attention(q_BHTE, k_BGTE, v_BGTE, window)
-    return blockwise_attention(q_BHTE, k_BGTE, v_BGTE, window)
+        return window_attention(q_BHTE, k_BGLE, v_BGLE, window)
+    return blockwise_attention(q_BHTE, k_BGLE, v_BGLE, window)
 
 
-def blockwise_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+def attention_after_meta(q_BHLE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, *, window: int, meta: int) -> Tensor:
+    """Attention of a text and the meta tokens before it, which have queries too and stay visible under the window.
+
+    Args:
+        q_BHLE: Queries of the meta tokens, then of the text.
+        k_BGLE: Keys.
+        v_BGLE: Values.
+        window: As for `causal_attention`, within the text.
+        meta: Leading positions that are meta tokens.
+
+    Returns:
+        Mixed values, B, H, S, E.
+
+    """
+    if not meta or window == 0 or q_BHLE.shape[2] - meta <= window:
+        return causal_attention(q_BHLE, k_BGLE, v_BGLE, window if not meta else 0)
+    first = causal_attention(q_BHLE[:, :, :meta], k_BGLE[:, :, :meta], v_BGLE[:, :, :meta])
+    return torch.cat((first, causal_attention(q_BHLE[:, :, meta:], k_BGLE, v_BGLE, window)), 2)
+
+
+def blockwise_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:
     """Window attention block by block with the library's operators, on any device; arguments as `causal_attention`.
 
     Keys and values are split once and joined per block: slicing them per block would make the backward pass fill one
     full-length gradient for each.
     """
-    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+    grouped, before = q_BHTE.shape[1] != k_BGLE.shape[1], k_BGLE.shape[2] - q_BHTE.shape[2]
     reach = key_blocks(window)
     mask_QK = window_mask(window, reach, q_BHTE.device)
-    k_blocks, v_blocks = torch.split(k_BGTE, BLOCK_TOKENS, 2), torch.split(v_BGTE, BLOCK_TOKENS, 2)
+    (k_always, k_text), (v_always, v_text) = (torch.split(x, [before, q_BHTE.shape[2]], 2) for x in (k_BGLE, v_BGLE))
+    k_blocks, v_blocks = torch.split(k_text, BLOCK_TOKENS, 2), torch.split(v_text, BLOCK_TOKENS, 2)
     mixed = []
     for last, q_BHQE in enumerate(torch.split(q_BHTE, BLOCK_TOKENS, 2), 1):
         first = max(0, last - reach)
-        k_BGKE, v_BGKE = (torch.cat(blocks[first:last], 2) for blocks in (k_blocks, v_blocks))
-        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
-        mixed.append(F.scaled_dot_product_attention(q_BHQE, k_BGKE, v_BGKE, attn_mask=visible, enable_gqa=grouped))
+        keys, values = torch.cat((k_always, *k_blocks[first:last]), 2), torch.cat((v_always, *v_blocks[first:last]), 2)
+        seen = keys.shape[2] - before
+        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * BLOCK_TOKENS :][:, :seen]
+        visible = F.pad(visible, (before, 0), value=True)
+        mixed.append(F.scaled_dot_product_attention(q_BHQE, keys, values, attn_mask=visible, enable_gqa=grouped))
     return torch.cat(mixed, 2)
 
 
-def continued_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, kept: KeyValues) -> Tensor:
+def continued_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, kept: KeyValues, meta: int = 0) -> Tensor:
     """Causal attention of a text's next tokens to themselves and to what is kept of those before; keeps them too.
 
     Made for a few tokens at a time: behind kept ones, the cost of T tokens grows with T * (T + those kept).
+
+    Args:
+        q_BHTE: Queries.
+        k_BGLE: Keys; more than queries where meta tokens have none.
+        v_BGLE: Values.
+        kept: The keys and values before.
+        meta: Leading keys that are meta tokens, where a text begins: they stay visible.
+
     """
-    queries, before = q_BHTE.shape[2], kept.held
-    k_BGKE, v_BGKE = kept.extend(k_BGTE, v_BGTE)
-    if not before:
-        return causal_attention(q_BHTE, k_BGTE, v_BGTE, kept.window)
+    begins, queries = not kept.end, q_BHTE.shape[2]
+    k_BGKE, v_BGKE = kept.extend(k_BGLE, v_BGLE, meta)
+    if begins and queries == k_BGLE.shape[2]:
+        return attention_after_meta(q_BHTE, k_BGLE, v_BGLE, window=kept.window, meta=meta)
+    if begins:
+        return causal_attention(q_BHTE, k_BGLE, v_BGLE, kept.window)
     visible_TK = None
     if queries > 1:
         keys = k_BGKE.shape[2]
         own_T1 = torch.arange(keys - queries, keys, device=q_BHTE.device)[:, None]
         distance_TK = own_T1 - torch.arange(keys, device=q_BHTE.device)
         visible_TK = (distance_TK >= 0) & (distance_TK < (kept.window or keys))
-    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+        visible_TK[:, : kept.pinned] = True
+    grouped = q_BHTE.shape[1] != k_BGLE.shape[1]
     return F.scaled_dot_product_attention(q_BHTE, k_BGKE, v_BGKE, attn_mask=visible_TK, enable_gqa=grouped)

@@ -30,8 +30,18 @@ class ModelConfig(Section):
     use_bigram_hash: Annotated[bool, Setting("USE_BIGRAM_HASH")] = True
     bigram_buckets: Annotated[int, Setting("BIGRAM_BUCKETS", 1, 1 << 24)] = 4096
     bigram_dim: Annotated[int, Setting("BIGRAM_HASH_DIM", 1, 1 << 14)] = 128
+    use_unet_skips: Annotated[bool, Setting("USE_UNET_SKIPS")] = True
     use_hymba: Annotated[bool, Setting("USE_HYMBA")] = True
+    # None (auto): all. Layers beyond the last are left out, as in pull request 1961.
+    hybrid_layers: Annotated[tuple[int, ...] | None, Setting("HYMBA_LAYERS")] = None
+    # How attention and scan meet: a learned weight (#599), side by side as heads (#1961), a mean of norms (the paper).
+    fusion: Annotated[str, Setting("HYMBA_FUSION", choices=("weight", "heads", "norms"))] = "weight"
+    meta_tokens: Annotated[int, Setting("HYMBA_META_TOK", 0, 4_096)] = 0
+    kv_share: Annotated[bool, Setting("HYMBA_KV_SHARE")] = False
+    # Shared: one matrix for query and output, one for key and value, as in the records script of pull request 852.
+    banks: Annotated[str, Setting("PARAMETER_BANKS", choices=("none", "separate", "shared"))] = "none"
     fused_projection: Annotated[bool, Setting("FUSED_PROJECTION")] = True
+    separate_kv: Annotated[bool, Setting("SEPARATE_KV")] = False
     hymba_expand: Annotated[int, Setting("HYMBA_EXPAND", 1, 16)] = 1
     ssm_state: Annotated[int, Setting("HYMBA_SSM_STATE", 1, 256)] = 8
     conv_width: Annotated[int, Setting("HYMBA_CONV_KERNEL", 1, 64)] = 4
@@ -41,7 +51,10 @@ class ModelConfig(Section):
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
     global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0
-    logit_softcap: Annotated[float, Setting("LOGIT_SOFTCAP", 1e-3, 1e6)] = 30.0
+    # 0: the whole head.
+    rope_dims: Annotated[int, Setting("ROPE_DIMS", 0, 1 << 14)] = 0
+    # 0: none.
+    logit_softcap: Annotated[float, Setting("LOGIT_SOFTCAP", 0, 1e6)] = 30.0
     qk_gain_init: Annotated[float, Setting("QK_GAIN_INIT", 0, 1e3)] = 1.5
 
     def check_together(self) -> None:
@@ -53,6 +66,19 @@ class ModelConfig(Section):
         if any(not 0 <= layer < self.num_layers for layer in self.global_layers or ()):
             layers = format_setting(self.global_layers)
             raise ConfigError(f"SWA_GLOBAL_LAYERS: {layers} is outside the {self.num_layers} layers")
+        if self.rope_dims % 2 or self.rope_dims > self.head_dim:
+            raise ConfigError(f"ROPE_DIMS: {self.rope_dims} is no even part of a head of {self.head_dim}")
+        self.check_hybrid()
+
+    def check_hybrid(self) -> None:
+        """What the ways of joining attention and scan ask of the other settings."""
+        if self.fusion == "heads" and self.num_heads % (2 * self.num_kv_heads):
+            heads = f"half of NUM_HEADS ({self.num_heads})"
+            raise ConfigError(f"HYMBA_FUSION: {heads} is no multiple of NUM_KV_HEADS ({self.num_kv_heads})")
+        if self.fusion == "norms" and self.hymba_expand != 1:
+            raise ConfigError(f"HYMBA_FUSION: norms need branches of one width, HYMBA_EXPAND is {self.hymba_expand}")
+        if self.banks != "none" and (self.fusion == "heads" or self.kv_share):
+            raise ConfigError(f"PARAMETER_BANKS: {self.banks} excludes HYMBA_FUSION=heads and HYMBA_KV_SHARE=1")
 
     @property
     def head_dim(self) -> int:
@@ -69,10 +95,37 @@ class ModelConfig(Section):
         """Rank of the step-size projection: dim / 16 unless given."""
         return self.dt_rank or max(self.model_dim // 16, 1)
 
-    def layer_window(self, layer: int) -> int:
-        """Attention window of a layer in tokens; 0 sees every earlier token (first, middle, last under `auto`)."""
+    @property
+    def rotary_dims(self) -> int:
+        """Width of the part of a head that is rotated."""
+        return self.rope_dims or self.head_dim
+
+    def is_global(self, layer: int) -> bool:
+        """Whether a layer is exempt from the window (first, middle, last under `auto`)."""
         automatic = (0, self.num_layers // 2, self.num_layers - 1)
-        return 0 if layer in (automatic if self.global_layers is None else self.global_layers) else self.sliding_window
+        return layer in (automatic if self.global_layers is None else self.global_layers)
+
+    def layer_window(self, layer: int) -> int:
+        """Attention window of a layer in tokens; 0 sees every earlier token."""
+        return 0 if self.is_global(layer) else self.sliding_window
+
+    def is_hybrid(self, layer: int) -> bool:
+        """Whether a layer has a scan beside its attention."""
+        return self.use_hymba and (self.hybrid_layers is None or layer in self.hybrid_layers)
+
+    def kv_source(self, layer: int) -> int:
+        """The layer whose keys and values a layer uses: itself, or a neighbour before it when they are shared.
+
+        In a run of hybrid layers joined by heads all share with the first (#1961); otherwise neighbours of one window
+        share in pairs, as in NVlabs' models.
+        """
+        before = layer - 1
+        if not (self.kv_share and before >= 0 and self.is_hybrid(layer) and self.is_hybrid(before)):
+            return layer
+        source = self.kv_source(before)
+        if self.fusion == "heads":
+            return source
+        return before if source == before and not (self.is_global(before) or self.is_global(layer)) else layer
 
 
 @dataclass(frozen=True)
@@ -199,7 +252,8 @@ class Config:
     def from_environment(cls, environ: Mapping[str, str], base: Config) -> Config:
         """Apply the environment variables that are set to a preset.
 
-        `LEAKY_RELU_SLOPE` alone selects the leaky activation, as in the published run commands.
+        `LEAKY_RELU_SLOPE` alone selects the leaky activation, and `HYMBA_ENABLED` is another name of `USE_HYMBA`, as in
+        the published run commands.
 
         Raises:
             ConfigError: a value does not parse or is out of range; the message begins with its name.
@@ -211,6 +265,9 @@ class Config:
                 changes.setdefault(section, {})[name] = parse_setting(setting, kind, environ[setting.name])
         if "LEAKY_RELU_SLOPE" in environ and "ACTIVATION" not in environ:
             changes["model"]["activation"] = "leaky_relu2"
+        if "HYMBA_ENABLED" in environ:
+            enabled = parse_setting(Setting("HYMBA_ENABLED"), bool, environ["HYMBA_ENABLED"])
+            changes.setdefault("model", {}).setdefault("use_hymba", enabled)
         return replace(base, **{section: replace(getattr(base, section), **new) for section, new in changes.items()})
 
     def to_environment(self) -> dict[str, str]:

@@ -46,6 +46,7 @@ class KeyValues:
         values: The same.
         start: First that is kept.
         end: Behind the last one.
+        always: Keys and values of meta tokens, which every query sees.
     """
 
     window: int
@@ -53,14 +54,23 @@ class KeyValues:
     values: Tensor | None = None
     start: int = 0
     end: int = 0
+    always: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def pinned(self) -> int:
+        """How many every query sees."""
+        return 0 if self.always is None else self.always[0].shape[2]
 
     @property
     def held(self) -> int:
         """How many are kept that the next query can see."""
         return self.end - self.start
 
-    def extend(self, k_BGTE: Tensor, v_BGTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Add some; returns all that one of their queries sees (those before and these), as views."""
+    def extend(self, k_BGTE: Tensor, v_BGTE: Tensor, meta: int = 0) -> tuple[Tensor, Tensor]:
+        """Add some, the first `meta` for good; returns all that one of their queries sees: those before and these."""
+        if meta:
+            self.always = k_BGTE[:, :, :meta], v_BGTE[:, :, :meta]
+            k_BGTE, v_BGTE = k_BGTE[:, :, meta:], v_BGTE[:, :, meta:]
         if self.window:
             self.start = max(self.start, self.end - self.window + 1)
         keys, values = self._with_room(k_BGTE), self._with_room(v_BGTE, values=True)
@@ -69,7 +79,10 @@ class KeyValues:
         after = self.end + k_BGTE.shape[2]
         keys[:, :, self.end : after], values[:, :, self.end : after] = k_BGTE, v_BGTE
         self.end = after
-        return keys[:, :, self.start : after], values[:, :, self.start : after]
+        seen = keys[:, :, self.start : after], values[:, :, self.start : after]
+        if self.always is None:
+            return seen
+        return torch.cat((self.always[0], seen[0]), 2), torch.cat((self.always[1], seen[1]), 2)
 
     def _with_room(self, x_BGTE: Tensor, *, values: bool = False) -> Tensor:
         """The store, or a new one of twice the size that is needed: moving costs little per token."""

@@ -76,9 +76,10 @@ def _group_of(name: str, parameter: Tensor) -> str:
     is_table = name.endswith(("bigram_hash.table.weight", "meta_tokens"))
     is_control = any(part.startswith(ADAM_NAMES) for part in name.split("."))
     is_content = not (is_table or is_control or name in {"tok_emb.weight", "lm_head.weight"})
-    inside = name.startswith(("blocks.", "bigram_hash.")) or "bank" in name
+    in_bank = name.startswith("banks.") and parameter.ndim == 3
+    inside = name.startswith(("blocks.", "bigram_hash."))
     belongs = {
-        "matrix": is_content and inside and parameter.ndim == 2,
+        "matrix": is_content and (in_bank or (inside and parameter.ndim == 2)),
         "embedding": name == "tok_emb.weight",
         "head": name == "lm_head.weight",
         # A depthwise convolution's weight has three axes but is one short filter per channel, not a matrix.
@@ -116,7 +117,10 @@ def orthogonalize(matrices_NRC: Tensor, steps: int, dtype: torch.dtype) -> Tenso
 
 
 class Muon:
-    """Nesterov momentum, orthogonalized, with decoupled weight decay; one batched iteration per matrix shape."""
+    """Nesterov momentum, orthogonalized, with decoupled weight decay; one batched iteration per matrix shape.
+
+    A bank of matrices (three axes) counts as so many matrices: each is orthogonalized by itself.
+    """
 
     def __init__(
         self, parameters: Sequence[nn.Parameter], *, weight_decay: float, steps: int, dtype: torch.dtype
@@ -126,25 +130,29 @@ class Muon:
         self.dtype = dtype
         by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for parameter in parameters:
-            by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
+            by_shape.setdefault(tuple(parameter.shape[-2:]), []).append(parameter)
         self.stacks = tuple(tuple(stack) for stack in by_shape.values())
-        self.momentum_buffers = [
-            torch.zeros(len(stack), *stack[0].shape, device=stack[0].device) for stack in self.stacks
-        ]
+        self.momentum_buffers = [torch.zeros_like(_matrices(stack), dtype=torch.float32) for stack in self.stacks]
 
     @torch.no_grad()
     def step(self, learning_rate: float, momentum: float) -> None:
         """Apply one update from the parameters' gradients; a missing gradient counts as zero."""
         for stack, buffer_NRC in zip(self.stacks, self.momentum_buffers, strict=True):
-            gradient_NRC = torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in stack]).float()
+            gradient_NRC = _matrices([torch.zeros_like(p) if p.grad is None else p.grad for p in stack]).float()
             buffer_NRC.mul_(momentum).add_(gradient_NRC)
             nesterov_NRC = gradient_NRC.add_(buffer_NRC, alpha=momentum)
             update_NRC = orthogonalize(nesterov_NRC, self.steps, self.dtype)
             rows, columns = update_NRC.shape[-2:]
             scale = max(1.0, rows / columns) ** 0.5
-            for parameter, update_RC in zip(stack, update_NRC, strict=True):
+            counts = [parameter.numel() // (rows * columns) for parameter in stack]
+            for parameter, update in zip(stack, torch.split(update_NRC, counts), strict=True):
                 parameter.mul_(1.0 - learning_rate * self.weight_decay)
-                parameter.add_(update_RC.to(parameter.dtype), alpha=-learning_rate * scale)
+                parameter.add_(update.view_as(parameter).to(parameter.dtype), alpha=-learning_rate * scale)
+
+
+def _matrices(tensors: Sequence[Tensor]) -> Tensor:
+    """A copy of all matrices of tensors of two or three axes, N, R, C."""
+    return torch.cat([tensor.detach().reshape(-1, *tensor.shape[-2:]) for tensor in tensors])
 
 
 class Optimizers:

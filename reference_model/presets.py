@@ -52,6 +52,60 @@ DEMO_EVALUATION = EvalConfig(
     ttt_batch_seqs=4,
 )
 
+# Pull request 1961: the competition's baseline with one attention layer made hybrid.
+MINI_MODEL = ModelConfig(
+    num_layers=9,
+    mlp_mult=2,
+    use_smeargate=False,
+    use_bigram_hash=False,
+    hybrid_layers=(4,),
+    fusion="heads",
+    meta_tokens=4,
+    kv_share=True,
+    ssm_state=16,
+    separate_kv=True,
+)
+MINI = Config(
+    model=MINI_MODEL,
+    optim=OptimConfig(matrix_lr=0.004, scalar_lr=0.004, embed_lr=0.005, tied_embed_lr=0.005, weight_decay=0.0),
+    train=TrainConfig(
+        iterations=800,
+        warmup_steps=100,
+        warmdown_iters=1_200,
+        warmdown_shape="linear",
+        train_seq_len=1_024,
+        max_wallclock_seconds=1_800.0,
+        train_log_every=50,
+        val_loss_every=200,
+        ema_decay=0.0,
+    ),
+    quant=QuantConfig(bits=8, clip_search=False),
+    evaluation=EvalConfig(eval_stride=0),
+)
+
+# Pull request 852: banks, ten hybrid layers and one that only attends.
+BANKED_MODEL = ModelConfig(
+    num_layers=11,
+    mlp_mult=3,
+    use_unet_skips=False,
+    use_smeargate=False,
+    use_bigram_hash=False,
+    hybrid_layers=tuple(range(10)),
+    banks="shared",
+    conv_width=3,
+    fused_projection=False,
+    separate_kv=True,
+)
+BANKED = Config(
+    # As its records script: two matrices that serve twice, no bigrams, no cap on the logits.
+    model=replace(BANKED_MODEL, activation="silu", rope_dims=16, logit_softcap=0.0),
+    optim=OptimConfig(scalar_lr=0.01, muon_momentum=0.99, muon_backend_steps=3, weight_decay=0.04),
+    train=TrainConfig(warmdown_iters=3_500, train_seq_len=1_024),
+    # The script stores nothing; 4 bits is what its README says of the submission.
+    quant=QuantConfig(bits=4),
+    evaluation=EvalConfig(eval_stride=0),
+)
+
 PRESETS: Mapping[str, Config] = MappingProxyType(
     {
         # A laptop's CPU, a minute, the demo corpus.
@@ -97,6 +151,43 @@ PRESETS: Mapping[str, Config] = MappingProxyType(
             train=TrainConfig(train_seq_len=32_768, warmdown_iters=7_000, ema_every=10, grad_accum_steps=1),
             quant=QuantConfig(bits=8, clip_search=False),
             evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_epochs=25),
+        ),
+        "mini1961": MINI,
+        "mini1961_3": replace(
+            MINI,
+            model=replace(MINI_MODEL, hybrid_layers=(3, 4, 5)),
+            train=replace(MINI.train, iterations=200, max_wallclock_seconds=900.0),
+        ),
+        "pr852_records": BANKED,
+        # As its README describes the submission; every role has matrices of its own.
+        "pr852": replace(
+            BANKED,
+            model=replace(
+                BANKED_MODEL,
+                banks="separate",
+                activation="leaky_relu2",
+                leaky_relu_slope=0.5,
+                use_bigram_hash=True,
+                bigram_buckets=2_048,
+            ),
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True),
+        ),
+        # NVlabs' architecture (arXiv:2411.13676) in a size that fits the cap at 6 bits.
+        "paper": Config(
+            model=ModelConfig(
+                mlp_mult=3,
+                activation="silu",
+                use_unet_skips=False,
+                use_smeargate=False,
+                use_bigram_hash=False,
+                fusion="norms",
+                meta_tokens=256,
+                kv_share=True,
+                ssm_state=16,
+                sliding_window=1_024,
+                global_layers=None,
+            ),
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4),
         ),
     }
 )

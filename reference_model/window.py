@@ -4,8 +4,8 @@ Queries are taken in blocks, each against the whole blocks of keys that some que
 one call, as a batch: their keys are overlapping views of the same memory, so that nothing is copied for them, and the
 backward pass adds into one gradient instead of filling one of full length for each block.
 
-Shape letters: B batch, T time, H query heads, G key/value heads, R query heads that share a key/value head, E width of
-a head, Q queries of one block, K keys that the block can see, S blocks of one call.
+Shape letters: B batch, T time, L keys, H query heads, G key/value heads, R query heads that share a key/value head,
+E width of a head, Q queries of one block, K keys that the block can see, S blocks of one call.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def calls(length: int, window: int) -> Iterator[Call]:
         yield Call(first, min(CALL_BLOCKS, blocks - first), reach)
 
 
-def window_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
-    """Attend to oneself and the `window` - 1 tokens before.
+def window_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:
+    """Attend to oneself and the `window` - 1 tokens before, and to all keys that stand before the first query.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
-        k_BGTE: Keys.
-        v_BGTE: Values.
+        k_BGLE: Keys, L >= T of them.
+        v_BGLE: Values.
         window: Visible tokens, oneself included.
 
     Returns:
@@ -85,28 +85,28 @@ def window_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int
     length = q_BHTE.shape[2]
     # Padding stands after the text, where no query of the text sees it.
     padding = (0, 0, 0, -length % BLOCK_TOKENS)
-    padded = [F.pad(x, padding) if padding[-1] else x for x in (q_BHTE, k_BGTE, v_BGTE)]
+    padded = [F.pad(x, padding) if padding[-1] else x for x in (q_BHTE, k_BGLE, v_BGLE)]
     mixed: Tensor = WindowAttention.apply(*padded, window)  # type: ignore[no-untyped-call]  # untyped in torch
     return mixed[:, :, :length]
 
 
 class WindowAttention(torch.autograd.Function):
-    """Window attention with its backward pass; the length is a multiple of the block."""
+    """Window attention with its backward pass; the number of queries is a multiple of the block."""
 
     @staticmethod
-    def forward(ctx: WindowContext, q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+    def forward(ctx: WindowContext, q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:
         """Return B, H, T, E."""
         out_BTHE = torch.empty_like(q_BHTE.transpose(1, 2), memory_format=torch.contiguous_format)
         out_BHTE = out_BTHE.transpose(1, 2)
         sums = []
         for call in calls(q_BHTE.shape[2], window):
-            mask = _mask(window, call, q_BHTE, k_BGTE.shape[1])
+            mask = _mask(window, call, q_BHTE, k_BGLE)
             for item in range(q_BHTE.shape[0]):
-                operands = _operands(call, q_BHTE[item], k_BGTE[item], v_BGTE[item])
+                operands = _operands(call, q_BHTE[item], k_BGLE[item], v_BGLE[item])
                 mixed, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*operands, attn_mask=mask)  # noqa: SLF001 - the operator behind torch's own attention
                 _put_back(out_BHTE[item], call, mixed)
                 sums.append(log_sums)
-        ctx.save_for_backward(q_BHTE, k_BGTE, v_BGTE, out_BHTE, *sums)
+        ctx.save_for_backward(q_BHTE, k_BGLE, v_BGLE, out_BHTE, *sums)
         ctx.window = window
         return out_BHTE
 
@@ -114,30 +114,33 @@ class WindowAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: WindowContext, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Gradients of queries, keys and values."""
-        q_BHTE, k_BGTE, v_BGTE, out_BHTE, *sums = ctx.saved_tensors
+        q_BHTE, k_BGLE, v_BGLE, out_BHTE, *sums = ctx.saved_tensors
         dq_BHTE = torch.empty_like(q_BHTE)
-        dk_BGTE, dv_BGTE = torch.zeros_like(k_BGTE), torch.zeros_like(v_BGTE)
+        dk_BGLE, dv_BGLE = torch.zeros_like(k_BGLE), torch.zeros_like(v_BGLE)
         waiting = iter(sums)
         for call in calls(q_BHTE.shape[2], ctx.window):
-            mask = _mask(ctx.window, call, q_BHTE, k_BGTE.shape[1])
+            mask = _mask(ctx.window, call, q_BHTE, k_BGLE)
             for item in range(q_BHTE.shape[0]):
-                grad, mixed = (_stacked(x[item], call, k_BGTE.shape[1]) for x in (grads[0], out_BHTE))
-                operands = _operands(call, q_BHTE[item], k_BGTE[item], v_BGTE[item])
+                grad, mixed = (_stacked(x[item], call, k_BGLE.shape[1]) for x in (grads[0], out_BHTE))
+                operands = _operands(call, q_BHTE[item], k_BGLE[item], v_BGLE[item])
                 flags = (0.0, False)  # no dropout; the mask says what is causal
                 dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(  # noqa: SLF001 - as above
                     grad, *operands, mixed, next(waiting), *flags, attn_mask=mask
                 )
                 _put_back(dq_BHTE[item], call, dq)
-                _add_back(dk_BGTE[item], call, dk)
-                _add_back(dv_BGTE[item], call, dv)
-        return dq_BHTE, dk_BGTE, dv_BGTE, None
+                _add_back(dk_BGLE[item], call, dk)
+                _add_back(dv_BGLE[item], call, dv)
+        return dq_BHTE, dk_BGLE, dv_BGLE, None
 
 
-def _operands(call: Call, q_HTE: Tensor, k_GTE: Tensor, v_GTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries S, G, R*Q, E, and views of keys and values S, G, K, E."""
-    keys = call.reach * BLOCK_TOKENS
-    k_SGKE, v_SGKE = (x[:, call.keys].unfold(1, keys, BLOCK_TOKENS).permute(1, 0, 3, 2) for x in (k_GTE, v_GTE))
-    return _stacked(q_HTE, call, k_GTE.shape[0]), k_SGKE, v_SGKE
+def _operands(call: Call, q_HTE: Tensor, k_GLE: Tensor, v_GLE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries S, G, R*Q, E, and keys and values S, G, K, E: views, unless some stand before the first query."""
+    keys, before = call.reach * BLOCK_TOKENS, k_GLE.shape[1] - q_HTE.shape[1]
+    seen = [x[:, before:][:, call.keys].unfold(1, keys, BLOCK_TOKENS).permute(1, 0, 3, 2) for x in (k_GLE, v_GLE)]
+    if before:
+        always = (x[:, :before].expand(call.blocks, -1, -1, -1) for x in (k_GLE, v_GLE))
+        seen = [torch.cat(parts, 2) for parts in zip(always, seen, strict=True)]
+    return _stacked(q_HTE, call, k_GLE.shape[0]), seen[0], seen[1]
 
 
 def _stacked(x_HTE: Tensor, call: Call, groups: int) -> Tensor:
@@ -155,18 +158,23 @@ def _put_back(target_HTE: Tensor, call: Call, x_SGXE: Tensor) -> None:
     torch.unflatten(grouped, 2, (blocks, BLOCK_TOKENS)).copy_(x_GRSQE)
 
 
-def _add_back(target_GTE: Tensor, call: Call, x_SGKE: Tensor) -> None:
+def _add_back(target_GLE: Tensor, call: Call, x_SGKE: Tensor) -> None:
     """Add what each block says of the keys it sees."""
-    for number, x_SGQE in enumerate(torch.split(x_SGKE, BLOCK_TOKENS, 2)):
+    before = x_SGKE.shape[2] - call.reach * BLOCK_TOKENS
+    target_GLE[:, :before].add_(x_SGKE[:, :, :before].sum(0))
+    target_GTE = target_GLE[:, before:]
+    for number, x_SGQE in enumerate(torch.split(x_SGKE[:, :, before:], BLOCK_TOKENS, 2)):
         part_GSQE = torch.unflatten(target_GTE[:, call.key_part(number)], 1, (call.blocks, BLOCK_TOKENS))
         part_GSQE.add_(x_SGQE.transpose(0, 1))
 
 
-def _mask(window: int, call: Call, q_BHTE: Tensor, groups: int) -> Tensor:
+def _mask(window: int, call: Call, q_BHTE: Tensor, k_BGLE: Tensor) -> Tensor:
     """What to add to the products: 0 where a query sees a key, else minus infinity; R*Q, K."""
-    visible_QK = window_mask(window, call.reach, q_BHTE.device)
+    visible_QK = F.pad(
+        window_mask(window, call.reach, q_BHTE.device), (k_BGLE.shape[2] - q_BHTE.shape[2], 0), value=True
+    )
     mask_QK = torch.zeros(visible_QK.shape, dtype=q_BHTE.dtype, device=q_BHTE.device)
-    return mask_QK.masked_fill_(~visible_QK, float("-inf")).repeat(q_BHTE.shape[1] // groups, 1)
+    return mask_QK.masked_fill_(~visible_QK, float("-inf")).repeat(q_BHTE.shape[1] // k_BGLE.shape[1], 1)
 
 
 def window_mask(window: int, reach: int, device: torch.device) -> Tensor:

@@ -13,16 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reference_model.attention import blockwise_attention, causal_attention, normalized_heads, rotary_tables
+from reference_model.attention import (
+    attention_after_meta,
+    blockwise_attention,
+    causal_attention,
+    normalized_heads,
+    rotary_tables,
+    rotate,
+)
 from reference_model.window import BLOCK_TOKENS, calls
 
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
-def heads(length: int, *, kv_heads: int = 2, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def heads(length: int, *, kv_heads: int = 2, seed: int = 0, before: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     q, k, v = (
-        torch.randn(2, count, length, 4, dtype=torch.float64, generator=generator) for count in (4, kv_heads, kv_heads)
+        torch.randn(2, count, steps, 4, dtype=torch.float64, generator=generator)
+        for count, steps in ((4, length), (kv_heads, before + length), (kv_heads, before + length))
     )
     return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
 
@@ -31,8 +39,10 @@ def dense(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Softmax over an explicit matrix of scores; no library attention in it."""
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    distance = torch.arange(q.shape[2])[:, None] - torch.arange(q.shape[2])
+    before = k.shape[2] - q.shape[2]
+    distance = torch.arange(q.shape[2])[:, None] - torch.arange(-before, q.shape[2])
     hidden = (distance < 0) | (distance >= (window or q.shape[2]))
+    hidden[:, :before] = False
     scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(hidden, -math.inf)
     return scores.softmax(-1) @ v
 
@@ -52,6 +62,42 @@ def test_forward_and_backward_equal_a_dense_mask(ours: Attention, length: int, w
         results.append((mixed, *torch.autograd.grad((mixed * mixed.detach().cos()).sum(), inputs)))
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("ours", [causal_attention, blockwise])
+@pytest.mark.parametrize(("before", "window", "length"), [(1, 5, 40), (3, 128, 129), (130, 50, 300), (256, 300, 1300)])
+def test_keys_before_the_first_query_are_always_visible(ours: Attention, before: int, window: int, length: int) -> None:
+    inputs = heads(length, before=before)
+    results = []
+    for attention in (ours, dense):
+        mixed = attention(*inputs, window)
+        results.append((mixed, *torch.autograd.grad((mixed * mixed.detach().cos()).sum(), inputs)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_keys_before_the_first_query_without_a_window() -> None:
+    q, k, v = heads(20, before=3)
+    torch.testing.assert_close(causal_attention(q, k, v), dense(q, k, v, 0))
+
+
+@pytest.mark.parametrize(("meta", "window", "length"), [(3, 0, 20), (3, 40, 20), (5, 4, 150), (130, 20, 150)])
+def test_meta_tokens_have_queries_of_their_own_and_stay_visible(meta: int, window: int, length: int) -> None:
+    q, k, v = heads(meta + length)
+    found = attention_after_meta(q, k, v, window=window, meta=meta)
+    torch.testing.assert_close(found[:, :, :meta], dense(q[:, :, :meta], k[:, :, :meta], v[:, :, :meta], 0))
+    torch.testing.assert_close(found[:, :, meta:], dense(q[:, :, meta:], k, v, window))
+
+
+def test_tables_for_less_than_a_head_rotate_its_first_channels_only() -> None:
+    x = torch.randn(1, 7, 2, 8, generator=torch.Generator().manual_seed(5))
+    part, device = rotary_tables(7, 4, 10_000.0, torch.device("cpu")), torch.device("cpu")
+    turned = normalized_heads(x, part)
+    normed = F.rms_norm(x, (8,))
+    torch.testing.assert_close(turned[..., 4:], normed[..., 4:])
+    torch.testing.assert_close(turned[..., :4], rotate(normed[..., :4], *part))
+    later = normalized_heads(x[:, 3:], rotary_tables(20, 4, 10_000.0, device), start=3)
+    torch.testing.assert_close(later, turned[:, 3:])
 
 
 @pytest.mark.parametrize(("window", "length"), [(1, 300), (2, 257), (256, 600), (257, 600), (300, 1000)])

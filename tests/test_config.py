@@ -34,6 +34,9 @@ RUN_COMMANDS = {
     "SWA_GLOBAL_LAYERS=none WARMDOWN_ITERS=7000 WEIGHT_DECAY=0.15 EMA_EVERY=10 GRAD_ACCUM_STEPS=1 HYMBA_SSM_STATE=4 "
     "USE_SMEARGATE=1 USE_BIGRAM_HASH=1 TIE_EMBEDDINGS=0 LEAKY_RELU_SLOPE=0.9 EVAL_STRIDE=0 EVAL_BATCH_SEQS=4 "
     "QUANT_BITS=8 GPTQ_LITE=0 TTT_EPOCHS=25 TTT_FREEZE_BLOCKS=0 MAX_WALLCLOCK_SECONDS=600",
+    "mini1961": "HYMBA_ENABLED=1 HYMBA_LAYERS=4 HYMBA_SCAN_CHUNK=64 WARMUP_STEPS=100 ITERATIONS=800 "
+    "MAX_WALLCLOCK_SECONDS=1800 MATRIX_LR=0.004 SCALAR_LR=0.004 EMBED_LR=0.005 TIED_EMBED_LR=0.005 TRAIN_LOG_EVERY=50 "
+    "VAL_LOSS_EVERY=200 HYMBA_META_TOK=4 HYMBA_SSM_STATE=16",
 }
 BASELINE_NAMES = """
 DATA_PATH TOKENIZER_PATH RUN_ID SEED VAL_BATCH_SIZE VAL_LOSS_EVERY TRAIN_LOG_EVERY ITERATIONS WARMDOWN_ITERS
@@ -59,6 +62,7 @@ def test_every_preset_takes_every_published_command(command: str, preset: str) -
     names = environment(command)
     base = dataclasses.replace(PRESETS[preset], train=TrainConfig())
     configured = Config.from_environment(names, base).to_environment()
+    configured["HYMBA_ENABLED"] = configured["USE_HYMBA"]
     assert {name: float(configured[name]) for name in names if _is_number(names[name])} == {
         name: float(value) for name, value in names.items() if _is_number(value)
     }
@@ -187,6 +191,19 @@ def test_windows_by_layer(layers: str, windows: list[int]) -> None:
     names = {"NUM_LAYERS": "5", "SLIDING_WINDOW": "64", "SWA_GLOBAL_LAYERS": layers}
     model = Config.from_environment(names, PRESETS["pr599"]).model
     assert [model.layer_window(layer) for layer in range(5)] == windows
+
+
+@pytest.mark.parametrize(
+    ("names", "enabled"),
+    [
+        ({}, True),
+        ({"HYMBA_ENABLED": "0"}, False),
+        ({"HYMBA_ENABLED": "1", "USE_HYMBA": "0"}, False),
+        ({"USE_HYMBA": "0"}, False),
+    ],
+)
+def test_the_scan_has_two_switches_and_the_competitions_own_wins(names: Mapping[str, str], *, enabled: bool) -> None:
+    assert Config.from_environment(names, PRESETS["pr599"]).model.use_hymba is enabled
 
 
 def test_evaluated_length_follows_training_unless_given() -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from reference_model.attention import causal_attention, continued_attention
-from reference_model.config import ModelConfig
+from reference_model.config import Config, ModelConfig
 from reference_model.memory import KeyValues, Memory, Tail, previous
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
+from tests.test_hybrids import BY_PRESET, SMALL
 
 TOKENS = 40
 WINDOW = 7
@@ -24,12 +25,9 @@ RUNS = {"token by token": [1] * TOKENS, "runs": [1, 3, 16, 1, 2, 17], "at once":
 
 def small(preset: str, **changes: Any) -> ModelConfig:
     """Return a preset with all its features and little width; a window binds within TOKENS."""
-    config = PRESETS[preset].model
-    sizes: dict[str, Any] = {"vocab_size": 50, "model_dim": 32, "num_heads": 4, "num_kv_heads": 2, "scan_chunk": 16}
+    config = Config.from_environment(SMALL | BY_PRESET.get(preset, {}), PRESETS[preset]).model
     window = WINDOW if config.sliding_window else 0
-    layers = min(config.num_layers, 5)
-    shrunk = replace(config, **sizes, num_layers=layers, bigram_buckets=64, bigram_dim=16, sliding_window=window)
-    return replace(shrunk, **changes)
+    return replace(config, num_layers=5, sliding_window=window, scan_chunk=16, **changes)
 
 
 def random_model(config: ModelConfig, dtype: torch.dtype) -> HymbaLM:

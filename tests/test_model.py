@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from reference_model.cli import command_line
 from reference_model.config import ModelConfig
-from reference_model.model import BigramHash, HymbaLM, HymbaMixer, SmearGate
+from reference_model.mixer import HymbaMixer
+from reference_model.model import BigramHash, HymbaLM, SmearGate
 from reference_model.params import parameter_counts
 from reference_model.presets import PRESETS
 from reference_model.scan import ScanInputs, selective_scan_reference
@@ -25,6 +26,8 @@ TOKENS = 40
 def small(preset: str) -> ModelConfig:
     """Return a preset with all its features and little width; the window binds within TOKENS."""
     config = PRESETS[preset].model
+    # The banked presets' last layer only attends.
+    hybrid = config.hybrid_layers if config.banks == "none" else (0, 1, 2, 3)
     return replace(
         config,
         vocab_size=50,
@@ -36,6 +39,10 @@ def small(preset: str) -> ModelConfig:
         bigram_dim=16,
         sliding_window=7 if config.sliding_window else 0,
         scan_chunk=16,
+        hybrid_layers=hybrid,
+        global_layers=(0,) if config.global_layers is None else config.global_layers,
+        meta_tokens=min(config.meta_tokens, 3),
+        rope_dims=min(config.rope_dims, 4),
     )
 
 
@@ -260,13 +267,14 @@ class Adding(nn.Module):
         super().__init__()
         self.amount = amount
 
-    def forward(self, x: Tensor, _x0: Tensor, _rotary: object, _memory: object) -> Tensor:
+    def forward(self, x: Tensor, _x0: Tensor, _context: object) -> Tensor:
         return x + self.amount
 
 
 def test_the_second_half_takes_the_first_halfs_outputs_last_one_first() -> None:
     model = HymbaLM(replace(small("pr599"), num_layers=5))
     model.blocks = nn.ModuleList(Adding(amount) for amount in (1.0, 2.0, 4.0, 8.0, 16.0))
+    assert model.skip_weights is not None
     with torch.no_grad():
         model.skip_weights[0, 0] = 3.0
         model.skip_weights[0, 1] = 5.0
