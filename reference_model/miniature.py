@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,15 @@ MINIATURE_SETTINGS = {
     "TTT_EPOCHS": "1",
     "TTT_FREEZE_BLOCKS": "0",
     "QUANT_KEEP_FLOAT_MAX_NUMEL": "256",
+}
+# What two layers leave of a preset's character.
+MINIATURE_LAYERS = {
+    "mini1961": {"HYMBA_LAYERS": "1"},
+    "mini1961_3": {"HYMBA_LAYERS": "0,1"},
+    "pr852_records": {"HYMBA_LAYERS": "0"},
+    "pr852": {"HYMBA_LAYERS": "0"},
+    # A global layer and two that share keys and values under a window.
+    "paper": {"NUM_LAYERS": "3", "SWA_GLOBAL_LAYERS": "0", "HYMBA_META_TOK": "8"},
 }
 
 
@@ -103,10 +113,11 @@ def write_miniature_corpus(root: Path) -> Path:
     return root
 
 
-def miniature_environment(root: Path) -> dict[str, str]:
+def miniature_environment(root: Path, preset: str = "") -> dict[str, str]:
     """Settings of a run of six steps over the corpus at `root`."""
     return {
         **MINIATURE_SETTINGS,
+        **MINIATURE_LAYERS.get(preset, {}),
         "DATA_PATH": str(root / "datasets" / f"demo_sp{MINIATURE_VOCAB_SIZE}"),
         "TOKENIZER_PATH": str(root / "tokenizers" / f"demo_{MINIATURE_VOCAB_SIZE}_bpe.model"),
     }
@@ -118,11 +129,13 @@ class MiniatureRun:
 
     Attributes:
         script: The bundled script.
+        preset: What it was bundled with.
         corpus: What `write_miniature_corpus` wrote.
         environ: The surrounding environment; the script's settings are added.
     """
 
     script: Path
+    preset: str
     corpus: Path
     environ: Mapping[str, str]
 
@@ -159,7 +172,8 @@ class MiniatureRun:
         return [line for line in self._run(changes).decode().splitlines() if "val_bpb:" in line][-1]
 
     def _run(self, changes: Mapping[str, str], told: bytes = b"") -> bytes:
-        environ = {**self.environ, "OMP_NUM_THREADS": "1", **miniature_environment(self.corpus), **changes}
+        settings = miniature_environment(self.corpus, self.preset)
+        environ = {**self.environ, "OMP_NUM_THREADS": "1", **settings, **changes}
         # Isolated from the package: the script must stand alone.
         done = subprocess.run(
             [sys.executable, "-I", self.script.name],
@@ -187,10 +201,12 @@ def run_bundled(folder: Path, scripts: Mapping[str, str]) -> dict[str, str]:
         MiniatureError: See `MiniatureRun.check`.
     """
     corpus = write_miniature_corpus(folder / "corpus")
-    headlines = {}
+    runs = []
     for preset, text in scripts.items():
         script = folder / preset / "train_gpt.py"
         script.parent.mkdir()
         script.write_text(text, encoding="utf-8")
-        headlines[preset] = MiniatureRun(script, corpus, os.environ).check()
-    return headlines
+        runs.append(MiniatureRun(script, preset, corpus, os.environ))
+    # Each has one thread, and waits much for Python to start.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(scripts, pool.map(MiniatureRun.check, runs), strict=True))
