@@ -19,6 +19,7 @@ from reference_model import __version__
 from reference_model.artifact import ArtifactError
 from reference_model.baselines import Comparer
 from reference_model.bundle import BundleError, bundle, compact, package_texts
+from reference_model.fullsize import measure, read_rows, table, write_rows
 from reference_model.miniature import MiniatureError, run_bundled
 from reference_model.params import parameter_table
 from reference_model.presets import PRESETS
@@ -56,6 +57,13 @@ def run_bundle(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def known_presets(names: Sequence[str]) -> Sequence[str]:
+    """The names themselves; raises ConfigError for those that are no presets."""
+    if unknown := sorted(set(names) - set(PRESETS)):
+        raise ConfigError(f"no such preset: {', '.join(unknown)} (there are {', '.join(sorted(PRESETS))})")
+    return names
+
+
 def add_check_bundles(subparsers: Subparsers) -> None:
     """Declare `check-bundles`."""
     parser = subparsers.add_parser("check-bundles", help="run every preset's bundled script in miniature")
@@ -65,9 +73,7 @@ def add_check_bundles(subparsers: Subparsers) -> None:
 
 def run_check_bundles(arguments: argparse.Namespace) -> int:
     """Train, pack, score, score again and pack again, each preset in seconds."""
-    presets = arguments.presets or sorted(PRESETS)
-    if unknown := sorted(set(presets) - set(PRESETS)):
-        raise ConfigError(f"no such preset: {', '.join(unknown)} (there are {', '.join(sorted(PRESETS))})")
+    presets = known_presets(arguments.presets or sorted(PRESETS))
     with tempfile.TemporaryDirectory() as folder:
         for preset, headline in run_bundled(Path(folder), {name: bundled_script(name) for name in presets}).items():
             print(f"{preset}: {headline}")
@@ -140,7 +146,28 @@ def run_params(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (add_bundle, add_check_bundles, add_compare, add_params, add_release)
+def add_fullsize(subparsers: Subparsers) -> None:
+    """Declare `fullsize`."""
+    parser = subparsers.add_parser("fullsize", help="one training step at full size, and the artifact's bytes")
+    parser.add_argument("presets", nargs="+", metavar="PRESET")
+    parser.add_argument("--tokens", type=int, default=1_024, help="of the step and of the scored window")
+    parser.add_argument("--json", type=Path, help="add the measurements to this file, and print all that it holds")
+    parser.set_defaults(run=run_fullsize)
+
+
+def run_fullsize(arguments: argparse.Namespace) -> int:
+    """Measure presets one after the other and print the table."""
+    rows = {} if arguments.json is None else read_rows(arguments.json)
+    for preset in known_presets(arguments.presets):
+        code_bytes = len(bundled_script(preset).encode())
+        rows[preset] = measure(preset, PRESETS[preset], tokens=arguments.tokens, code_bytes=code_bytes)
+        if arguments.json is not None:
+            write_rows(arguments.json, rows)
+    print(table(rows[preset] for preset in sorted(rows)))
+    return 0
+
+
+COMMANDS = (add_bundle, add_check_bundles, add_compare, add_fullsize, add_params, add_release)
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:

@@ -79,7 +79,7 @@ MINI = Config(
         val_loss_every=200,
         ema_decay=0.0,
     ),
-    quant=QuantConfig(bits=8, clip_search=False),
+    quant=QuantConfig(bits=8, clip_search=False, scale_floor="published"),
     evaluation=EvalConfig(eval_stride=0),
 )
 
@@ -132,10 +132,12 @@ PRESETS: Mapping[str, Config] = MappingProxyType(
             quant=DEMO_QUANT,
             evaluation=DEMO_EVALUATION,
         ),
-        "pr599": Config(),
+        # Without the floor under the row scales that the published scripts have, these three do not fit the cap.
+        "pr599": Config(quant=QuantConfig(scale_floor="published")),
         "pr914": Config(
             model=ModelConfig(activation="leaky_relu2", fused_projection=False, sliding_window=512),
             train=TrainConfig(train_seq_len=32_768),
+            quant=QuantConfig(scale_floor="published"),
             evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_freeze_blocks=2),
         ),
         "pr1245": Config(
@@ -149,7 +151,7 @@ PRESETS: Mapping[str, Config] = MappingProxyType(
             ),
             optim=OptimConfig(weight_decay=0.15),
             train=TrainConfig(train_seq_len=32_768, warmdown_iters=7_000, ema_every=10, grad_accum_steps=1),
-            quant=QuantConfig(bits=8, clip_search=False),
+            quant=QuantConfig(bits=8, clip_search=False, scale_floor="published"),
             evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_epochs=25),
         ),
         "mini1961": MINI,

@@ -17,27 +17,10 @@ from reference_model.config import (
     config_settings,
 )
 from reference_model.presets import PRESETS
+from reference_model.published import PUBLISHED, environment_of
 from reference_model.settings import ConfigError, Setting
 
-COMMON = (
-    "NUM_LAYERS=7 MLP_MULT=4 MODEL_DIM=512 NUM_HEADS=8 NUM_KV_HEADS=4 MATRIX_LR=0.02 SCALAR_LR=0.02 HYMBA_EXPAND=1 "
-    "WARMDOWN_SHAPE=cosine SEED=1337 "
-)
-TTT = "TTT_ENABLED=1 TTT_LR=0.002 TTT_CHUNK_TOKENS=524288 TTT_BATCH_SEQS=4 "
-RUN_COMMANDS = {
-    "pr599": COMMON + "TRAIN_SEQ_LEN=2048 WARMDOWN_ITERS=3000 USE_HYMBA=1 HYMBA_SSM_STATE=8 EVAL_STRIDE=64 "
-    "QUANT_BITS=6 GPTQ_LITE=1",
-    "pr914": COMMON + TTT + "TRAIN_SEQ_LEN=32768 SLIDING_WINDOW=512 SWA_GLOBAL_LAYERS=none WARMDOWN_ITERS=3000 "
-    "HYMBA_SSM_STATE=8 EVAL_STRIDE=0 EVAL_BATCH_SEQS=4 QUANT_BITS=6 GPTQ_LITE=1 TTT_EPOCHS=3 TTT_FREEZE_BLOCKS=2 "
-    "MAX_WALLCLOCK_SECONDS=600",
-    "pr1245": COMMON.replace("NUM_LAYERS=7", "NUM_LAYERS=8") + TTT + "TRAIN_SEQ_LEN=32768 SLIDING_WINDOW=1024 "
-    "SWA_GLOBAL_LAYERS=none WARMDOWN_ITERS=7000 WEIGHT_DECAY=0.15 EMA_EVERY=10 GRAD_ACCUM_STEPS=1 HYMBA_SSM_STATE=4 "
-    "USE_SMEARGATE=1 USE_BIGRAM_HASH=1 TIE_EMBEDDINGS=0 LEAKY_RELU_SLOPE=0.9 EVAL_STRIDE=0 EVAL_BATCH_SEQS=4 "
-    "QUANT_BITS=8 GPTQ_LITE=0 TTT_EPOCHS=25 TTT_FREEZE_BLOCKS=0 MAX_WALLCLOCK_SECONDS=600",
-    "mini1961": "HYMBA_ENABLED=1 HYMBA_LAYERS=4 HYMBA_SCAN_CHUNK=64 WARMUP_STEPS=100 ITERATIONS=800 "
-    "MAX_WALLCLOCK_SECONDS=1800 MATRIX_LR=0.004 SCALAR_LR=0.004 EMBED_LR=0.005 TIED_EMBED_LR=0.005 TRAIN_LOG_EVERY=50 "
-    "VAL_LOSS_EVERY=200 HYMBA_META_TOK=4 HYMBA_SSM_STATE=16",
-}
+RUN_COMMANDS = {preset: published.environment for preset, published in PUBLISHED.items() if published.environment}
 BASELINE_NAMES = """
 DATA_PATH TOKENIZER_PATH RUN_ID SEED VAL_BATCH_SIZE VAL_LOSS_EVERY TRAIN_LOG_EVERY ITERATIONS WARMDOWN_ITERS
 WARMUP_STEPS TRAIN_BATCH_TOKENS TRAIN_SEQ_LEN MAX_WALLCLOCK_SECONDS QK_GAIN_INIT VOCAB_SIZE NUM_LAYERS NUM_KV_HEADS
@@ -47,19 +30,18 @@ MUON_MOMENTUM_WARMUP_STEPS BETA1 BETA2 ADAM_EPS GRAD_CLIP_NORM
 """
 
 
-def environment(command: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in command.split())
-
-
 @pytest.mark.parametrize("preset", RUN_COMMANDS)
 def test_a_published_command_describes_its_own_preset(preset: str) -> None:
-    assert Config.from_environment(environment(RUN_COMMANDS[preset]), PRESETS[preset]) == PRESETS[preset]
+    assert Config.from_environment(environment_of(PUBLISHED[preset]), PRESETS[preset]) == PRESETS[preset]
 
 
-@pytest.mark.parametrize("command", RUN_COMMANDS.values(), ids=list(RUN_COMMANDS))
+@pytest.mark.parametrize("source", RUN_COMMANDS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_takes_every_published_command(command: str, preset: str) -> None:
-    names = environment(command)
+def test_every_preset_takes_every_published_command(source: str, preset: str) -> None:
+    names = environment_of(PUBLISHED[source])
+    if PRESETS[preset].model.banks != "none":
+        # Banks hold the keys and values of every layer.
+        names.pop("HYMBA_KV_SHARE", None)
     base = dataclasses.replace(PRESETS[preset], train=TrainConfig())
     configured = Config.from_environment(names, base).to_environment()
     configured["HYMBA_ENABLED"] = configured["USE_HYMBA"]
