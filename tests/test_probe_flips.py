@@ -50,7 +50,7 @@ def test_scores_of_the_pass_with_the_printed_loss() -> None:
     bound = scores.bind(view, 2.0, 4)
     assert isinstance(bound, Bound)
     assert (bound.by, bound.keys, bound.where) == ("pass", (0,), "a.py:3 evaluate")
-    found = view.units(bound, 0)
+    found = view.units(bound, 0, 4)
     assert [(unit.at, unit.places, unit.nats, unit.straight) for unit in found] == [
         (1, (1,), 1.5, True),
         (1, (2,), 2.5, True),
@@ -58,7 +58,7 @@ def test_scores_of_the_pass_with_the_printed_loss() -> None:
         (2, (4,), 3.0, False),
     ]
     chosen = scores.views(ran(score(1, 1, [2.0], how=["minimum"]), whole()))[BASE]
-    assert not chosen.units(bound, 0)[0].straight
+    assert not chosen.units(bound, 0, 4)[0].straight
     assert "neither the mean of a pass" in str(scores.bind(view, 5.0, 4))
     assert "printed no loss" in str(scores.bind(view, None, 4))
 
@@ -81,7 +81,7 @@ def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
     bound = scores.bind(view, 2.0, 4)
     assert isinstance(bound, Bound)
     assert (bound.by, bound.where) == ("account", "variable nats of evaluate")
-    found = view.units(bound, bound.keys[0])
+    found = view.units(bound, bound.keys[0], 4)
     # The window of the second computation begins with what the first has scored.
     assert [(unit.at, unit.places, unit.nats) for unit in found] == [
         (7, (1,), 1.0),
@@ -90,10 +90,10 @@ def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
         (8, (4,), 2.5),
     ]
     together = scores.views(ran(sources, account(-4.0, -4.0, after=[1, 2])))[BASE]
-    assert [unit.places for unit in together.units(bound, bound.keys[0])] == [(1, 2), (3, 4)]
+    assert [unit.places for unit in together.units(bound, bound.keys[0], 4)] == [(1, 2), (3, 4)]
     unlike = scores.views(ran(sources, account(1, 2, 3, 2, after=[1, 1, 1, 2])))[BASE]
-    assert [unit.places for unit in unlike.units(bound, bound.keys[0])] == [(3, 4)]
-    assert View().units(bound, bound.keys[0]) == []
+    assert [unit.places for unit in unlike.units(bound, bound.keys[0], 4)] == [(3, 4)]
+    assert View().units(bound, bound.keys[0], 4) == []
 
 
 @pytest.mark.parametrize("damaged", [None, "x", [["a", 2]], [[1]], [3], [[1, 2, 3]]])
@@ -250,7 +250,7 @@ def text() -> Phrased:
 def test_phrases_repeat_and_every_longer_piece_tells_its_place(text: Phrased) -> None:
     tokens = text.tokens.tolist()
     assert len(tokens) == 1_700
-    assert tokens[0] == BOS_TOKEN
+    assert tokens[:2] == [BOS_TOKEN, 1023]
     assert len(text.hits) > 300
     trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     once = [trigrams.count(each) == 1 for each in trigrams]
@@ -263,7 +263,7 @@ def test_phrases_repeat_and_every_longer_piece_tells_its_place(text: Phrased) ->
 def test_flips_lie_where_leaks_live(text: Phrased) -> None:
     chosen = {each.name: each for each in variants.choose(text, 0, damage=True)}
     places = [each.place for each in chosen.values() if each.place >= 0]
-    assert {513, 1025} <= set(places)
+    assert sum(place % 64 == 1 for place in places) >= 2
     assert any(place % 64 == 0 for place in places)
     assert any(text.tokens[place - 1] == BOS_TOKEN for place in places)
     assert any(text.tokens[place + 1] == BOS_TOKEN for place in places)

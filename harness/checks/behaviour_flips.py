@@ -77,6 +77,51 @@ def distribution_depends_on_target(submission: Submission) -> Outcome | None:
 
 
 @rule(
+    "PG709",
+    "probabilities-do-not-sum-to-one",
+    family=FAMILY,
+    status=Status.SETTLED,
+    authority="#779; #886; #978; #1872; #1905; #1017 C2",
+    needs=Evidence.PROBE,
+)
+def probabilities_do_not_sum_to_one(submission: Submission) -> Outcome | None:
+    """The probabilities of the vocabulary do not add up to one.
+
+    What it checks:
+        Kraft sum: every token of the vocabulary is put at a place of the text, each in a copy of the trained process
+        that ends when its score counts; the sum of exp(-nats) is taken. It is made at early places, one of them where
+        a cache of what came before hits, and only where the scores are no softmax of a row that is the same whatever
+        the target is: there it is one by construction. A sum above 1.0001 fails (1.01 where scores are coarse
+        numbers), also a partial one, which ends the experiment. Below 0.9999 it warns. An incomplete sum below one
+        is undecided.
+
+    Why it matters:
+        "A full distribution over the vocabulary" (#1017, condition 2): scores of more than one distribution's worth
+        of probability are no compression.
+
+    Evidence:
+        The position, the sum, and how many tokens are in it.
+
+    How to fix:
+        Divide by the sum over the vocabulary; look up keys of the past alone.
+    """
+    subject = "Whether the probabilities of the vocabulary add up to one cannot be told"
+    found = _found(submission, subject)
+    if isinstance(found, Outcome):
+        return found
+    answer, where = found.sum, _script(submission)
+    values: dict[str, Value] = {"sum": answer.total, "token_count": answer.count, "position": answer.position}
+    at = f" at position {answer.position}" if answer.position >= 0 else ""
+    if answer.result == "one":
+        return Outcome(Verdict.PASS, f"In miniature, {answer.reason}{at}.", values, where)
+    if answer.result in {"more", "less"}:
+        verdict = Verdict.FAIL if answer.result == "more" else Verdict.WARN
+        message = f"In miniature, {answer.reason}{at} (seed {found.seed}; {REPEAT})."
+        return Outcome(verdict, message, values, where)
+    return undecided(subject, answer.reason + at, *where)
+
+
+@rule(
     "PG710",
     "score-beside-artifact",
     family=FAMILY,
@@ -107,25 +152,35 @@ def score_beside_artifact(submission: Submission) -> Outcome | None:
 
 
 def _judged(submission: Submission, subject: str, question: str) -> Outcome:
+    found = _found(submission, subject)
+    if isinstance(found, Outcome):
+        return found
+    where = _script(submission)
+    answer = {"later": found.later, "target": found.target, "artifact": found.artifact}[question]
+    values = _values(found, answer)
+    if answer.result == SAME:
+        return Outcome(Verdict.PASS, f"In miniature, {answer.reason}.", values, where)
+    if answer.result != DEPENDS:
+        return undecided(subject, answer.reason, *where)
+    verdict = Verdict.WARN if question == "artifact" else Verdict.FAIL
+    added = f" The scores are added up at {found.where}." if found.where and question != "artifact" else ""
+    return Outcome(verdict, f"In miniature, {answer.reason} (seed {found.seed}; {REPEAT}).{added}", values, where)
+
+
+def _found(submission: Submission, subject: str) -> FlipFacts | Outcome:
+    """What the copies showed, or why nothing can be said."""
     facts = submission.probe
     if isinstance(facts, Missing):
         return undecided(subject, facts.reason)
-    where = Location(facts.script)
     if isinstance(facts.flips, Missing):
-        return undecided(subject, facts.flips.reason, where)
-    found = facts.flips.value
-    answers = {"later": found.later, "target": found.target, "artifact": found.artifact}
-    answer = answers[question]
+        return undecided(subject, facts.flips.reason, Location(facts.script))
     if facts.stale:
-        return undecided(subject, "the folder's code is no longer what was run", where)
-    values = _values(found, answer)
-    if answer.result == SAME:
-        return Outcome(Verdict.PASS, f"In miniature, {answer.reason}.", values, (where,))
-    if answer.result != DEPENDS:
-        return undecided(subject, answer.reason, where)
-    verdict = Verdict.WARN if question == "artifact" else Verdict.FAIL
-    added = f" The scores are added up at {found.where}." if found.where and question != "artifact" else ""
-    return Outcome(verdict, f"In miniature, {answer.reason} (seed {found.seed}; {REPEAT}).{added}", values, (where,))
+        return undecided(subject, "the folder's code is no longer what was run", Location(facts.script))
+    return facts.flips.value
+
+
+def _script(submission: Submission) -> tuple[Location, ...]:
+    return () if isinstance(submission.probe, Missing) else (Location(submission.probe.script),)
 
 
 def _values(found: FlipFacts, answer: Answer) -> dict[str, Value]:
@@ -138,4 +193,9 @@ def _values(found: FlipFacts, answer: Answer) -> dict[str, Value]:
     }
 
 
-RULES = (score_depends_on_later, distribution_depends_on_target, score_beside_artifact)
+RULES = (
+    score_depends_on_later,
+    distribution_depends_on_target,
+    probabilities_do_not_sum_to_one,
+    score_beside_artifact,
+)

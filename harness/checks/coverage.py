@@ -149,8 +149,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "lookups are keyed by the past alone and give a normalized distribution",
         "#779, #886, #978, #982",
         _SETTLED,
-        ("PG620", "PG621", "PG708"),
-        "The sum over the vocabulary is a number of a run, which `harness probe` does not compute yet.",
+        ("PG620", "PG621", "PG708", "PG709"),
+        "The sum over the vocabulary is a number of a run: `harness probe` makes it.",
     ),
     Requirement(
         "R17",
@@ -165,8 +165,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "mixtures are normalized over the official tokens",
         "#1872, #1905, #1991, #2076, #2083",
         _SETTLED,
-        ("PG621",),
-        "The sum over the vocabulary is a number of a run, which `harness probe` does not compute yet.",
+        ("PG621", "PG709"),
+        "The sum over the vocabulary is a number of a run: `harness probe` makes it.",
     ),
     Requirement(
         "R19",

@@ -150,7 +150,6 @@ def summary(facts: ProbeFacts) -> str:
     lines += _listed("shrunk", facts.shrunk)
     lines += [f"ledger: {facts.ledger.value.reason}"] if isinstance(facts.ledger, Located) else []
     lines += [f"two ranks: {_two_ranks(facts.two_ranks.value)}"] if isinstance(facts.two_ranks, Located) else []
-    lines.append("not exercised: sums over the vocabulary where scores are no softmax")
     return "".join(f"{plain(line)}\n" for line in lines) + "\n"
 
 

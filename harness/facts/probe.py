@@ -174,6 +174,25 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class SumAnswer:
+    """What the probabilities of the whole vocabulary add up to.
+
+    Attributes:
+        result: `one`, `more`, `less` or `unclear`.
+        reason: why, as a clause.
+        total: the sum; 0 where none was made.
+        count: tokens in it.
+        position: its place; -1 where none was made.
+    """
+
+    result: str
+    reason: str
+    total: float
+    count: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlipFacts:
     """What copies of the trained process show on texts that differ in known tokens.
 
@@ -185,6 +204,7 @@ class FlipFacts:
         later: whether scores depend on later tokens.
         target: whether distributions depend on their target.
         artifact: whether the score depends on more than the artifact.
+        sum: whether the probabilities of the vocabulary add up to one.
     """
 
     where: str
@@ -194,6 +214,7 @@ class FlipFacts:
     later: Answer
     target: Answer
     artifact: Answer
+    sum: SumAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +295,8 @@ def _flips(found: Mapping[str, Any] | None, seed: int) -> Fact[FlipFacts]:
     if found is None:
         return Missing(NOT_MADE, at)
     answers = {name: _answer(found[name]) for name in ("later", "target", "artifact")}
-    return Located(FlipFacts(found["where"], found["count"], found["straight"], seed, **answers), at)
+    total = SumAnswer(**found["sum"])
+    return Located(FlipFacts(found["where"], found["count"], found["straight"], seed, **answers, sum=total), at)
 
 
 def _answer(found: Mapping[str, Any]) -> Answer:

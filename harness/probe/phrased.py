@@ -97,7 +97,8 @@ def phrased_text(count: int, vocabulary: int, seed: int) -> Phrased:
     rng = np.random.default_rng((seed, vocabulary))
     sizes = [int(rng.integers(*PHRASE_TOKENS)) for _ in range(PHRASES)]
     book = [[int(token) for token in rng.integers(first, vocabulary, size)] for size in sizes]
-    found: list[int] = [BOS_TOKEN]
+    # The largest token stands first: scripts make tables as large as it, and no flip may change it.
+    found: list[int] = [BOS_TOKEN, vocabulary - 1]
     hits: list[int] = []
     seen: set[tuple[int, ...]] = set()
     used: set[int] = set()

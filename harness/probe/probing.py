@@ -17,11 +17,13 @@ from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
 from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, unique, world
 from harness.probe.document import Probe
-from harness.probe.experiments import flips, ledger, noninterference, ranks, reach, variants
+from harness.probe.experiments import flips, kraft, ledger, noninterference, ranks, reach, variants
 from harness.probe.experiments.flips import Flips
+from harness.probe.experiments.kraft import Kraft
 from harness.probe.experiments.ledger import Ledger
 from harness.probe.experiments.ranks import Ranks
 from harness.probe.experiments.reach import Reach
+from harness.probe.phrased import Phrased
 from harness.probe.session import MiniatureRun, Request
 from harness.probe.world import World
 from harness.sandbox.backend import Sandbox
@@ -36,12 +38,17 @@ LEAST_SECONDS: Final = 1.0
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
 RUN_NAMES: Final = frozenset(
-    {BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, variants.RUN, ranks.RUN, ranks.TRACED}
+    {BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, variants.RUN, kraft.RUN, ranks.RUN, ranks.TRACED}
 )
 _RANKED: Final = re.compile(r"\b(?:WORLD_SIZE|LOCAL_RANK|init_process_group)\b")
 # Copies of the process may take so many times as long as the first run, all together, and at least so many seconds.
 COPIES_RUNS: Final = 7
 COPIES_SECONDS: Final = 40.0
+# The same for the sums over the vocabulary.
+SUMS_RUNS: Final = 12
+SUMS_SECONDS: Final = 120.0
+# What one experiment tells the next.
+INNER: Final = frozenset({"bound", "units"})
 
 
 def prepare(folder: Path, facts: Submission) -> Probe:
@@ -168,9 +175,28 @@ def _flips(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     seconds = round(max(COPIES_SECONDS, COPIES_RUNS * runs.done[BARE].outcome.seconds))
     done = runs.go(variants.RUN, data, shards, variants.order(chosen, artifact[0], seconds, reading=reading))
     found = flips.judge(done, chosen, data.val_tokens - 1)
+    if flips.needs_sum(found):
+        found = dataclasses.replace(found, sum=_sums(runs, (data, shards, text), found, (artifact[0], reading)))
     for name, each in (("later tokens", found.later), ("targets", found.target), ("artifact", found.artifact)):
         runs.tell(f"flips, {name}: {each.result} ({each.reason})")
+    runs.tell(f"sums: {found.sum.result} ({found.sum.reason})")
     return _plain(found)
+
+
+def _sums(
+    runs: _Runs, where: tuple[World, tuple[str, ...], Phrased], found: Flips, artifact: tuple[str, bool]
+) -> Kraft:
+    """Add up the probabilities of the whole vocabulary at a few places."""
+    data, shards, text = where
+    units = kraft.places(found.units, text)
+    if found.bound is None or not units:
+        return Kraft(kraft.UNCLEAR, "no single score of the reported ones is told apart from its neighbours")
+    limit = max(SUMS_SECONDS, SUMS_RUNS * runs.done[BARE].outcome.seconds)
+    orders = [kraft.variant(unit, found.bound, text, limit / len(units)) for unit in units]
+    name, reading = artifact
+    # A little more than the sums themselves may take: the copies in which they begin come to the place first.
+    told = variants.order(tuple(orders), name, round(1.2 * limit), reading=reading)
+    return kraft.judge(runs.go(kraft.RUN, data, shards, told), units, text)
 
 
 def _two_ranks(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
@@ -192,7 +218,7 @@ def _two_ranks(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
 
 
 def _plain(found: Ledger | Reach | Flips | Ranks) -> dict[str, Any]:
-    made = _listed(dataclasses.asdict(found))
+    made = _listed({name: value for name, value in dataclasses.asdict(found).items() if name not in INNER})
     assert isinstance(made, dict)  # noqa: S101 - for the type
     return made
 

@@ -42,6 +42,10 @@ class Channel:
             self._seen.add((kind, name))
             self.emit(kind, name=name, **fields)
 
+    def close(self) -> None:
+        """Drop what is written from now on."""
+        self._descriptor = None
+
     def _write(self, data: bytes) -> None:
         while data and self._descriptor is not None:
             try:

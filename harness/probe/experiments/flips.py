@@ -7,11 +7,13 @@ nothing has to give the scores of the process itself, else nothing is said.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.probe.experiments import artifact, scores, suffix, target
+from harness.probe.experiments import artifact, kraft, scores, suffix, target
+from harness.probe.experiments.kraft import Kraft
 from harness.probe.experiments.scores import BASE, Bound, Key, Unit, View
 from harness.probe.experiments.suffix import CLEAR_NATS, PLACES_LIMIT
 from harness.probe.experiments.variants import DOCUMENT, NOTHING, SELF, SUFFIX, Variant
@@ -54,6 +56,7 @@ class Test:
         row: what became of the distribution at the position: `same`, `differs`, `rounding` or `unseen`.
         straight: whether the score is the softmax of that row.
         row_effect: the largest difference in it, in nats.
+        row_total: what the row adds up to where the score is its entry as it stands; else 0.
         farthest: tokens between the position and the last score that changed.
     """
 
@@ -67,6 +70,7 @@ class Test:
     row: str = target.UNSEEN
     straight: bool = False
     row_effect: float = 0.0
+    row_total: float = 0.0
     farthest: int = 0
 
 
@@ -84,6 +88,9 @@ class Flips:
         target: whether distributions depend on their target.
         artifact: whether the score comes from the artifact.
         tests: what each copy showed.
+        sum: whether the probabilities of the vocabulary add up to one.
+        bound: where the reported scores are; None where they were not found.
+        units: the reported scores.
     """
 
     result: str
@@ -95,12 +102,21 @@ class Flips:
     target: Judged = field(default_factory=lambda: Judged(UNCLEAR, ""))
     artifact: Judged = field(default_factory=lambda: Judged(UNCLEAR, ""))
     tests: tuple[Test, ...] = ()
+    sum: Kraft = field(default_factory=lambda: Kraft(kraft.UNCLEAR, ""))
+    bound: Bound | None = None
+    units: tuple[Unit, ...] = ()
 
 
 def nothing(reason: str) -> Flips:
     """No answer to any question, and why."""
     unclear = Judged(UNCLEAR, reason)
-    return Flips(UNBOUND, reason, later=unclear, target=unclear, artifact=unclear)
+    return Flips(UNBOUND, reason, later=unclear, target=unclear, artifact=unclear, sum=Kraft(kraft.UNCLEAR, reason))
+
+
+def needs_sum(found: Flips) -> bool:
+    """Whether the sum over the vocabulary has to be made: it does not hold by construction."""
+    exercised = any(test.exercised for test in found.tests)
+    return found.sum.result == kraft.UNCLEAR and found.target.result != DEPENDS and exercised
 
 
 def judge(run: MiniatureRun, variants: Sequence[Variant], tokens: int) -> Flips:
@@ -117,9 +133,8 @@ def judge(run: MiniatureRun, variants: Sequence[Variant], tokens: int) -> Flips:
     kept = Judged(*artifact.judge(run))
     bound = scores.bind(seen[BASE], run.val_loss, tokens)
     if isinstance(bound, str):
-        unclear = Judged(UNCLEAR, bound)
-        return Flips(UNBOUND, bound, later=unclear, target=unclear, artifact=kept)
-    found = [_of(seen, variants, bound, key, kept) for key in bound.keys]
+        return dataclasses.replace(nothing(bound), artifact=kept)
+    found = [_of(seen, variants, (bound, key, tokens), kept) for key in bound.keys]
     first = found[-1]
     # Several passes may have about the printed loss: they have to say the same.
     if any((each.later.result, each.target.result) != (first.later.result, first.target.result) for each in found):
@@ -127,23 +142,43 @@ def judge(run: MiniatureRun, variants: Sequence[Variant], tokens: int) -> Flips:
     return first
 
 
-def _of(seen: Mapping[str, View], variants: Sequence[Variant], bound: Bound, key: Key, kept: Judged) -> Flips:
+def _of(seen: Mapping[str, View], variants: Sequence[Variant], which: tuple[Bound, Key, int], kept: Judged) -> Flips:
     """The answers for one pass or account."""
-    base = seen[BASE].units(bound, key)
-    again = seen[NOTHING].units(bound, key) if NOTHING in seen else []
+    bound = which[0]
+    base = seen[BASE].units(*which)
+    again = seen[NOTHING].units(*which) if NOTHING in seen else []
     count, straight = sum(len(unit.places) for unit in base), sum(unit.straight for unit in base)
     if not base or base != again:
         reason = "a copy of the process that changes nothing gives other scores" if again else "no copy came to its end"
         reason = reason if base else "the reported scores could not be matched to places"
-        unclear = Judged(UNCLEAR, reason)
-        return Flips(BOUND, bound.reason, bound.where, count, straight, unclear, unclear, kept)
+        return dataclasses.replace(nothing(reason), result=BOUND, where=bound.where, count=count, artifact=kept)
     tests = [
-        _test(each, (seen[BASE], base), (seen[each.name], seen[each.name].units(bound, key)))
+        _test(each, (seen[BASE], base), (seen[each.name], seen[each.name].units(*which)))
         for each in variants
         if each.kind in FLIPS and each.name in seen
     ]
     later, aim = _later(tests), _target(tests)
-    return Flips(BOUND, bound.reason, bound.where, count, straight, later, aim, kept, tuple(tests))
+    if later.result == DEPENDS and any(unit.loose for unit in base):
+        later = Judged(UNCLEAR, "the scores were matched to places by their number alone, and more of them change")
+    total = _sum(tests, aim, count, straight)
+    return Flips(
+        BOUND, bound.reason, bound.where, count, straight, later, aim, kept, tuple(tests), total, bound, tuple(base)
+    )
+
+
+def _sum(tests: Sequence[Test], aim: Judged, count: int, straight: int) -> Kraft:
+    """What is known of the sum without making it."""
+    if aim.result == SAME and straight == count:
+        reason = f"each of {count:,} scores is the softmax of its row, and at {len(aim.positions)} positions the row"
+        return Kraft(kraft.ONE, f"{reason} stays when its target changes: normalized by construction")
+    more = [test for test in tests if test.row_total > 1 + kraft.COARSE]
+    if more and aim.result != DEPENDS:
+        worst = max(more, key=lambda test: test.row_total)
+        reason = "the score is the entry of a row that is the same whatever the target is, and the row adds up to"
+        return Kraft(kraft.MORE, f"{reason} {worst.row_total:.6g}", worst.row_total, 0, worst.position)
+    if aim.result == DEPENDS:
+        return Kraft(kraft.UNCLEAR, "the distribution depends on its target, so that there is none to add up")
+    return Kraft(kraft.UNCLEAR, "it was not made")
 
 
 def _test(variant: Variant, base: tuple[View, list[Unit]], copy: tuple[View, list[Unit]]) -> Test:
@@ -165,6 +200,7 @@ def _test(variant: Variant, base: tuple[View, list[Unit]], copy: tuple[View, lis
         row.result,
         row.straight,
         row.effect,
+        row.total,
         change.farthest,
     )
 

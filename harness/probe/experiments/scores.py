@@ -30,12 +30,16 @@ class Unit:
         places: what it scores.
         nats: the score.
         straight: whether it is the softmax of one row, and nothing else.
+        step: its number among the steps of its account; -1 where there is none.
+        loose: whether it was matched to its place by the number of steps alone.
     """
 
     at: int
     places: tuple[int, ...]
     nats: float
     straight: bool = False
+    step: int = -1
+    loose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,15 @@ class View:
         """Events of a kind."""
         return self.events.get(kind, [])
 
-    def units(self, bound: Bound, key: Key) -> list[Unit]:
-        """The scores of a pass or an account, in the order in which they were counted."""
-        return _passed(self, key) if bound.by == PASS else _stepped(self, key)
+    def units(self, bound: Bound, key: Key, tokens: int) -> list[Unit]:
+        """The scores of a pass or an account, in the order in which they were counted.
+
+        Args:
+            bound: which they are.
+            key: one of its keys.
+            tokens: that can be predicted; an account of so many steps without any loss that was seen has one for each.
+        """
+        return _passed(self, key) if bound.by == PASS else _stepped(self, key, tokens)
 
 
 def views(run: MiniatureRun) -> dict[str, View]:
@@ -145,16 +155,19 @@ def _passed(view: View, number: Key) -> list[Unit]:
     return found
 
 
-def _stepped(view: View, key: Key) -> list[Unit]:
+def _stepped(view: View, key: Key, tokens: int) -> list[Unit]:
     """Steps of an account with the places of the losses that were computed before each."""
     event = next((each for each in view.of("account") if (each.get("function"), each.get("name")) == key), None)
     told = next(iter(view.of("sources")), {}).get("sources")
     if event is None or not isinstance(told, list):
         return []
     sources = [(int(at), spread(ranges)) for at, ranges in told]
-    groups: dict[int, list[float]] = {}
-    for step, after in zip(event["steps"], event["after"], strict=False):
-        groups.setdefault(int(after), []).append(abs(float(step)))
+    if not sources and len(event["steps"]) == tokens:
+        pairs = enumerate(event["steps"])
+        return [Unit(index, (index + 1,), abs(float(step)), step=index, loose=True) for index, step in pairs]
+    groups: dict[int, list[tuple[int, float]]] = {}
+    for number, (step, after) in enumerate(zip(event["steps"], event["after"], strict=False)):
+        groups.setdefault(int(after), []).append((number, abs(float(step))))
     found: list[Unit] = []
     done: set[int] = set()
     last = 0
@@ -165,14 +178,16 @@ def _stepped(view: View, key: Key) -> list[Unit]:
     return found
 
 
-def _matched(sources: list[tuple[int, list[int]]], steps: list[float], done: set[int]) -> list[Unit]:
+def _matched(sources: list[tuple[int, list[int]]], steps: list[tuple[int, float]], done: set[int]) -> list[Unit]:
     """Units of some steps that were made since some losses were computed."""
     owners = {place: at for at, places in sources for place in places if place >= 0 and place not in done}
     if not owners:
         return []
     done |= set(owners)
     if len(steps) == 1:
-        return [Unit(max(owners.values()), tuple(sorted(owners)), steps[0])]
-    if len(steps) == len(owners):
-        return [Unit(at, (place,), step) for (place, at), step in zip(sorted(owners.items()), steps, strict=True)]
-    return []
+        number, nats = steps[0]
+        return [Unit(max(owners.values()), tuple(sorted(owners)), nats, step=number)]
+    if len(steps) != len(owners):
+        return []
+    pairs = zip(sorted(owners.items()), steps, strict=True)
+    return [Unit(at, (place,), nats, step=number) for (place, at), (number, nats) in pairs]

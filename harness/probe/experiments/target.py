@@ -25,11 +25,13 @@ class Row:
         result: `same`, `differs`, `rounding`, or `unseen` where the score is not looked up in a row.
         straight: whether the score is the softmax of that row, before and after.
         effect: the largest difference of log-probabilities in it, in nats.
+        total: what the row adds up to, where the score is the target's entry as it stands, before and after; else 0.
     """
 
     result: str
     straight: bool = False
     effect: float = 0.0
+    total: float = 0.0
 
 
 def compare(base: tuple[View, Sequence[Unit]], variant: tuple[View, Sequence[Unit]], place: int) -> Row:
@@ -48,7 +50,8 @@ def compare(base: tuple[View, Sequence[Unit]], variant: tuple[View, Sequence[Uni
         return Row(UNSEEN)
     straight = mine.straight and others.straight
     if first["crc"] == second["crc"]:
-        return Row(SAME, straight)
+        entries = all(_entry(row, unit) for row, unit in ((first, mine), (second, others)))
+        return Row(SAME, straight, total=float(first["total"]) if entries else 0.0)
     pairs = zip(first["logs"], second["logs"], strict=False)
     effect = max((abs(one - other) for one, other in pairs if _finite(one) and _finite(other)), default=0.0)
     return Row(DIFFERS if effect > CLEAR_NATS else ROUNDING, straight, effect)
@@ -62,6 +65,12 @@ def _unit(units: Sequence[Unit], place: int) -> Unit | None:
 def _row(view: View, place: int, at: int) -> Mapping[str, Any] | None:
     found = [row for row in view.of("row") if row.get("position") == place and row.get("at") == at]
     return found[0] if len(found) == 1 and isinstance(found[0].get("logs"), list) else None
+
+
+def _entry(row: Mapping[str, Any], unit: Unit) -> bool:
+    """Whether a score is the row's entry as it stands."""
+    nats, total = row.get("nats"), row.get("total")
+    return _finite(nats) and _finite(total) and abs(float(nats or 0.0) - unit.nats) <= CLEAR_NATS
 
 
 def _finite(value: object) -> bool:

@@ -55,7 +55,7 @@ def choose(text: Phrased, seed: int, *, damage: bool) -> tuple[Variant, ...]:
             Variant(DAMAGED, DAMAGED, order={"artifact": True}),
             Variant(NOISE, NOISE, order={"noise": True}),
         ]
-    made.append(_suffix(text, seed, text.tokens.size - LENGTH // 4))
+    made.append(_suffix(text, seed, text.near(1 - LENGTH / 4 / text.tokens.size)))
     made += [
         _self(text, seed, SELF, text.after_start(0.5)),
         _self(text, seed, DOCUMENT, text.before_end(0.7)),

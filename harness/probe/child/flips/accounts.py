@@ -6,6 +6,7 @@ variable for it: after each line of the script's own functions its numbers are l
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -21,6 +22,7 @@ from ..tracer.positions import ranges
 LEAST, MOST = 4, 20_000
 ACCOUNTS_LIMIT = 24
 Key = tuple[str, str]
+_HERE = os.path.dirname(os.path.dirname(__file__))
 
 
 class Accounts:
@@ -67,7 +69,8 @@ class Accounts:
             )
 
     def _own(self, frame: FrameType) -> bool:
-        return frame.f_code.co_filename.startswith((self._ledger.folder, "<unpacked"))
+        name = frame.f_code.co_filename
+        return name.startswith((self._ledger.folder, "<unpacked")) and not name.startswith(_HERE)
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> Any:
         return self._line if self._own(frame) else None
@@ -98,8 +101,10 @@ class Accounts:
 
 def _number(value: Any) -> float | None:
     """A number that may be a sum of losses."""
-    if type(value) is float or isinstance(value, np.floating):
+    # What stands in for something else is not asked what it is.
+    kind = type(value)
+    if kind is float or issubclass(kind, np.floating):
         return float(value)
-    if isinstance(value, torch.Tensor) and value.numel() == 1 and value.is_floating_point():
+    if issubclass(kind, torch.Tensor) and value.numel() == 1 and value.is_floating_point():
         return float(value.detach())
     return None

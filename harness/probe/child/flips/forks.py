@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy.ma  # noqa: F401 - else each copy imports it
 import torch
 
 from ..events import Channel
@@ -21,6 +22,7 @@ from ..tracer.rows import Rows
 from .accounts import Accounts
 from .holders import Holders
 from .scratch import Scratch
+from .sums import Sum, now, tell
 from .texts import changed
 from .weights import Trained, damage
 
@@ -82,6 +84,7 @@ class Forks:
     def finish(self) -> None:
         """Tell what the accounts came to."""
         self._done = True
+        self._ledger.ticked = None
         if self._accounts is not None:
             self._accounts.finish()
 
@@ -93,17 +96,22 @@ class Forks:
 
     def _fork(self, artifact: Path) -> None:
         """Run the variants; returns in the copies, which go on, and at last in the process itself."""
-        began, limit = _now(), float(self._order["seconds"])
+        began, limit = now(), float(self._order["seconds"])
         holders = Holders(self._ledger.shard, self._paths, str(self._folder / "data"))
         scratch = Scratch(self._folder)
+        # What is looked at by the collector is written to, and so copied, in every copy.
+        gc.freeze()
         self._channel.emit("forks", at=self._ledger.at, holders=len(holders), artifact=artifact.name)
         for variant in self._order["variants"]:
-            left = limit - (_now() - began)
+            left = limit - (now() - began)
             if left <= 1:
                 self._channel.emit("variant", name=variant["name"], ended="left out", seconds=0.0)
                 continue
             if self._copy(variant, left):
-                self._become(variant, holders, artifact)
+                if "sum" in variant:
+                    self._wait_for(variant["sum"])
+                else:
+                    self._become(variant, holders, artifact)
                 return
             scratch.restore()
         self._account()
@@ -113,7 +121,7 @@ class Forks:
         sys.stdout.flush()
         sys.stderr.flush()
         output = self._folder.parent / f"printed-{variant['name']}"
-        began = _now()
+        began = now()
         pid = os.fork()
         if pid == 0:
             file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -129,7 +137,7 @@ class Forks:
             name=variant["name"],
             ended="time" if status is None else "exit" if status >= 0 else "signal",
             status=status,
-            seconds=round(_now() - began, 3),
+            seconds=round(now() - began, 3),
             printed=printed[-PRINTED_CHARACTERS:],
         )
         return False
@@ -137,14 +145,62 @@ class Forks:
     def _become(self, variant: Mapping[str, Any], holders: Holders, artifact: Path) -> None:
         """Change what the variant changes."""
         if "suffix" in variant or "flip" in variant:
-            tokens = changed(self._ledger.shard.tokens, variant)
-            holders.write(tokens)
-            self._ledger.shard = Shard(tokens)
+            self._change(variant, holders)
         if variant.get("artifact"):
             damage(artifact)
         if variant.get("noise"):
             self._channel.emit("noise", tensors=self._trained.noise())
         self._account()
+
+    def _change(self, variant: Mapping[str, Any], holders: Holders) -> None:
+        tokens = changed(self._ledger.shard.tokens, variant)
+        holders.write(tokens)
+        self._ledger.shard = Shard(tokens)
+
+    def _wait_for(self, order: Mapping[str, Any]) -> None:
+        """Go on to the last computation before the place is scored: the copies for its sum begin there."""
+        self._account()
+        ledger = self._ledger
+
+        def ticked(at: int) -> None:
+            if at >= order["begin"]:
+                ledger.ticked = None
+                with torch._C.DisableTorchFunction(), torch.no_grad():
+                    self._sum(order)
+
+        ledger.ticked = ticked
+        ticked(ledger.at)
+
+    def _sum(self, order: Mapping[str, Any]) -> None:
+        """Put every token at a place, each in a copy that ends when its score counts; returns in these copies alone."""
+        total = Sum(order)
+        # What was read or made since the first copies holds the text too.
+        holders = Holders(self._ledger.shard, self._paths, str(self._folder / "data"))
+
+        def become(token: int, writing: int) -> None:
+            self._channel.close()
+            self._change({"flip": order["place"], "token": token}, holders)
+            self._listen(order, writing)
+
+        if not total.run(become):
+            self._channel.emit("sum", place=order["place"], **total.report())
+            os._exit(0)
+
+    def _listen(self, order: Mapping[str, Any], writing: int) -> None:
+        """End with the score of the place."""
+
+        def passed(at: int, places: Any, values: Any) -> None:
+            if at == order["at"] and order["place"] in places:
+                tell(writing, float(values[list(places).index(order["place"])]))
+
+        def stepped(key: tuple[str, str], step: int, nats: float) -> None:
+            if list(key) == order["account"] and step == order["step"]:
+                tell(writing, abs(nats))
+
+        if order["account"] is None:
+            self._ledger.heard = passed
+        elif self._accounts is not None:
+            self._accounts.heard = stepped
 
     def _account(self) -> None:
         self._accounts = Accounts(self._ledger, self._channel.emit)
@@ -153,18 +209,13 @@ class Forks:
 
 def wait(pid: int, seconds: float) -> int | None:
     """Wait for a copy; returns its exit status, negative for a signal, or None where it took too long."""
-    end = _now() + seconds
+    end = now() + seconds
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        if _now() > end:
+        if now() > end:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return None
         select.select([], [], [], TICK_S)
-
-
-def _now() -> float:
-    # The virtual clock stands for the other readings.
-    return time.clock_gettime(time.CLOCK_MONOTONIC)

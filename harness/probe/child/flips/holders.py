@@ -85,6 +85,7 @@ class Holders:
 
 def _objects() -> Iterator[Any]:
     """What may hold tokens, of all that is alive; arrays are known to nobody but their owners."""
+    gc.unfreeze()
     every = gc.get_objects()
     frames = [*sys._current_frames().values()]
     frames += [each.gi_frame for each in every if type(each) is types.GeneratorType and each.gi_frame is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,7 +44,9 @@ class Rows:
         flat = places.reshape(-1)
         rows = table.detach().reshape(flat.size, -1)
         wide = rows.to(torch.float64)
-        logs = (wide / wide.sum(-1, keepdim=True)).log() if chances else torch.log_softmax(wide, -1)
+        given = wide.log() if chances else wide
+        totals = torch.logsumexp(given, -1)
+        logs = given - totals[:, None]
         tokens = targets.detach().reshape(-1).to(torch.int64)
         safe = tokens.clamp(0, rows.shape[1] - 1)
         nats: NDArray[np.float64] = -logs.gather(1, safe[:, None])[:, 0].numpy()
@@ -55,6 +58,9 @@ class Rows:
                 at=at,
                 crc=_crc(rows[row]),
                 target=int(tokens[row]),
+                # What the row adds up to as it stands, and the target's nats in it.
+                total=_rounded(math.exp(min(float(totals[row]), 50.0))),
+                nats=_rounded(-float(given[row, safe[row]])),
                 logs=[_rounded(value) for value in logs[row, _sample(rows.shape[1])].tolist()],
             )
         return nats
