@@ -71,7 +71,7 @@ nox.options.error_on_missing_interpreters = True
 # One environment for every session: torch is large, and installing it once is most of the waiting.
 MAIN = ROOT / ".venv" / f"main-{sys.version_info.major}.{sys.version_info.minor}"
 BIN = MAIN / ("Scripts" if os.name == "nt" else "bin")
-EVERYTHING = ("bench", "demo", "dev", "torch")
+EVERYTHING = ("bench", "certify", "demo", "dev", "torch")
 DEMO = "submissions/hymba_demo"
 DEMO_DATA = ".cache/demo"
 
