@@ -47,6 +47,8 @@ class RotationContext(FunctionCtx):
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first half of the last dimension against the second: (a cos - b sin, b cos + a sin)."""
+    if not torch.is_grad_enabled():
+        return rotated_halves(x, cos, sin)
     rotated: Tensor = Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]  # untyped in torch
     return rotated
 

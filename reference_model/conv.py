@@ -40,6 +40,8 @@ class DepthwiseConv(nn.Module):
 
 def causal_conv(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
     """Convolve causally; all three of one type."""
+    if not torch.is_grad_enabled():
+        return convolved(x_BTD, weight_D1K, bias_D)
     y_BTD: Tensor = CausalConv.apply(x_BTD, weight_D1K, bias_D)  # type: ignore[no-untyped-call]  # untyped in torch
     return y_BTD
 
@@ -51,11 +53,7 @@ class CausalConv(torch.autograd.Function):
     def forward(ctx: ConvContext, x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
         """Return y_BTD."""
         ctx.save_for_backward(x_BTD, weight_D1K)
-        now, *earlier = reversed(weight_D1K[:, 0].unbind(1))
-        y_BTD = torch.addcmul(bias_D, x_BTD, now)
-        for delay, tap_D in enumerate(earlier, 1):
-            y_BTD[:, delay:].addcmul_(x_BTD[:, :-delay], tap_D)
-        return y_BTD
+        return convolved(x_BTD, weight_D1K, bias_D)
 
     @staticmethod
     def backward(ctx: ConvContext, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,3 +65,12 @@ class CausalConv(torch.autograd.Function):
             dx_BTD[:, :-delay].addcmul_(dy_BTD[:, delay:], tap_D)
             dtaps.append((dy_BTD[:, delay:] * x_BTD[:, :-delay]).sum((0, 1)))
         return dx_BTD, torch.stack(dtaps[::-1], 1)[:, None], dy_BTD.sum((0, 1))
+
+
+def convolved(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
+    """Compute the convolution: one multiply-add per tap."""
+    now, *earlier = reversed(weight_D1K[:, 0].unbind(1))
+    y_BTD = torch.addcmul(bias_D, x_BTD, now)
+    for delay, tap_D in enumerate(earlier, 1):
+        y_BTD[:, delay:].addcmul_(x_BTD[:, :-delay], tap_D)
+    return y_BTD
