@@ -121,13 +121,14 @@ def test_the_scratch_is_put_back(tmp_path: Path) -> None:
 
 def test_rows_tell_what_a_target_is_looked_up_in() -> None:
     seen = Seen()
-    found = rows.Rows([5, 9], seen.emit)
+    found = rows.Rows({5: [1, 99], 9: []}, seen.emit)
     logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     nats = found.direct(3, np.array([4, 5]), logits, torch.tensor([2, 0]), chances=False)
     assert nats == pytest.approx([-np.log(np.exp(3) / np.exp([1, 2, 3]).sum()), np.log(3)])
     [told] = seen.of("row")
     assert (told["position"], told["at"], told["target"]) == (5, 3, 0)
-    assert told["logs"] == pytest.approx([-np.log(3)] * 3, abs=1e-6)
+    # The one token of the place that is in the vocabulary, and all three of it as a sample.
+    assert told["logs"] == pytest.approx([-np.log(3)] * 4, abs=1e-6)
     chances = torch.tensor([[0.2, 0.2, 0.0], [0.5, 0.25, 0.25]])
     nats = found.direct(4, np.array([9, -1]), chances, torch.tensor([0, 1]), chances=True)
     assert nats == pytest.approx([np.log(2), np.log(4)])

@@ -65,7 +65,11 @@ class Forks:
         self._accounts: Accounts | None = None
         self._done = self._busy = False
         self._trained = Trained()
-        self._ledger.rows = Rows(self._order["watched"], channel.emit)
+        tokens = ledger.shard.tokens
+        # What a cache holds of a token shows in that token's own entry of the row.
+        texts = [tokens, *(changed(tokens, each) for each in self._order["variants"])]
+        watched = {place: sorted({int(text[place]) for text in texts}) for place in self._order["watched"]}
+        self._ledger.rows = Rows(watched, channel.emit)
         self._ledger.bytes_limit = BYTES
 
     def hook(self, event: str, args: tuple[Any, ...]) -> None:

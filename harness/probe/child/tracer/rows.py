@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ class Rows:
     """Looks at each row of logits, log-probabilities or probabilities that a target is looked up in.
 
     Args:
-        watched: places of which the row is told.
+        watched: places of which the row is told, and tokens whose chances are told besides a sample of all.
         emit: writes an event.
     """
 
-    def __init__(self, watched: Sequence[int], emit: Callable[..., None]) -> None:
+    def __init__(self, watched: Mapping[int, Sequence[int]], emit: Callable[..., None]) -> None:
+        self._tokens = watched
         self._watched = np.array(sorted(watched), dtype=np.int64)
         self._emit = emit
 
@@ -61,9 +62,12 @@ class Rows:
                 # What the row adds up to as it stands, and the target's nats in it.
                 total=_rounded(math.exp(min(float(totals[row]), 50.0))),
                 nats=_rounded(-float(given[row, safe[row]])),
-                logs=[_rounded(value) for value in logs[row, _sample(rows.shape[1])].tolist()],
+                logs=[_rounded(value) for value in logs[row, self._chosen(int(flat[row]), rows.shape[1])].tolist()],
             )
         return nats
+
+    def _chosen(self, place: int, vocabulary: int) -> list[int]:
+        return [*(token for token in self._tokens[place] if token < vocabulary), *_sample(vocabulary)]
 
 
 def _sample(vocabulary: int) -> list[int]:
