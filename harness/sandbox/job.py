@@ -56,6 +56,7 @@ class Limits:
         output_bytes: standard output and error together.
         channel_bytes: through the channel.
         files: files and folders in the scratch.
+        look_s: how often processes and memory are looked at; a job that is trusted to run long costs less with more.
     """
 
     memory_bytes: int
@@ -67,6 +68,7 @@ class Limits:
     output_bytes: int
     channel_bytes: int = 256 * MIB
     files: int = 20_000
+    look_s: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,22 @@ class Job:
     keep: tuple[str, ...] = ()
     channel: bool = False
     hidden: tuple[Path, ...] = ()
+
+
+class Listener(Protocol):
+    """Follows a job while it runs."""
+
+    def begin(self) -> None:
+        """The program starts now."""
+        ...
+
+    def hear(self, data: bytes) -> None:
+        """It printed something."""
+        ...
+
+    def overdue(self) -> str:
+        """Asked several times a second: why the job must end now, or ""."""
+        ...
 
 
 class Partner(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -84,11 +85,13 @@ class Bounded:
     Attributes:
         file: where they go.
         left: how many it still takes.
+        hear: is told of all that comes.
         full: whether there were more.
     """
 
     file: IO[bytes]
     left: int
+    hear: Callable[[bytes], None] | None = None
     full: bool = False
 
     def feed(self, data: bytes) -> None:
@@ -96,6 +99,8 @@ class Bounded:
         self.full = self.full or len(data) > self.left
         self.file.write(data[: self.left])
         self.left -= min(self.left, len(data))
+        if self.hear is not None:
+            self.hear(data)
 
     def close(self) -> None:
         """No more."""

@@ -18,7 +18,7 @@ from typing import Final
 from harness.model import HarnessError
 from harness.sandbox import cgroup, disk
 from harness.sandbox.backend import Launch, Sandbox, tasks
-from harness.sandbox.job import CHANNEL_VARIABLE, Job, Outcome, Partner, check
+from harness.sandbox.job import CHANNEL_VARIABLE, Job, Listener, Outcome, Partner, check
 from harness.sandbox.pipes import POLL_SECONDS, Pipes, Pump
 from harness.sandbox.pump import Answers, Bounded, Dialogue, Sink, fresh, printable
 from harness.sandbox.runtime import interpreter
@@ -36,7 +36,9 @@ KEPT: Final = "kept"
 SIGNALS_OF_LIMITS: Final = {-getattr(signal, "SIGXCPU", 24): "cpu", -getattr(signal, "SIGXFSZ", 25): "disk"}
 
 
-def run(job: Job, into: Path, *, sandbox: Sandbox, partner: Partner | None = None) -> Outcome:
+def run(
+    job: Job, into: Path, *, sandbox: Sandbox, partner: Partner | None = None, listener: Listener | None = None
+) -> Outcome:
     """Run a job to its end; nothing of it is alive afterwards, and only the run directory has changed.
 
     Args:
@@ -44,6 +46,7 @@ def run(job: Job, into: Path, *, sandbox: Sandbox, partner: Partner | None = Non
         into: its run directory; it must not hold an earlier run.
         sandbox: what `establish` gave.
         partner: talks with the program through the channel, which the job must have then, and its standard input.
+        listener: follows the job while it runs, and may end it.
 
     Raises:
         HarnessError: the job cannot be run as it is meant, or the run directory is not new; or the partner's own.
@@ -58,7 +61,8 @@ def run(job: Job, into: Path, *, sandbox: Sandbox, partner: Partner | None = Non
     launch = sandbox.backend.launch(job, into)
     try:
         with _files(job, into, partner) as (output, channel):
-            return _Run(job, into, sandbox, launch, Tree(0)).go(output, channel)
+            output.hear = None if listener is None else listener.hear
+            return _Run(job, into, sandbox, launch, Tree(0), listener).go(output, channel)
     finally:
         for file in launch.files:
             file.close()
@@ -87,6 +91,7 @@ class _Run:
     sandbox: Sandbox
     launch: Launch
     tree: Tree
+    listener: Listener | None = None
     started: float = 0.0
     group: cgroup.Group = field(default_factory=cgroup.Group)
 
@@ -147,6 +152,8 @@ class _Run:
         spec = replace(self.launch.spec, listens=listens)
         if pipes.channel:
             spec = replace(spec, environment=spec.environment | {CHANNEL_VARIABLE: str(pipes.number)})
+        if self.listener is not None:
+            self.listener.begin()
         pipes.tell(spec.dump())
 
     def _follow(self, pump: Pump, pipes: Pipes, watch: Watch) -> tuple[str, str]:
@@ -156,7 +163,7 @@ class _Run:
         over = ("", "")
         while not pump.stage_gone and not over[0] and not pump.answers.report:
             pump.turn()
-            over = pump.over() or watch.over(time.monotonic() - self.started)
+            over = self._over(pump, watch)
         if over[0]:
             # Held from outside at once: the stage may itself have been stopped by the program.
             send(self.tree.guests, signal.SIGSTOP)
@@ -166,6 +173,12 @@ class _Run:
             self.tree.kill()
         self._finish(pump)
         return over
+
+    def _over(self, pump: Pump, watch: Watch) -> tuple[str, str]:
+        """The limit that has been passed, or what the listener says."""
+        over = pump.over() or watch.over(time.monotonic() - self.started)
+        told = "" if over[0] or self.listener is None else self.listener.overdue()
+        return ("wall", told) if told else over
 
     def _finish(self, pump: Pump) -> None:
         """Take what still comes: files that are brought out, and the rest of the output."""

@@ -13,7 +13,6 @@ from harness.sandbox.tree import Tree
 
 NONE: Final = ("", "")
 # Looking costs: a look is followed by so many times its own length without one.
-LOOK_SECONDS: Final = 0.02
 LOOK_COST_RATIO: Final = 15.0
 DISK_SECONDS: Final = 0.25
 
@@ -43,7 +42,7 @@ class Watch:
         start = time.monotonic()
         if start >= self._next_look:
             found = self._look()
-            self._next_look = _next(start, LOOK_SECONDS)
+            self._next_look = _next(start, self.limits.look_s)
             if found[0]:
                 return found
         start = time.monotonic()
