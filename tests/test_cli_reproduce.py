@@ -12,6 +12,7 @@ import pytest
 from harness.cli import main, seedtable
 from harness.cli.progress import PlainProgress, cells, display
 from harness.facts import reproduction
+from harness.reproduce.executors.local import LocalExecutor
 from harness.reproduce.progress import Snapshot
 from harness.sources.folder import walk
 from tests.fakescript import make_data, make_folder
@@ -58,7 +59,7 @@ def test_a_failed_seed_is_one_row_and_exit_status_1(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "isolation here is L1"),
+        ([], "isolation here is L1 (not isolated): no walls here"),
         (["--allow-unsafe", "--env", "SEED=1"], "use --seeds"),
         (["--allow-unsafe", "--data", "/nowhere/at/all"], "no such data folder"),
     ],
@@ -67,6 +68,7 @@ def test_usage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.reproduce.executors.choose.choose", lambda *_: (LocalExecutor(), "no walls here"))
     folder = make_folder(tmp_path)
     assert main(["reproduce", str(folder), *arguments]) == 2
     assert told in capsys.readouterr().err

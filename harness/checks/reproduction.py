@@ -19,6 +19,11 @@ NOISE_DEVIATIONS: Final = 3.0  # standard errors between two means of seeds
 SAME_BPB: Final = 1e-6  # the digits that logs print
 NOISE_BPB: Final = 1e-4  # summation order, other kernels
 REPRODUCIBLE: Final = "README FAQ: the artifact must be fully self-contained and reproducible"
+NO_WALLS: Final = "L1"
+SEEN: Final = (
+    "The training runs could read the validation shards, since the script scores in the same process; scoring again "
+    "could not read the training shards."
+)
 DISQUALIFIED: Final = "README FAQ: any non-reproducible results can be disqualified"
 
 
@@ -53,7 +58,10 @@ def evidence_stale(submission: Submission) -> Outcome | None:
     values: dict[str, Value] = {"evidence_sha256": facts.folder_sha256}
     if facts.stale:
         return Outcome(Verdict.UNDECIDED, "The evidence was made with other code than the folder holds.", values, at)
-    notes = (f"Reproduced at isolation level {facts.isolation}.",)
+    notes = (
+        f"Reproduced at isolation level {facts.isolation}.",
+        *(() if facts.isolation.startswith(NO_WALLS) else (SEEN,)),
+    )
     return Outcome(Verdict.PASS, "The evidence was made with the folder's code.", values, at, notes)
 
 

@@ -82,19 +82,20 @@ def _measure(parsed: argparse.Namespace) -> Path:
     from harness import audit
     from harness.cli.progress import display
     from harness.reproduce import plan, run
-    from harness.reproduce.executors.local import LocalExecutor
+    from harness.reproduce.executors.choose import choose
     from harness.reproduce.seed import Machine
     from harness.sources.folder import walk
 
     facts = audit.read(parsed.folder, None)
     made = plan.make(walk(parsed.folder), facts, _request(parsed))
-    executor = LocalExecutor()
-    run.refuse_untrusted(made, executor.isolation, allow_unsafe=parsed.allow_unsafe)
+    accelerators = run.accelerators(os.environ)
+    executor, why = choose(parsed.nproc, accelerators)
+    run.refuse_untrusted(made, f"{executor.isolation}: {why}", allow_unsafe=parsed.allow_unsafe)
     directory: Path = parsed.evidence or run.default_directory(made, CACHE / "reproduce")
     if parsed.fresh:
         run.remove(directory)
-    machine = Machine(executor, _caps(), dict(os.environ), run.accelerators(os.environ))
-    _announce(made, directory)
+    machine = Machine(executor, _caps(), dict(os.environ), accelerators)
+    _announce(made, directory, executor.isolation)
     with display(sys.stderr) as progress:
         run.run(made, directory, machine, progress)
     return directory
@@ -134,12 +135,13 @@ def _print_table(measured: ReproductionFacts, directory: Path) -> None:
     output.say(f"evidence: {directory}\n\n")
 
 
-def _announce(made: Plan, directory: Path) -> None:
+def _announce(made: Plan, directory: Path, isolation: str) -> None:
     """Say on standard error what will be run, and where it can be watched."""
     limits = made.limits
     data = "no data" if made.data is None else made.data.name
     told = f"{made.script} of {made.folder.name} on {data}, training at most {limits.train_seconds:g} s"
     print(f"{told}, evaluation {limits.eval_seconds:g} s; evidence in {directory}", file=sys.stderr)
+    print(f"isolation: {isolation}", file=sys.stderr)
     settings = " ".join(f"{name}={value}" for name, value in sorted(made.environment.items()))
     print(plain(f"settings: {settings}"), file=sys.stderr)
 

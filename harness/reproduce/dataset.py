@@ -17,6 +17,7 @@ from harness.model import HarnessError
 
 SHARDS: Final = "fineweb_*.bin"
 TRAINING_MARK: Final = "train"
+VALIDATION_MARK: Final = "_val"
 HEAD_BYTES: Final = 1 << 20
 COPY_CAP_BYTES: Final = 1 << 30
 _VOCABULARY = re.compile(r"(?:sp|byte)(\d{2,6})")
@@ -91,12 +92,17 @@ def whole(dataset: Dataset, target: Path) -> Dataset:
     shards = target / "datasets" / dataset.name
     shards.parent.mkdir(parents=True)
     shards.symlink_to(dataset.shards.resolve(), target_is_directory=True)
-    if dataset.tokenizer is None:
-        return Dataset(dataset.name, shards, None)
-    tokenizer = target / "tokenizers" / dataset.tokenizer.name
-    tokenizer.parent.mkdir()
-    tokenizer.symlink_to(dataset.tokenizer.resolve())
-    return Dataset(dataset.name, shards, tokenizer)
+    return Dataset(dataset.name, shards, _linked_tokenizer(dataset, target))
+
+
+def without_validation(dataset: Dataset, target: Path) -> Dataset:
+    """A view of the dataset under a new folder: everything but validation shards, by symbolic links."""
+    shards = target / "datasets" / dataset.name
+    shards.mkdir(parents=True)
+    for path in sorted(dataset.shards.iterdir()):
+        if path.is_file() and VALIDATION_MARK not in path.name:
+            (shards / path.name).symlink_to(path.resolve())
+    return Dataset(dataset.name, shards, _linked_tokenizer(dataset, target))
 
 
 def without_training(dataset: Dataset, target: Path) -> Dataset:
@@ -119,6 +125,15 @@ def without_training(dataset: Dataset, target: Path) -> Dataset:
     tokenizer.parent.mkdir()
     _link(dataset.tokenizer, tokenizer)
     return Dataset(dataset.name, shards, tokenizer)
+
+
+def _linked_tokenizer(dataset: Dataset, target: Path) -> Path | None:
+    if dataset.tokenizer is None:
+        return None
+    tokenizer = target / "tokenizers" / dataset.tokenizer.name
+    tokenizer.parent.mkdir()
+    tokenizer.symlink_to(dataset.tokenizer.resolve())
+    return tokenizer
 
 
 def _link(path: Path, target: Path) -> None:

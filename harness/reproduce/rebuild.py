@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.reproduce import artifact, dataset, measure, outcome, seed
+from harness.reproduce import artifact, dataset, measure, outcome, seed, trusted
 from harness.reproduce.artifact import Artifact
 from harness.reproduce.executors.base import Ending, Job
 from harness.reproduce.phases import PhaseWatch
@@ -47,7 +47,7 @@ class Rebuilder:
             return _repacked("failed", f"no weights {declared.weights} were left")
         for path in weights:
             _copy(trained_in, path, work)
-        ending = self._execute("repacking", declared.repack, trained.data, work)
+        ending = self._execute("repacking", declared.repack, self._repack_data(trained), work)
         detail = self._problem(ending)
         again = None if detail else _identified(work, left.path)
         _remove(work)
@@ -59,6 +59,13 @@ class Rebuilder:
             f"{again.size_bytes:,} bytes of hash {again.sha256[:12]}, first {left.size_bytes:,} of {left.sha256[:12]}"
         )
         return _repacked("different", told, again.sha256, ending.seconds)
+
+    def _repack_data(self, trained: Trained) -> dataset.Dataset | None:
+        """Without validation shards for our own scripts; others may open them at their start, whatever they do."""
+        if self.plan.data is None or not trusted.is_trusted(self.plan.code):
+            return trained.data
+        _remove(self.target / seed.DATA)
+        return dataset.without_validation(self.plan.data, self.target / seed.DATA)
 
     def _rescore(self, trained: Trained) -> dict[str, Any]:
         declared, left = self.plan.declared, trained.artifact
@@ -100,6 +107,7 @@ class Rebuilder:
             log=self.target / f"{work.name}.log",
             times=self.target / f"{work.name}.times",
             caps=self.machine.caps,
+            data=None if data is None else self.target / seed.DATA,
         )
         return self.machine.executor.execute(job, PhaseWatch(self.number, phase, limit, self.progress.update))
 

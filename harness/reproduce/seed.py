@@ -109,6 +109,7 @@ def train(plan: Plan, seed: int, target: Path, machine: Machine, progress: Progr
         log=target / evidence.LOG_NAME,
         times=target / "train.times",
         caps=machine.caps,
+        data=None if data is None else target / DATA,
     )
     watch = TrainingWatch(seed, plan.limits, progress.update)
     ending = machine.executor.execute(job, watch)

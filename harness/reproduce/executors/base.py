@@ -36,6 +36,7 @@ class Job:
         log: where its output goes, one line for each line.
         times: seconds since the start for each line of `log`.
         caps: bounds.
+        data: the folder with the view of the data that it was given, beside `directory`; None: it gets no data.
     """
 
     command: tuple[str, ...]
@@ -44,6 +45,7 @@ class Job:
     log: Path
     times: Path
     caps: Caps = field(default_factory=Caps)
+    data: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ network.
 
 from __future__ import annotations
 
-import collections
 import os
 import selectors
 import subprocess
@@ -18,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from harness.reproduce.executors.base import Caps, Ending, Job, Watcher
-from harness.reproduce.executors.lines import LineSplitter
+from harness.reproduce.executors.base import Ending, Job, Watcher
+from harness.reproduce.executors.record import Record, recorded
 from harness.reproduce.executors.tree import ProcessTree, subreaper
 
 ISOLATION: Final = "L1 (not isolated)"
@@ -27,32 +26,19 @@ LAUNCHER: Final = Path(__file__).with_name("launch.py")
 POLL_SECONDS: Final = 0.05
 DRAIN_SECONDS: Final = 1.0
 READ_BYTES: Final = 65_536
-TIME_BYTES: Final = 8  # a line costs its time stamp too, so that empty lines cannot fill the disk
-TAIL_LINES: Final = 400
 
 
 class _Output:
-    """Reads the job's pipe without blocking, writes log and times, hands lines on."""
+    """Reads the job's pipe without blocking."""
 
-    def __init__(self, stream: IO[bytes], files: tuple[IO[str], IO[str]], caps: Caps) -> None:
+    def __init__(self, stream: IO[bytes], record: Record) -> None:
         self._stream = stream
-        self._log, self._times = files
-        self._caps = caps
-        self._splitter = LineSplitter(caps.line_bytes)
+        self._record = record
         self._selector = selectors.DefaultSelector()
         self._selector.register(stream, selectors.EVENT_READ)
-        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-        self.total_bytes = 0
         self.ended = False
 
-    @property
-    def flooded(self) -> str:
-        """Why the output is too much, or ""."""
-        if self.total_bytes <= self._caps.output_bytes:
-            return ""
-        return f"printed more than {self._caps.output_bytes:,} bytes"
-
-    def pump(self, clock: Callable[[], float], watcher: Watcher) -> bool:
+    def pump(self) -> bool:
         """Wait a moment for output and take at most one piece of it; returns whether there was any."""
         if self.ended:
             time.sleep(POLL_SECONDS)
@@ -61,27 +47,16 @@ class _Output:
             return False
         data = os.read(self._stream.fileno(), READ_BYTES)
         self.ended = not data
-        lines = self._splitter.feed(data) if data else self._splitter.close()
-        self.total_bytes += len(data) + TIME_BYTES * len(lines)
-        self._hand_on(lines, clock(), watcher)
+        self._record.feed(data)
         return bool(data)
 
-    def finish(self, clock: Callable[[], float], watcher: Watcher) -> None:
+    def finish(self, clock: Callable[[], float]) -> None:
         """Take what is still in the pipe (a surviving child may hold it open for ever: not longer than a moment)."""
         deadline = clock() + DRAIN_SECONDS
-        while not self.ended and not self.flooded and clock() < deadline and self.pump(clock, watcher):
+        while not self.ended and not self._record.flooded and clock() < deadline and self.pump():
             pass
-        self._hand_on(self._splitter.close(), clock(), watcher)
+        self._record.close()
         self._selector.close()
-
-    def _hand_on(self, lines: list[str], seconds: float, watcher: Watcher) -> None:
-        for line in lines:
-            self._log.write(line + "\n")
-            self._times.write(f"{seconds:.3f}\n")
-            self.tail.append(line)
-            watcher.line(seconds, line)
-        if lines:
-            self._log.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +78,13 @@ class LocalExecutor:
             RuntimeError: a process of it could not be ended.
             OSError: the launcher or the log files could not be opened.
         """
-        with (
-            subreaper(),
-            job.log.open("w", encoding="utf-8", newline="\n") as log,
-            job.times.open("w", encoding="ascii", newline="\n") as times,
-        ):
+        with subreaper(), recorded(job, watcher, self.clock) as record:
             tree = ProcessTree(self.clock)
-            start = self.clock()
+            record.begin()
             process = _start(job)
             tree.start(process.pid)
             try:
-                return self._follow(process, (log, times), _Run(job, watcher, tree, lambda: self.clock() - start))
+                return self._follow(process, record, _Run(job, watcher, tree, record.seconds))
             finally:
                 # Also on Ctrl-C: nothing of the job outlives this call.
                 tree.kill()
@@ -121,22 +92,22 @@ class LocalExecutor:
                     process.stdout.close()
                 process.wait()
 
-    def _follow(self, process: subprocess.Popen[bytes], files: tuple[IO[str], IO[str]], run: _Run) -> Ending:
+    def _follow(self, process: subprocess.Popen[bytes], record: Record, run: _Run) -> Ending:
         if process.stdout is None:
             raise RuntimeError("the job was started without a pipe")
-        output = _Output(process.stdout, files, run.job.caps)
+        output = _Output(process.stdout, record)
         too_much, overdue, usage_bytes = "", "", None
         while usage_bytes is None and not too_much and not overdue:
-            output.pump(run.clock, run.watcher)
+            output.pump()
             run.tree.sample()
-            too_much = output.flooded or _too_much_memory(run)
+            too_much = record.flooded or _too_much_memory(run)
             overdue = run.watcher.overdue(run.clock())
             usage_bytes = _collect(process)
         seconds = run.clock()
         if usage_bytes is None:
             run.tree.kill()
         usage_bytes = usage_bytes or _collect_blocking(process)
-        output.finish(run.clock, run.watcher)
+        output.finish(run.clock)
         survivors = run.tree.kill()
         return Ending(
             exit_code=process.returncode,
@@ -145,7 +116,7 @@ class LocalExecutor:
             seconds=seconds,
             peak_memory_bytes=max(run.tree.peak_memory_bytes, usage_bytes),
             survivors=survivors,
-            tail=tuple(output.tail),
+            tail=tuple(record.tail),
         )
 
 
