@@ -97,3 +97,8 @@ def test_the_claimed_vocabulary_and_operators_win() -> None:
 
 def test_a_script_that_is_no_program_is_left_alone() -> None:
     assert choose("def (").overrides() == {"class": {}, "module": {}}
+
+
+@pytest.mark.parametrize(("written", "expected"), [("2, 131072", 1024), ("255", 1024), ("256", 256), ("8192", 8192)])
+def test_a_vocabulary_smaller_than_the_bytes_is_no_default(written: str, expected: int) -> None:
+    assert choose(f'import os\nA = read("VOCAB_SIZE", {written})(os.environ)\n').spec.vocabulary == expected

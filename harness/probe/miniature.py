@@ -15,6 +15,7 @@ LENGTH = 64
 # Gradients of eight parts, one sequence each.
 BATCH_TOKENS = 8 * LENGTH
 VALIDATION_TOKENS = 2 * BATCH_TOKENS
+BYTES = 256
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
 SMALL: dict[str, int] = {
     "ITERATIONS": 8,
@@ -188,6 +189,8 @@ def _assigned(node: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
 
 def _spec(text: str, environment: Mapping[str, str]) -> Spec:
     default = _VOCABULARY.search(text)
-    size = int(environment.get("VOCAB_SIZE") or (default[1] if default else 1024))
+    # Fewer pieces than there are bytes is no default but the low end of a checked range.
+    written = int(default[1]) if default and int(default[1]) >= BYTES else 1024
+    size = int(environment.get("VOCAB_SIZE") or written)
     also = tuple(dict.fromkeys(_PLACE.findall(text)))[:PLACES_LIMIT]
     return Spec(vocabulary=size, caseops=environment.get("CASEOPS_ENABLED") == "1", also=also)
