@@ -23,7 +23,8 @@ from reference_model.fullsize import measure, read_rows, table, write_rows
 from reference_model.miniature import MiniatureError, run_bundled
 from reference_model.params import parameter_table
 from reference_model.presets import PRESETS
-from reference_model.release import RELEASES, ReleaseError, finish, prepare
+from reference_model.release import ReleaseError, finish, prepare
+from reference_model.releases import RELEASES, presets_table
 from reference_model.settings import ConfigError
 from reference_model.storage import RunError, write_whole
 
@@ -32,6 +33,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  #
 STATUS_FAILED = 1
 STATUS_USAGE = 2
 DEMO_SECONDS = 60.0
+FULLSIZE_FILE = Path("docs/fullsize.json")
 
 
 def bundled_script(preset: str) -> str:
@@ -118,6 +120,7 @@ def add_release(subparsers: Subparsers) -> None:
         step.add_argument("folder", type=Path, help=f"ends in a known name: {', '.join(sorted(RELEASES))}")
     last.add_argument("--evidence", required=True, type=Path)
     last.add_argument("--data", type=Path, default=Path(".cache/demo"))
+    last.add_argument("--fullsize", type=Path, default=FULLSIZE_FILE, help="measurements of `fullsize --json`")
     parser.set_defaults(run=run_release)
 
 
@@ -127,9 +130,13 @@ def run_release(arguments: argparse.Namespace) -> int:
     if plan is None:
         raise ReleaseError(f"{arguments.folder}: no such release (there are {', '.join(sorted(RELEASES))})")
     if arguments.step == "prepare":
-        prepare(arguments.folder, plan, bundled_script(plan.preset), dt.datetime.now(dt.UTC).date())
+        text = bundled_script(plan.preset)
+        script = compact(text) if plan.compact else text
+        prepare(arguments.folder, plan, script, dt.datetime.now(dt.UTC).date())
     else:
-        finish(arguments.folder, plan, arguments.evidence, arguments.data)
+        measured = read_rows(arguments.fullsize).get(plan.preset)
+        further = {} if measured is None else {"full_size": measured.as_json()}
+        finish(arguments.folder, plan, arguments.evidence, arguments.data, further)
     return 0
 
 
@@ -167,7 +174,19 @@ def run_fullsize(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (add_bundle, add_check_bundles, add_compare, add_fullsize, add_params, add_release)
+def add_presets(subparsers: Subparsers) -> None:
+    """Declare `presets`."""
+    parser = subparsers.add_parser("presets", help="print the published presets beside what their authors claim")
+    parser.set_defaults(run=run_presets)
+
+
+def run_presets(_arguments: argparse.Namespace) -> int:
+    """Print the table."""
+    print(presets_table())
+    return 0
+
+
+COMMANDS = (add_bundle, add_check_bundles, add_compare, add_fullsize, add_params, add_presets, add_release)
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:

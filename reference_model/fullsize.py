@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,10 @@ class FullSize:
     def over_cap_bytes(self) -> int:
         """By how much code and the artifact of a trained scale are above the cap; negative below it."""
         return self.code_bytes + self.trained_bytes - TOTAL_CAP_BYTES
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest of a folder, which knows its own code and whose parameters are another run's."""
+        return {key: value for key, value in asdict(self).items() if key not in {"parameters", "code_bytes"}}
 
 
 def trained_std(config: Config, columns: int, steps: int) -> float:

@@ -11,8 +11,8 @@ import datetime as dt
 import json
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class ReleasePlan:
         hardware: Where the runs are made.
         seeds: Seeds of the claimed runs.
         train_seconds: Wallclock limit of training.
+        settings: Further settings of the runs.
+        compact: Ship the script without comments and docstrings.
+        readme_lines: Makes the README from the plan and the finished manifest; None for the usual one.
     """
 
     slug: str
@@ -51,24 +54,9 @@ class ReleasePlan:
     hardware: str
     seeds: tuple[int, ...]
     train_seconds: int
-
-
-RELEASES: Mapping[str, ReleasePlan] = {
-    "hymba_demo": ReleasePlan(
-        slug="hymba_demo",
-        title="Hymba demo",
-        blurb=(
-            "A small Hymba (causal attention in parallel with a Mamba selective scan) trained for 60 seconds on two "
-            "CPU cores with the demo corpus, quantized by rows, and scored with score-first test-time training."
-        ),
-        preset="demo",
-        dataset="demo_sp1024",
-        artifact="final_model.int6.ptz",
-        hardware="2 CPU cores",
-        seeds=(1337, 42, 2025),
-        train_seconds=60,
-    )
-}
+    settings: Mapping[str, str] = field(default_factory=dict)
+    compact: bool = False
+    readme_lines: Callable[[ReleasePlan, Mapping[str, Any]], Iterator[str]] | None = None
 
 
 def manifest_draft(plan: ReleasePlan, today: dt.date) -> dict[str, Any]:
@@ -84,7 +72,7 @@ def manifest_draft(plan: ReleasePlan, today: dt.date) -> dict[str, Any]:
         "seeds": list(plan.seeds),
         "reproduction": {
             "script": SCRIPT_NAME,
-            "environment": {"MAX_WALLCLOCK_SECONDS": str(plan.train_seconds)},
+            "environment": {"MAX_WALLCLOCK_SECONDS": str(plan.train_seconds), **plan.settings},
             "artifact": plan.artifact,
             "weights": "final_model.pt",
             "evaluate": {"EVAL_ONLY": "1"},
@@ -105,8 +93,17 @@ def prepare(folder: Path, plan: ReleasePlan, script: str, today: dt.date) -> Non
     (folder / "README.md").write_text(f"# {plan.title}\n\nBeing measured.\n", encoding="utf-8")
 
 
-def finish(folder: Path, plan: ReleasePlan, evidence: Path, data: Path) -> None:
+def finish(
+    folder: Path, plan: ReleasePlan, evidence: Path, data: Path, further: Mapping[str, Any] | None = None
+) -> None:
     """Copy the logs of the finished seeds and write the numbers that were measured.
+
+    Args:
+        folder: That `prepare` left.
+        plan: The same.
+        evidence: Of `harness reproduce`.
+        data: Folder that `harness data demo` wrote.
+        further: Keys to add to the manifest.
 
     Raises:
         ReleaseError: A seed is missing or failed, or was not rebuilt and scored again with equal results.
@@ -117,6 +114,7 @@ def finish(folder: Path, plan: ReleasePlan, evidence: Path, data: Path) -> None:
     manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     manifest.update(numbers(runs))
     manifest["validation_split"] = validation_split(data, plan.dataset)
+    manifest.update(further or {})
     write_manifest(folder, manifest)
     (folder / "README.md").write_text(readme(plan, manifest), encoding="utf-8")
 
@@ -158,12 +156,12 @@ def script_log(evidence: Path, seed: int) -> Path:
 
 
 def numbers(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The manifest's numbers: means, the sample deviation, and one row for each seed."""
+    """The manifest's numbers: means, the sample deviation of several, and one row for each seed."""
     scores = [run["val_bpb"] for run in runs]
     sizes = [run["code_bytes"] + run["artifact"]["bytes"] for run in runs]
     return {
         "val_bpb": round(statistics.fmean(scores), 6),
-        "val_bpb_std": round(statistics.stdev(scores), 6),
+        **({"val_bpb_std": round(statistics.stdev(scores), 6)} if len(scores) > 1 else {}),
         "val_loss": round(statistics.fmean([run["val_loss"] for run in runs]), 6),
         "bytes_total": max(sizes),
         "bytes_code": runs[0]["code_bytes"],
@@ -191,16 +189,26 @@ def validation_split(data: Path, dataset: str) -> dict[str, Any]:
 
 def readme(plan: ReleasePlan, manifest: Mapping[str, Any]) -> str:
     """The folder's README, every number of which stands in the manifest."""
-    return "\n".join(readme_lines(plan, manifest)) + "\n"
+    return "\n".join((plan.readme_lines or demo_readme)(plan, manifest)) + "\n"
 
 
-def readme_lines(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Its lines."""
-    rows, split = manifest["seed_results"], manifest["validation_split"]
-    tokens = split["tokens"]
+def demo_readme(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of the usual README."""
     yield from (f"# {plan.title}", "", manifest["blurb"], "")
-    mean, deviation = manifest["val_bpb"], manifest["val_bpb_std"]
-    yield f"val_bpb: **{mean:.6f}** ± {deviation:.6f} (mean and sample deviation of {len(rows)} seeds)"
+    yield from result_lines(manifest)
+    yield from ("", f"Measured on {plan.hardware}, {plan.train_seconds} s of training for each seed.")
+    yield from split_lines(manifest)
+    yield from run_lines(plan)
+
+
+def result_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The headline and the table of the seeds."""
+    rows = manifest["seed_results"]
+    mean, deviation = manifest["val_bpb"], manifest.get("val_bpb_std")
+    if deviation is None:
+        yield f"val_bpb: **{mean:.6f}** (one seed)"
+    else:
+        yield f"val_bpb: **{mean:.6f}** ± {deviation:.6f} (mean and sample deviation of {len(rows)} seeds)"
     yield from (
         "",
         "| seed | val_bpb | val_loss | steps | train s | eval s | artifact bytes |",
@@ -211,12 +219,21 @@ def readme_lines(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str
             f"| {seed} | {row['val_bpb']:.6f} | {row['val_loss']:.6f} | {row['steps']} "
             f"| {row['train_time_s']} | {row['eval_time_s']} | {row['artifact_bytes']} |"
         )
+
+
+def split_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What was scored."""
+    split = manifest["validation_split"]
+    counts = f"{split['tokens']} targets ({split['bytes']} bytes)"
+    yield f"Validation: the `{split['name']}` split of the demo corpus, {counts},"
+    yield "each scored once, before any update that used it."
+    yield "This is no challenge split: the numbers compare with nothing on the leaderboard."
+
+
+def run_lines(plan: ReleasePlan) -> Iterator[str]:
+    """How to run it again."""
+    settings = "".join(f"  {name}={value} \\\n" for name, value in plan.settings.items())
     yield from (
-        "",
-        f"Measured on {plan.hardware}, {plan.train_seconds} s of training for each seed.",
-        f"Validation: the `{split['name']}` split of the demo corpus, {tokens} targets ({split['bytes']} bytes),",
-        "each scored once, before any update that used it.",
-        "This is no challenge split: the numbers compare with nothing on the leaderboard.",
         "",
         "## Run it",
         "```",
@@ -225,7 +242,7 @@ def readme_lines(plan: ReleasePlan, manifest: Mapping[str, Any]) -> Iterator[str
         "or by hand, with a corpus made by `harness data demo --output data`:",
         "```",
         f"DATA_PATH=data/datasets/{plan.dataset} TOKENIZER_PATH=data/tokenizers/demo_1024_bpe.model \\",
-        f"  MAX_WALLCLOCK_SECONDS={plan.train_seconds} SEED={plan.seeds[0]} python {SCRIPT_NAME}",
+        f"{settings}  MAX_WALLCLOCK_SECONDS={plan.train_seconds} SEED={plan.seeds[0]} python {SCRIPT_NAME}",
         "```",
         "`EVAL_ONLY=1` scores the artifact found there again; `REPACK_ONLY=1` packs `final_model.pt` again.",
         "",

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from reference_model.release import RELEASES, ReleaseError, finish, numbers, prepare
+from reference_model.release import ReleaseError, finish, numbers, prepare
+from reference_model.releases import RELEASES
 
 PLAN = RELEASES["hymba_demo"]
 TODAY = dt.date(2026, 1, 2)
