@@ -169,7 +169,11 @@ def bundle(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def refresh(session: nox.Session) -> None:
-    """Make a submission's script, logs and numbers together, from real runs: `nox -s refresh -- hymba_demo`."""
+    """Make submissions' scripts, logs and numbers together, from real runs: `nox -s refresh -- hymba_demo hymba_pr599`.
+
+    A preset's folder takes its full-size numbers from docs/fullsize.json: `python -m reference_model fullsize PRESET
+    --json docs/fullsize.json` renews them.
+    """
     _prepare(session, "torch", "demo")
     for slug in session.posargs or ["hymba_demo"]:
         folder, evidence = f"submissions/{slug}", f"runs/refresh-{slug}"
