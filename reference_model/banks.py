@@ -7,8 +7,9 @@ Shape letters: N matrices of a bank, R rows, C columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import torch
@@ -147,3 +148,24 @@ class BankLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map the last dimension from C to R."""
         return F.linear(x, self.weight, self.bias)
+
+
+@contextmanager
+def frozen_matrices(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Let no gradient reach the matrices that these blocks use of banks; the banks' other matrices get theirs."""
+    held: dict[nn.Parameter, list[int]] = {}
+    for module in (module for block in blocks for module in block.modules() if isinstance(module, BankLinear)):
+        held.setdefault(module.owner[0].get_parameter(module.name), []).append(module.index)
+    handles = []
+    for bank, rows in held.items():
+        keep_out = partial(_without_rows, torch.tensor(rows, device=bank.device))
+        handles.append(bank.register_hook(keep_out))  # type: ignore[no-untyped-call]  # untyped in torch
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _without_rows(rows: Tensor, gradient_NRC: Tensor) -> Tensor:
+    return gradient_NRC.index_fill(0, rows, 0.0)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from reference_model.banks import frozen_matrices
 from reference_model.scoring import (
     EvalResult,
     EvalTask,
@@ -89,7 +90,8 @@ def ttt_rate(base: float, chunk: int, chunks: int) -> float:
 def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[nn.Parameter]]:
     """Lend out the weights that are trained: all but those of the first blocks, which take no gradient meanwhile.
 
-    Afterwards every weight has the value and the `requires_grad` it had, and no gradient.
+    That holds for their matrices in a bank too. Afterwards every weight has the value and the `requires_grad` it had,
+    and no gradient.
     """
     blocks = list(model.blocks)[:freeze_blocks]
     frozen = {id(weight) for block in blocks for weight in block.parameters()}
@@ -97,7 +99,8 @@ def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[n
     try:
         for weight, _, _ in before:
             weight.requires_grad_(id(weight) not in frozen)
-        yield [weight for weight, _, _ in before if weight.requires_grad]
+        with frozen_matrices(blocks):
+            yield [weight for weight, _, _ in before if weight.requires_grad]
     finally:
         for weight, trainable, value in before:
             weight.data.copy_(value)

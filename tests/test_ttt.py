@@ -24,6 +24,7 @@ from reference_model.evaluate import evaluate, evaluate_plain, evaluate_sliding
 from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable
 from reference_model.model import HymbaLM
+from reference_model.presets import PRESETS
 from reference_model.scoring import EvalResult, EvalTask
 from reference_model.ttt import adapted_weights, evaluate_ttt, ttt_rate
 from reference_model.worker import Worker
@@ -192,6 +193,31 @@ def test_weights_modes_and_gradients_are_put_back() -> None:
     assert all(weight.grad is None for weight in model.parameters())
     assert model.training
     assert evaluate_ttt(task) == first
+
+
+def test_matrices_of_frozen_blocks_stay_where_they_are_in_their_bank() -> None:
+    base = PRESETS["pr852"].model
+    shape = replace(base, vocab_size=VOCAB, num_layers=2, model_dim=32, num_heads=2, num_kv_heads=1, bigram_dim=16)
+    model = HymbaLM(replace(shape, hybrid_layers=(0,)), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    moved: dict[str, list[bool]] = {}
+
+    def look(done: int, _chunks: int, _result: EvalResult) -> None:
+        if done == 2:
+            now = model.state_dict()
+            moved.update(
+                (name, [not torch.equal(*pair) for pair in zip(now[name], before[name], strict=True)])
+                for name in ("banks.qo", "banks.mlp_up", "banks.ssm_in")
+            )
+
+    config = replace(CONFIG, ttt_freeze_blocks=1)
+    evaluate_ttt(EvalTask(model, some_tokens(100), table(), config, SEQ_LEN), look)
+    # Query and output of the frozen block, then of the other; their order in the bank is q, q, o, o.
+    assert moved == {"banks.qo": [False, True, False, True], "banks.mlp_up": [False, True], "banks.ssm_in": [False]}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_weights_are_put_back_after_an_error_too() -> None:
