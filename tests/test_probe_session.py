@@ -189,3 +189,24 @@ def test_what_only_two_processes_do_is_seen(
 def test_an_illegal_case_interferes(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
     assert verdicts["PG703"] is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("artifact", "learned", "later", "certain"),
+    [
+        ("same", 0, "same", False),
+        ("unclear", 10, "unclear", False),
+        ("depends", 0, "same", True),
+        ("same", 11, "same", True),
+        ("same", 0, "depends", True),
+    ],
+)
+def test_dear_experiments_are_left_out_where_another_has_shown_a_violation(
+    artifact: str, learned: int, later: str, *, certain: bool
+) -> None:
+    found = {
+        "non_interference": {"result": artifact},
+        "ledger": {"result": "bound", "learned_before": learned, "count": 100},
+        "flips": {"later": {"result": later}, "target": {"result": "same"}},
+    }
+    assert probing._certain(found) is certain
