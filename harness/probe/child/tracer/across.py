@@ -28,26 +28,16 @@ class Across:
 
     def tell(self, tensors: Sequence[Any]) -> torch.Tensor:
         """What some tensors have learned, and the number of the last computation."""
-        weights, found = self._ledger.weights, self._ledger.weights.nothing
-        records = [self._record(tensor) for tensor in tensors]
-        if any(records):
-            self._updates.settle()
-        for tensor, record in zip(tensors, records, strict=True):
-            mine = record.learned if record is not None else self._ledger.gradients.get(tensor)
-            found = found if mine is None else weights.union(found, mine)
-        return self._told(found)
+        # What is looked at here is not used by the script.
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            return self._told(self._learned(tensors))
 
     def hear(self, tensors: Sequence[Any], told: torch.Tensor) -> None:
         """Some tensors hold what the processes had."""
-        learned = self._heard(told)
-        for tensor in tensors:
-            record = self._record(tensor)
-            if record is not None:
-                self._ledger.weights.receive(record, learned)
-            elif learned.any() and tensor.is_floating_point() and tensor.numel() > 1:
-                # A single number is a sum of losses or a size, no gradient that teaches anything.
-                self._ledger.gradients.set(tensor, learned)
-                self._updates.received(learned)
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            learned = self._heard(told)
+            for tensor in tensors:
+                self._holds(tensor, learned)
 
     def synchronized(self) -> None:
         """After a backward pass: were gradients added up over all processes?"""
@@ -56,6 +46,25 @@ class Across:
             learned = self._heard(most(self._told(self._ledger.pending)))
             if learned.any():
                 self._updates.received(learned)
+
+    def _learned(self, tensors: Sequence[Any]) -> Learned:
+        found = self._ledger.weights.nothing
+        records = [self._record(tensor) for tensor in tensors]
+        if any(records):
+            self._updates.settle()
+        for tensor, record in zip(tensors, records, strict=True):
+            mine = record.learned if record is not None else self._ledger.gradients.get(tensor)
+            found = found if mine is None else self._ledger.weights.union(found, mine)
+        return found
+
+    def _holds(self, tensor: Any, learned: Learned) -> None:
+        record = self._record(tensor)
+        if record is not None:
+            self._ledger.weights.receive(record, learned)
+        elif learned.any() and tensor.is_floating_point() and tensor.numel() > 1:
+            # A single number is a sum of losses or a size, no gradient that teaches anything.
+            self._ledger.gradients.set(tensor, learned)
+            self._updates.received(learned)
 
     def _told(self, learned: Learned) -> torch.Tensor:
         return torch.cat([torch.from_numpy(learned).to(torch.int64), torch.tensor([self._ledger.at])])
