@@ -138,6 +138,15 @@ def test_rows_of_two_copies(first: dict[str, Any], second: dict[str, Any], resul
     assert target.compare((mine, units(1.0, 2.0)), (other, units(1.0, 3.0, at=2)), 2).result == "unseen"
 
 
+def test_windows_that_overlap_hold_several_rows_of_a_place() -> None:
+    twice = [scores.views(ran(row("a", [-1.0]), row(key, [value])))[BASE] for key, value in (("b", -2.0), ("c", -2.5))]
+    scored = units(1.0, 2.0)
+    assert target.compare((twice[0], scored), (twice[0], scored), 2).result == "same"
+    assert target.compare((twice[0], scored), (twice[1], scored), 2).effect == pytest.approx(0.5)
+    once = scores.views(ran(row("a", [-1.0])))[BASE]
+    assert target.compare((twice[0], scored), (once, scored), 2).result == "unseen"
+
+
 CHOSEN = (
     variants.Variant("nothing", "nothing"),
     variants.Variant("suffix-3", "suffix", 3),

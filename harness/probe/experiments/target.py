@@ -45,15 +45,16 @@ def compare(base: tuple[View, Sequence[Unit]], variant: tuple[View, Sequence[Uni
     mine, others = _unit(base[1], place), _unit(variant[1], place)
     if mine is None or others is None or mine.at != others.at:
         return Row(UNSEEN)
-    first, second = _row(base[0], place, mine.at), _row(variant[0], place, mine.at)
-    if first is None or second is None:
+    pairs = list(zip(_rows(base[0], place, mine.at), _rows(variant[0], place, mine.at), strict=False))
+    if not pairs or len(_rows(base[0], place, mine.at)) != len(_rows(variant[0], place, mine.at)):
         return Row(UNSEEN)
     straight = mine.straight and others.straight
-    if first["crc"] == second["crc"]:
-        entries = all(_entry(row, unit) for row, unit in ((first, mine), (second, others)))
-        return Row(SAME, straight, total=float(first["total"]) if entries else 0.0)
-    pairs = zip(first["logs"], second["logs"], strict=False)
-    effect = max((abs(one - other) for one, other in pairs if _finite(one) and _finite(other)), default=0.0)
+    if all(first["crc"] == second["crc"] for first, second in pairs):
+        # Of windows that overlap one is the place's own.
+        entries = [first for first, second in pairs if _entry(first, mine) and _entry(second, others)]
+        return Row(SAME, straight, total=float(entries[0]["total"]) if entries else 0.0)
+    logs = [each for first, second in pairs for each in zip(first["logs"], second["logs"], strict=False)]
+    effect = max((abs(one - other) for one, other in logs if _finite(one) and _finite(other)), default=0.0)
     return Row(DIFFERS if effect > CLEAR_NATS else ROUNDING, straight, effect)
 
 
@@ -62,9 +63,9 @@ def _unit(units: Sequence[Unit], place: int) -> Unit | None:
     return found[0] if len(found) == 1 else None
 
 
-def _row(view: View, place: int, at: int) -> Mapping[str, Any] | None:
+def _rows(view: View, place: int, at: int) -> list[Mapping[str, Any]]:
     found = [row for row in view.of("row") if row.get("position") == place and row.get("at") == at]
-    return found[0] if len(found) == 1 and isinstance(found[0].get("logs"), list) else None
+    return [row for row in found if isinstance(row.get("logs"), list)]
 
 
 def _entry(row: Mapping[str, Any], unit: Unit) -> bool:
