@@ -198,6 +198,8 @@ def test_where_copies_differ_by_themselves_nothing_is_said() -> None:
     found = flips.judge(copies(nothing=2.6, before=9.0), CHOSEN, 4)
     assert (found.later.result, found.target.result) == ("unclear", "unclear")
     assert "changes nothing" in found.later.reason
+    late = {"kind": "variant", "name": "nothing", "ended": "time"}
+    assert "in the time" in flips.judge(ran(*copies(nothing=2.6).events, late), CHOSEN, 4).later.reason
     assert "several passes" in flips.judge(several(), CHOSEN, 4).reason
     assert flips.judge(ran(whole()), CHOSEN, 4).result == "unbound"
     unbound = flips.judge(ran({"kind": "forks"}, whole(7.0)), CHOSEN, 4)

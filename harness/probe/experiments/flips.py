@@ -149,7 +149,9 @@ def _of(seen: Mapping[str, View], variants: Sequence[Variant], which: tuple[Boun
     again = seen[NOTHING].units(*which) if NOTHING in seen else []
     count, straight = sum(len(unit.places) for unit in base), sum(unit.straight for unit in base)
     if not base or base != again:
-        reason = "a copy of the process that changes nothing gives other scores" if again else "no copy came to its end"
+        late = any(each.get("name") == NOTHING and each.get("ended") != "exit" for each in seen[BASE].of("variant"))
+        reason = "a copy of the process that changes nothing gives other scores"
+        reason = "no copy came to its end in the time that it had" if late or not again else reason
         reason = reason if base else "the reported scores could not be matched to places"
         return dataclasses.replace(nothing(reason), result=BOUND, where=bound.where, count=count, artifact=kept)
     tests = [
