@@ -16,6 +16,7 @@ from harness.facts.probe import ProbeFacts
 from harness.model import HarnessError, Located, Missing, Outcome, Verdict
 from harness.probe.experiments import ledger, reach
 from harness.probe.experiments.noninterference import judge
+from harness.probe.notrun import functions_not_run
 from harness.probe.session import MiniatureRun
 from harness.probe.unique import unique_tokens
 from harness.probe.world import replace_everywhere
@@ -210,6 +211,14 @@ def test_the_error_of_a_copy_is_not_that_of_the_run() -> None:
     assert MiniatureRun(outcome, (copied, mine), None, None).crash == mine
 
 
+def test_functions_that_never_ran_are_named(folder: Path) -> None:
+    text = "def alive():\n    return 1\n\nclass A:\n    def dead(self):\n        return 2\n\ndef gone():\n    pass\n"
+    assert functions_not_run(text, [(1, 3), (4, 6), (8, 9)]) == ["A.dead", "gone"]
+    assert functions_not_run("def (", []) == []
+    told = summary(facts(folder, not_run=["A.dead", "gone"]))
+    assert "not exercised: functions that the traced run never entered: A.dead; gone" in told
+
+
 def test_two_files_of_the_printed_size_are_no_artifact() -> None:
     run = ran("a")
     files = dict(run.files) | {"work/copy.ptz": ("a", 900)}
@@ -240,7 +249,7 @@ def test_the_command_probes_and_prints_one_document(
     assert main([*arguments]) == 2
     assert "not empty" in capsys.readouterr().err
     assert main([*arguments, "--fresh"]) == 1
-    assert "not exercised: sums over the vocabulary" in capsys.readouterr().out
+    assert "bare: no final score" in capsys.readouterr().out
 
 
 def test_without_torch_the_command_says_what_to_install(

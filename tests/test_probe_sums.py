@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from harness.checks import behaviour_flips
-from harness.facts.probe import Answer, FlipFacts, ProbeFacts, SumAnswer
+from harness.facts.experiments import Answer, FlipFacts, SumAnswer
+from harness.facts.probe import ProbeFacts
 from harness.model import Located, Location, Missing, Outcome, Verdict
 from harness.probe.experiments import flips, kraft
 from harness.probe.experiments.scores import ACCOUNT, PASS, Bound, Unit

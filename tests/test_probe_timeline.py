@@ -87,6 +87,25 @@ def test_the_figure_has_a_column_for_each_block() -> None:
     assert found.runs[0].ended == "exit status 0"
 
 
+def test_answers_and_copies_have_rows() -> None:
+    found = facts()
+    copy: Value = {"kind": "self", "position": 70, "compared": 500, "effect": 0.25, "row": "same"}
+    later: Value = {"result": "depends", "reason": "scores change", "effect": 0.25}
+    probe = found["probe"]
+    assert isinstance(probe, dict)
+    probe["flips"] = {"value": {"seed": 7, "later": later, "copies": [copy]}, "path": "probe.json"}
+    probe["two_ranks"] = {"value": {"result": "reached", "reason": "two processes printed 2.5"}, "path": "probe.json"}
+    shown = behaviour(found)
+    assert shown is not None
+    assert [(each.result, each.reason) for each in shown.answers] == [
+        ("depends", "scores change"),
+        ("reached", "two processes printed 2.5"),
+    ]
+    [(kind, cells)] = shown.copies
+    assert (kind, shown.seed) == ("self", "7")
+    assert [each.text for each in cells[:4]] == ["70", "500", "0.25", "same"]
+
+
 def test_without_a_probe_or_scores_there_is_no_figure() -> None:
     assert behaviour({}) is None
     assert behaviour({"probe": {"missing": "no evidence"}}) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.checks.behaviour import FAMILY
 from harness.checks.common import undecided
-from harness.facts.probe import Answer, FlipFacts
+from harness.facts.experiments import Answer, FlipFacts
 from harness.facts.submission import Submission
 from harness.model import Evidence, Location, Missing, Outcome, Status, Value, Verdict, rule
 

@@ -6,7 +6,7 @@ import re
 
 from harness.checks.behaviour import FAMILY
 from harness.checks.common import listed, undecided
-from harness.facts.probe import LedgerFacts
+from harness.facts.experiments import LedgerFacts
 from harness.facts.submission import Submission
 from harness.model import Evidence, Location, Missing, Outcome, Status, Value, Verdict, rule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.checks.behaviour import FAMILY
 from harness.checks.behaviour_order import BOUND, BOUNDARY_SHARE
 from harness.checks.common import listed, undecided
-from harness.facts.probe import LedgerFacts, RanksFacts
+from harness.facts.experiments import LedgerFacts, RanksFacts
 from harness.facts.submission import Submission
 from harness.model import Evidence, Location, Missing, Outcome, Status, Value, Verdict, rule
 

@@ -15,7 +15,8 @@ from harness.report.plain import plain
 
 if TYPE_CHECKING:
     from harness.audit import Options
-    from harness.facts.probe import MiniatureRun, ProbeFacts, RanksFacts
+    from harness.facts.experiments import RanksFacts
+    from harness.facts.probe import MiniatureRun, ProbeFacts
     from harness.sandbox.backend import Sandbox
 
 CACHE: Final = Path(".cache") / "probe"
@@ -150,6 +151,7 @@ def summary(facts: ProbeFacts) -> str:
     lines += _listed("shrunk", facts.shrunk)
     lines += [f"ledger: {facts.ledger.value.reason}"] if isinstance(facts.ledger, Located) else []
     lines += [f"two ranks: {_two_ranks(facts.two_ranks.value)}"] if isinstance(facts.two_ranks, Located) else []
+    lines += _listed("not exercised: functions that the traced run never entered", facts.not_run)
     return "".join(f"{plain(line)}\n" for line in lines) + "\n"
 
 

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from harness.probe import session
 from harness.probe.experiments.events import pairs
+from harness.probe.experiments.ledger import RUN
 from harness.probe.miniature import Miniature
+from harness.probe.notrun import functions_not_run
 from harness.probe.session import MiniatureRun
 from harness.probe.world import World
 from harness.sandbox.backend import Sandbox
@@ -30,6 +32,7 @@ class Probe:
         script: its training script.
         miniature: the configuration.
         claimed: settings of the claimed run.
+        text: the script, unpacked.
         ranked: whether the script asks for ranks or a process group.
     """
 
@@ -37,6 +40,7 @@ class Probe:
     script: str
     miniature: Miniature
     claimed: Mapping[str, str]
+    text: str = ""
     ranked: bool = True
 
 
@@ -69,17 +73,22 @@ def of(
         "claimed": dict(probe.claimed),
         "runs": [_run(name, done) for name, done in runs.items()],
         "experiments": dict(experiments),
-    } | _executed(runs)
+    } | _executed(probe, runs.get(RUN))
 
 
-def _executed(runs: Mapping[str, MiniatureRun]) -> dict[str, Any]:
-    """Lines that the run went through which told of them."""
-    told = [event for done in runs.values() for event in done.of("lines")][:LISTED_LIMIT]
+def _executed(probe: Probe, traced: MiniatureRun | None) -> dict[str, Any]:
+    """Lines that the traced run went through, and functions of the script that it never entered."""
+    told = traced.of("lines")[:LISTED_LIMIT] if traced is not None else ()
     if not told:
         return {}
     inside = f"{session.SUBMISSION}/"
-    files = [(_text(event.get("path")).removeprefix(inside), pairs(event.get("ranges"))) for event in told]
-    return {"executed": [{"path": path, "ranges": [list(pair) for pair in found]} for path, found in files]}
+    files = {_text(event.get("path")).removeprefix(inside): pairs(event.get("ranges")) for event in told}
+    # What a packed script unpacked last is the program itself.
+    innermost = ([path for path in files if path.startswith("<unpacked")] or [probe.script])[-1]
+    return {
+        "executed": [{"path": path, "ranges": [list(pair) for pair in found]} for path, found in files.items()],
+        "not_run": functions_not_run(probe.text, files.get(innermost, ())),
+    }
 
 
 def _run(name: str, done: MiniatureRun) -> dict[str, Any]:

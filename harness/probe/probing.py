@@ -70,7 +70,7 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     small = miniature.choose("\n".join((script.texts[-1], *helpers)), settings)
     spec = dataclasses.replace(small.spec, train_tokens=TRAIN_TOKENS)
     ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
-    return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings, ranked)
+    return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings, script.texts[-1], ranked)
 
 
 def run(

@@ -16,7 +16,8 @@ QUESTIONS: Final = (
     ("later", "Do scores depend on later tokens?"),
     ("target", "Do distributions depend on their target?"),
     ("sum", "Do probabilities add up to one?"),
-    ("artifact", "Does the score come from the artifact alone?"),
+    ("artifact", "Does the score depend on more than the artifact?"),
+    ("two_ranks", "Does it come to its score as two processes?"),
 )
 COPY_COLUMNS: Final = (
     ("position", "position"),
