@@ -11,11 +11,15 @@ from harness import audit
 from harness.facts import submission
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Verdict
-from harness.probe import claimed, probing
+from harness.probe import claimed, probing, session, world
+from harness.probe.experiments import variants
+from harness.probe.experiments.variants import Variant
+from harness.probe.session import Request
 from harness.sandbox.backend import Backend, Sandbox
 from harness.sandbox.establish import BACKENDS
 from harness.sandbox.levels import Level
 from harness.sources import ledgerfile, probeevidence
+from harness.sources.cache import user_directory
 from tests import factories
 from tests.compose import Case, every_case, write_folder
 from tests.factories import at
@@ -87,6 +91,25 @@ def test_a_run_comes_to_its_end_at_every_level(tmp_path: Path, backend: Backend,
     folder = write(tmp_path / "run", "import torch\nprint(torch.zeros(2).cuda().sum().item())\n")
     verdicts = probe(folder, tmp_path / "evidence", Sandbox(backend, backend.level))
     assert (verdicts["PG701"], verdicts["PG702"]) == (Verdict.PASS, Verdict.WARN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: str(backend.level))
+def test_copies_of_the_process_are_made_at_every_level(
+    tmp_path: Path, backend: Backend, usable: dict[Level, str]
+) -> None:
+    if usable[backend.level]:
+        pytest.skip(f"{backend.name}: {usable[backend.level]}")
+    folder = write(tmp_path / "run", SCRIPT.format(files="val") + "print(len(open('final_model.ptz', 'rb').read()))\n")
+    probe = probing.prepare(folder, submission.read(folder))
+    made = world.write_world(tmp_path / "data", probe.miniature.spec, user_directory("tokenizers") or tmp_path / "kept")
+    chosen = (Variant("nothing", "nothing"), Variant("self-9", "self", 9, {"flip": 9, "token": 77}))
+    order = variants.order(chosen, "work/final_model.ptz", 60, reading=True)
+    shard = (made.shards / "fineweb_val_000000.bin").relative_to(made.folder).as_posix()
+    request = Request(folder, probe.script, probe.miniature, made, 120, (shard,), order)
+    done = session.run(request, tmp_path / "out", Sandbox(backend, backend.level))
+    assert [(event["name"], event["status"]) for event in done.of("variant")] == [("nothing", 0), ("self-9", 0)]
+    assert done.outcome.returncode == 0
 
 
 def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: Sandbox) -> None:
