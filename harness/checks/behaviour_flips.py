@@ -91,9 +91,11 @@ def probabilities_do_not_sum_to_one(submission: Submission) -> Outcome | None:
         Kraft sum: every token of the vocabulary is put at a place of the text, each in a copy of the trained process
         that ends when its score counts; the sum of exp(-nats) is taken. It is made at early places, one of them where
         a cache of what came before hits, and only where the scores are no softmax of a row that is the same whatever
-        the target is: there it is one by construction. A sum above 1.0001 fails (1.01 where scores are coarse
-        numbers), also a partial one, which ends the experiment. Below 0.9999 it warns. An incomplete sum below one
-        is undecided.
+        the target is: there it is one by construction. A sum above 1.0001 warns (1.01 where scores are coarse
+        numbers), also a partial one, which ends the experiment: what a script computed from its targets before it
+        read the artifact stays that of the old ones, and may add to the sum. Where the score is the entry of a row
+        that does not change with its target, the row's own sum decides: above 1.01 it fails. Below 0.9999 a whole
+        sum warns. An incomplete sum below one is undecided.
 
     Why it matters:
         "A full distribution over the vocabulary" (#1017, condition 2): scores of more than one distribution's worth
@@ -115,7 +117,8 @@ def probabilities_do_not_sum_to_one(submission: Submission) -> Outcome | None:
     if answer.result == "one":
         return Outcome(Verdict.PASS, f"In miniature, {answer.reason}{at}.", values, where)
     if answer.result in {"more", "less"}:
-        verdict = Verdict.FAIL if answer.result == "more" else Verdict.WARN
+        # No copies are needed for the sum of a row.
+        verdict = Verdict.FAIL if answer.result == "more" and not answer.count else Verdict.WARN
         message = f"In miniature, {answer.reason}{at} (seed {found.seed}; {REPEAT})."
         return Outcome(verdict, message, values, where)
     return undecided(subject, answer.reason + at, *where)

@@ -43,6 +43,9 @@ class Kraft:
         total: the sum that decides; 0 where none was made.
         count: tokens in it.
         position: its place; -1 where none was made.
+
+    A target may be looked up several times, and some of it long before its score: so every copy begins where the
+    artifact is read. What a script computed from its targets before that stays that of the old one.
     """
 
     result: str
@@ -67,8 +70,6 @@ def variant(unit: Unit, bound: Bound, text: Phrased, seconds: float) -> Variant:
     told = {
         "place": place,
         "at": unit.at,
-        # A step is no computation.
-        "begin": 0 if unit.loose else unit.at - 1,
         "account": None if bound.by == PASS or isinstance(key, int) else list(key),
         "step": unit.step,
         "tokens": _tokens(text, place),

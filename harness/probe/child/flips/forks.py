@@ -88,7 +88,6 @@ class Forks:
     def finish(self) -> None:
         """Tell what the accounts came to."""
         self._done = True
-        self._ledger.ticked = None
         if self._accounts is not None:
             self._accounts.finish()
 
@@ -113,7 +112,8 @@ class Forks:
                 continue
             if self._copy(variant, left):
                 if "sum" in variant:
-                    self._wait_for(variant["sum"])
+                    self._account()
+                    self._sum(variant["sum"], holders)
                 else:
                     self._become(variant, holders, artifact)
                 return
@@ -161,25 +161,9 @@ class Forks:
         holders.write(tokens)
         self._ledger.shard = Shard(tokens)
 
-    def _wait_for(self, order: Mapping[str, Any]) -> None:
-        """Go on to the last computation before the place is scored: the copies for its sum begin there."""
-        self._account()
-        ledger = self._ledger
-
-        def ticked(at: int) -> None:
-            if at >= order["begin"]:
-                ledger.ticked = None
-                with torch._C.DisableTorchFunction(), torch.no_grad():
-                    self._sum(order)
-
-        ledger.ticked = ticked
-        ticked(ledger.at)
-
-    def _sum(self, order: Mapping[str, Any]) -> None:
+    def _sum(self, order: Mapping[str, Any], holders: Holders) -> None:
         """Put every token at a place, each in a copy that ends when its score counts; returns in these copies alone."""
         total = Sum(order)
-        # What was read or made since the first copies holds the text too.
-        holders = Holders(self._ledger.shard, self._paths, str(self._folder / "data"))
 
         def become(token: int, writing: int) -> None:
             self._channel.close()

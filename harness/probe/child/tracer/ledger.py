@@ -95,8 +95,6 @@ class Ledger:
         self.rows: Rows | None = None
         # Told of each score that counts: the computation, the places and their nats.
         self.heard: Callable[[int, Places, NDArray[np.float64]], None] | None = None
-        # Told of the number of each computation and update as it begins.
-        self.ticked: Callable[[int], None] | None = None
         self.bytes_limit = BYTES
         # What tensors made of gradients have learned, outside of any weights that are known.
         self.gradients: Beside[Learned] = Beside()
@@ -106,8 +104,6 @@ class Ledger:
     def tick(self) -> int:
         """The next number of a computation or update."""
         self.at += 1
-        if self.ticked is not None:
-            self.ticked(self.at)
         return self.at
 
     def source(self, places: Places, out: torch.Tensor, before: Callable[[], None]) -> torch.Tensor | None:
