@@ -164,6 +164,14 @@ def configured(**changes: object) -> Submission:
     return dataclasses.replace(factories.submission(runs=runs), package=package)
 
 
+def test_words_of_a_command_are_settings_too() -> None:
+    told = {"WIDTH": "'wide'", "TTT_ENABLED": "0", "UNREAD": "1"}
+    found = dataclasses.replace(configured(TTT_ENABLED=True), commanded=told)
+    assert claimed.environment(found) == {"TTT_ENABLED": "1", "WIDTH": "wide"}
+    strange = dataclasses.replace(configured(), commanded={"WIDTH": "$(cat x)", "TTT_ENABLED": "1,2"})
+    assert claimed.environment(strange) == {}
+
+
 def test_the_environment_is_that_of_the_claimed_run() -> None:
     assert claimed.environment(configured(TTT_ENABLED=True, DATA_PATH="/x", WIDTH=64)) == {
         "TTT_ENABLED": "1",

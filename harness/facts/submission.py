@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.analysis.configuration import Configuration
@@ -54,7 +55,7 @@ class Submission:
     """One record folder as facts.
 
     `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was, `change`
-    when no pull request was.
+    when no pull request was. `commanded` has the variables that a command of the README or of a shell script sets.
     """
 
     folder: str
@@ -73,6 +74,7 @@ class Submission:
     settings: tuple[Located[Setting], ...]
     statements: StatementFacts = NO_STATEMENTS
     probe: ProbeFacts | Missing = NO_PROBE
+    commanded: Mapping[str, str] = field(default_factory=dict)
     previous: Previous | Missing = NO_PREVIOUS
     change: ChangeFacts | Missing = NO_CHANGE
 
@@ -120,6 +122,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         names=build_names(code),
         pipeline=build_pipeline(code),
         settings=stated_settings(text or "", readme_path),
+        commanded={name: setting.value for name, setting in stated.commanded.items()},
         statements=build_statements(document, written, scripts, code),
     )
     code.release()

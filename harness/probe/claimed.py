@@ -14,6 +14,8 @@ from harness.facts.submission import Submission
 # Places of the machine that made the log, and names of one run.
 _PLACES = re.compile(r"PATH|DIR|FILE|RUN_ID|HOST|RANK(?!_)|DEVICE|WORLD|PORT(?:$|_)|ADDR|SEED$|WALLCLOCK|NPROC")
 
+_WORD = re.compile(r"[\w.+-]{1,40}(?:,[\w.+-]{1,40}){0,40}")
+
 
 def environment(submission: Submission) -> dict[str, str]:
     """Settings of the claimed run by the variables that the shipped scripts read.
@@ -26,7 +28,13 @@ def environment(submission: Submission) -> dict[str, str]:
     runs = counted(submission).runs
     found: dict[str, str] = {}
     for name, default in sorted(defaults.items()):
-        value = agreed(runs, name.lower()) or stated.get(name.lower())
+        value = agreed(runs, name.lower()) or _plain(submission.commanded.get(name)) or stated.get(name.lower())
         if value is not None and not _PLACES.search(name) and fits(value, default):
             found[name] = value
     return found
+
+
+def _plain(value: str | None) -> str | None:
+    """A value that is a word, a number or a list of them, without quotes; None for anything else."""
+    bare = (value or "").strip("'\"")
+    return bare if _WORD.fullmatch(bare) else None
