@@ -9,6 +9,7 @@ import pytest
 
 from harness import audit
 from harness.facts import submission
+from harness.facts.settings import Setting
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Verdict
 from harness.probe import claimed, probing, session, world
@@ -168,6 +169,10 @@ def test_words_of_a_command_are_settings_too() -> None:
     told = {"WIDTH": "'wide'", "TTT_ENABLED": "0", "UNREAD": "1"}
     found = dataclasses.replace(configured(TTT_ENABLED=True), commanded=told)
     assert claimed.environment(found) == {"TTT_ENABLED": "1", "WIDTH": "wide"}
+    told_alone = (at(Setting("width", 64.0)),)
+    withdrawn = dataclasses.replace(found, runs=(), commanded={}, settings=told_alone)
+    assert claimed.environment(withdrawn) == {}
+    assert claimed.environment(dataclasses.replace(withdrawn, commanded={"OTHER": "1"})) == {"WIDTH": "64"}
     strange = dataclasses.replace(configured(), commanded={"WIDTH": "$(cat x)", "TTT_ENABLED": "1,2"})
     assert claimed.environment(strange) == {}
 

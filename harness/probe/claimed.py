@@ -26,6 +26,8 @@ def environment(submission: Submission) -> dict[str, str]:
     defaults = dict(key.value for script in submission.package.scripts for key in script.environment)
     stated = {setting.value.key: f"{setting.value.value:.12g}" for setting in submission.settings}
     runs = counted(submission).runs
+    # Of a claim that was taken back, with no log, a command is one for a run that nobody reports.
+    stated = stated if submission.runs or submission.commanded else {}
     found: dict[str, str] = {}
     for name, default in sorted(defaults.items()):
         value = agreed(runs, name.lower()) or _plain(submission.commanded.get(name)) or stated.get(name.lower())
