@@ -156,6 +156,17 @@ def test_what_cannot_be_probed_is_one_clear_error(tmp_path: Path, sandbox: Sandb
         probing.remove(tmp_path / "mine")
 
 
+def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:
+    lines = (
+        "step:8/8 val_loss:5.0712 val_bpb:1.8701 train_time:1608ms step_avg:201.06ms",
+        "final_int6_roundtrip val_loss:6.4290 val_bpb:2.3662 eval:0ms",
+        "final_int6_roundtrip_exact val_bpb:2.36622204",
+    )
+    assert session.printed("\n".join(lines).encode(), "output.log")[:2] == (2.36622204, 6.4290)
+    alone = "\n".join((lines[0], lines[2])).encode()
+    assert session.printed(alone, "output.log")[:2] == (2.36622204, None)
+
+
 def configured(**changes: object) -> Submission:
     script = factories.script(environment=(at(("TTT_ENABLED", "0")), at(("DATA_PATH", "x")), at(("WIDTH", None))))
     package = factories.package(scripts=(script,))

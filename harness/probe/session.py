@@ -6,13 +6,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from harness.facts.build_runs import build_runs
 from harness.facts.logfile import read_log
+from harness.facts.runs import Score
 from harness.model import HarnessError, Located
 from harness.probe.miniature import Miniature
 from harness.probe.world import World
@@ -221,12 +222,22 @@ def printed(data: bytes, name: str) -> tuple[float | None, float | None, int | N
     size = last.model_bytes.value if isinstance(last.model_bytes, Located) else None
     if not isinstance(last.headline, Located):
         return None, None, size
-    bits, loss = last.headline.value.val_bpb, last.headline.value.val_loss
-    return (
-        bits.value if isinstance(bits, Located) else None,
-        loss.value if isinstance(loss, Located) else None,
-        size,
-    )
+    bits = last.headline.value.val_bpb
+    if not isinstance(bits, Located):
+        return None, None, size
+    loss = last.headline.value.val_loss
+    return bits.value, loss.value if isinstance(loss, Located) else _loss_beside(bits.value, last.scores), size
+
+
+def _loss_beside(headline: float, scores: Sequence[Score]) -> float | None:
+    """The loss of a line with the same score and fewer decimals, where the headline's line has none."""
+    for score in reversed(scores):
+        bits, loss = score.val_bpb, score.val_loss
+        if not isinstance(bits, Located) or not isinstance(loss, Located):
+            continue
+        if abs(bits.value - headline) <= 10.0**-score.digits:
+            return loss.value
+    return None
 
 
 def _files(kept: Path) -> dict[str, tuple[str, int]]:
