@@ -41,6 +41,7 @@ class Accounts:
         # Told of each step: the account, its number and the step.
         self.heard: Callable[[Key, int, float], None] | None = None
         self._before = len(ledger.sources)
+        self._tracer: Any = None
 
     def install(self) -> None:
         """Look at every line from now on, also of functions that are running."""
@@ -49,11 +50,12 @@ class Accounts:
             if self._own(frame):
                 frame.f_trace = self._line
             frame = frame.f_back
+        self._tracer = sys.gettrace()
         sys.settrace(self._called)
 
     def finish(self) -> None:
         """Tell the accounts, those of most steps first."""
-        sys.settrace(None)
+        sys.settrace(self._tracer)
         found = sorted(self._steps.items(), key=lambda item: -len(item[1]))
         kept = [(key, steps) for key, steps in found if LEAST <= len(steps) <= MOST]
         sources = self._ledger.sources[self._before :]
