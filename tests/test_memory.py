@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from reference_model.attention import causal_attention, continued_attention
 from reference_model.config import Config, ModelConfig
-from reference_model.memory import KeyValues, Memory, Tail, previous
+from reference_model.memory import KeyValues, Tail, previous
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
 from tests.test_hybrids import BY_PRESET, SMALL
@@ -97,26 +95,3 @@ def test_previous_items() -> None:
     assert previous(x).tolist() == [[0, 1, 2, 3, 4, 5]]
     assert [previous(part, tail).tolist() for part in torch.split(x, [1, 3, 2], 1)] == [[[0]], [[1, 2, 3]], [[4, 5]]]
     assert Tail().join(x, 0).tolist() == x.tolist()
-
-
-def seconds_per_token(model: HymbaLM, memory: Memory, tokens: int) -> float:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(tokens):
-            model(torch.ones(1, 1, dtype=torch.int64), memory)
-        times.append((time.perf_counter() - start) / tokens)
-    return min(times)
-
-
-@pytest.mark.slow
-def test_a_token_costs_the_same_everywhere_under_a_window() -> None:
-    model = random_model(small("pr914", sliding_window=64), torch.float32)
-    memory = model.new_memory()
-    with torch.no_grad():
-        model(torch.ones(1, 64, dtype=torch.int64), memory)
-        early = statistics.median(seconds_per_token(model, memory, 20) for _ in range(3))
-        for _ in range(40):
-            model(torch.ones(1, 64, dtype=torch.int64), memory)
-        late = statistics.median(seconds_per_token(model, memory, 20) for _ in range(3))
-    assert late < 1.5 * early
