@@ -13,7 +13,7 @@ from harness.facts.settings import Setting
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Verdict
 from harness.probe import claimed, probing, session, world
-from harness.probe.experiments import variants
+from harness.probe.experiments import flips, variants
 from harness.probe.experiments.variants import Variant
 from harness.probe.session import Request
 from harness.sandbox.backend import Backend, Sandbox
@@ -197,7 +197,15 @@ def test_the_environment_is_that_of_the_claimed_run() -> None:
     assert claimed.environment(configured(TTT_ENABLED="disabled", WIDTH="wide")) == {"WIDTH": "wide"}
 
 
+@pytest.fixture
+def without_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copies of the process and no sums: the tests of the cases on copies make them, at a fraction of the time."""
+    left_out = probing._plain(flips.nothing("left out"))
+    monkeypatch.setattr(probing, "_flips", lambda *_: left_out)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_copies")
 @pytest.mark.parametrize("case", every_case("legal"), ids=str)
 def test_no_legal_case_is_accused(case: Case, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", "plain"), tmp_path / "evidence", sandbox)
@@ -206,6 +214,7 @@ def test_no_legal_case_is_accused(case: Case, tmp_path: Path, sandbox: Sandbox) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_copies")
 @pytest.mark.parametrize("case", [case for case in every_case("illegal") if case.name in LEARNING], ids=str)
 @pytest.mark.parametrize("disguise", ["renamed"])
 def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
@@ -215,6 +224,7 @@ def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_copies")
 @pytest.mark.parametrize(
     ("kind", "disguise", "verdict"), [("illegal", "renamed", Verdict.FAIL), ("legal", "plain", Verdict.PASS)]
 )
@@ -231,6 +241,7 @@ def test_what_only_two_processes_do_is_seen(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_copies")
 @pytest.mark.parametrize("case", [case for case in every_case("illegal") if case.name in INTERFERING], ids=str)
 @pytest.mark.parametrize("disguise", ["packed"])
 def test_an_illegal_case_interferes(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
