@@ -436,6 +436,23 @@ def test_the_reported_pass_is_the_one_with_the_printed_loss() -> None:
     assert ledger.judge(traced({"kind": "pass", "mean": None}), 100).result == "nothing"
 
 
+@pytest.mark.parametrize(
+    ("mean", "learned", "result"),
+    [
+        (4.2, 0, "bound"),
+        (4.20003, 0, "bound"),
+        (4.2001, 0, "unbound"),
+        (4.2001, 2, "bound"),
+        (4.201, 2, "unbound"),
+    ],
+)
+def test_a_pass_with_about_the_printed_loss_clears_nothing(mean: float, learned: int, result: str) -> None:
+    one = {"kind": "pass", "pass": 0, "mean": mean, "count": 99, "where": "a.py:1 f", "learned_before": learned}
+    found = ledger.judge(traced(one), 100)
+    assert found.result == result
+    assert learned or result == "bound" or "what is reported may be another score" in found.reason
+
+
 @pytest.mark.parametrize(("count", "vocabulary"), [(1, 1024), (1_700, 1024), (3_000, 256)])
 def test_no_trigram_of_the_unique_text_occurs_twice(count: int, vocabulary: int) -> None:
     tokens = unique_tokens(count, vocabulary, 3)

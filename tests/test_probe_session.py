@@ -85,13 +85,30 @@ def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox:
     assert not (tmp_path / "evidence").exists()
 
 
+# Writes a module beside itself and imports it, as scripts do that compile a helper.
+BESIDE = """
+import pathlib, torch
+(pathlib.Path(__file__).parent / "made_here.py").write_text("VALUE = 2")
+import made_here
+print(torch.zeros(made_here.VALUE).cuda().sum().item())
+class A:
+    pass
+A().missing_thing
+"""
+
+
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: str(backend.level))
-def test_a_run_comes_to_its_end_at_every_level(tmp_path: Path, backend: Backend, usable: dict[Level, str]) -> None:
+def test_a_run_may_write_beside_its_script_at_every_level(
+    tmp_path: Path, backend: Backend, usable: dict[Level, str]
+) -> None:
     if usable[backend.level]:
         pytest.skip(f"{backend.name}: {usable[backend.level]}")
-    folder = write(tmp_path / "run", "import torch\nprint(torch.zeros(2).cuda().sum().item())\n")
+    folder = write(tmp_path / "run", BESIDE)
     verdicts = probe(folder, tmp_path / "evidence", Sandbox(backend, backend.level))
-    assert (verdicts["PG701"], verdicts["PG702"]) == (Verdict.PASS, Verdict.WARN)
+    assert (verdicts["PG701"], verdicts["PG702"]) == (Verdict.FAIL, Verdict.UNDECIDED)
+    crash = probeevidence.read(tmp_path / "evidence")["runs"][0]["crash"]
+    assert (crash["type"], crash["path"], crash["line"]) == ("AttributeError", "train_gpt.py", 8)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "train_gpt.py"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.probe import session
 from harness.probe.experiments.events import pairs
 from harness.probe.experiments.ledger import RUN
 from harness.probe.miniature import Miniature
@@ -79,10 +78,11 @@ def of(
 def _executed(probe: Probe, traced: MiniatureRun | None) -> dict[str, Any]:
     """Lines that the traced run went through, and functions of the script that it never entered."""
     told = traced.of("lines")[:LISTED_LIMIT] if traced is not None else ()
-    if not told:
+    if traced is None or not told:
         return {}
-    inside = f"{session.SUBMISSION}/"
-    files = {_text(event.get("path")).removeprefix(inside): pairs(event.get("ranges")) for event in told}
+    files = {
+        _text(traced.shipped(event.get("path")) or event.get("path")): pairs(event.get("ranges")) for event in told
+    }
     # What a packed script unpacked last is the program itself.
     innermost = ([path for path in files if path.startswith("<unpacked")] or [probe.script])[-1]
     return {
@@ -112,7 +112,7 @@ def _run(name: str, done: MiniatureRun) -> dict[str, Any]:
             [_text(event.get("name")), _text(event.get("why"))]
             for event in _each_once(done.of("refusal"))[:LISTED_LIMIT]
         ],
-        "crash": None if crash is None else _crash(crash),
+        "crash": None if crash is None else _crash(crash, done.shipped(crash.get("path"))),
         "damaged_events": done.damaged,
     }
 
@@ -122,16 +122,15 @@ def _each_once(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list({_text(event.get("name")): event for event in reversed(events)}.values())[::-1]
 
 
-def _crash(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The crash as the child told it; its paths are those of the sandbox."""
-    path, line, blame = event.get("path"), event.get("line"), event.get("blame")
-    inside = isinstance(path, str) and path.startswith(f"{session.SUBMISSION}/")
+def _crash(event: Mapping[str, Any], path: str | None) -> dict[str, Any]:
+    """The crash as the child told it, in the submission's file at that path."""
+    line, blame = event.get("line"), event.get("blame")
     return {
         "type": _text(event.get("type")),
         "message": _text(event.get("message")),
         "blame": blame if blame in {"script", "shim", "unknown"} else "unknown",
         "reason": _text(event.get("reason")),
-        "path": str(path).removeprefix(f"{session.SUBMISSION}/")[:TEXT_LIMIT_CHARACTERS] if inside else None,
+        "path": None if path is None else path[:TEXT_LIMIT_CHARACTERS],
         "line": line if isinstance(line, int) and not isinstance(line, bool) else None,
     }
 

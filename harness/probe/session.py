@@ -1,4 +1,4 @@
-"""One miniature run of a submission's script: its folder, a small world and the child, put into a sandbox."""
+"""One miniature run of a submission's script: a copy of its folder, a small world and the child, put into a sandbox."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from harness.sandbox.runtime import interpreter
 CHILD: Final = Path(__file__).parent / "child"
 # The reader of newer f-strings and what it needs; both use the standard library alone.
 PARSER: Final = tuple(Path(__file__).parents[1] / "sources" / name for name in ("fstrings.py", "textlines.py"))
-SUBMISSION: Final = "/submission"
+SHIPPED: Final = "/probe/submission"
+# The script runs in a copy: some compile a helper beside themselves.
+SUBMISSION: Final = "/scratch/submission"
 WORK: Final = "/scratch/work"
 WORLD: Final = "/probe/world"
 LOG_LIMIT_BYTES: Final = 16 * MIB
@@ -33,7 +35,8 @@ EVENTS_LIMIT: Final = 200_000
 EVENT_LIMIT_CHARACTERS: Final = 4_000_000
 # Files that may be the artifact; the data stands below the same folder.
 KEPT: Final = tuple(
-    f"work/*.{ending}"
+    f"{folder}/*.{ending}"
+    for folder in ("work", "submission")
     for ending in "ptz pt pth bin zst zstd xz lzma br gz zip zlib npz npy safetensors pkl int8 int6".split()  # noqa: SIM905
 )
 # Seconds of the virtual clock: when it starts, and how far a look at it and a step move it on.
@@ -98,6 +101,14 @@ class MiniatureRun:
         """The error that ended it; not one that ended a copy of the process, which an experiment makes."""
         return next((event for event in self.of("crash") if "variant" not in event), None)
 
+    def shipped(self, path: object) -> str | None:
+        """The path in the submission's folder of a file that the child names; None for one that lies elsewhere."""
+        told = next(iter(self.of("begin")), {}).get("folders")
+        for folder in told if isinstance(told, list) else ():
+            if isinstance(path, str) and folder and path.startswith(f"{folder}/"):
+                return path.removeprefix(f"{folder}/")
+        return None
+
     def of(self, kind: str) -> tuple[Mapping[str, Any], ...]:
         """The events of one kind."""
         return tuple(event for event in self.events if event.get("kind") == kind)
@@ -141,6 +152,7 @@ def _packages(place: Path) -> Path:
 def _job(request: Request, packages: Path) -> Job:
     plan = {
         "script": f"{SUBMISSION}/{request.script}",
+        "folder": SUBMISSION,
         "workdir": WORK,
         "environment": request.miniature.environment,
         "overrides": request.miniature.overrides(),
@@ -154,9 +166,9 @@ def _job(request: Request, packages: Path) -> Job:
     }
     # Copies of the process change the data; only what lies in the scratch can be changed.
     data = WORLD if request.flips else f"{WORK}/data"
-    plan["copied"] = {WORLD: f"{WORK}/data"} if request.flips else {}
+    plan["copied"] = {SHIPPED: SUBMISSION} | ({WORLD: f"{WORK}/data"} if request.flips else {})
     views = (
-        View(request.folder.resolve(), SUBMISSION),
+        View(request.folder.resolve(), SHIPPED),
         View(packages, "/probe/packages"),
         View(request.world.folder.resolve(), data),
     )

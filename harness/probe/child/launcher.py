@@ -24,14 +24,15 @@ from .source import Sources, newer_parser
 def main() -> None:
     """Run the plan that the command line names; the exit status is the script's."""
     plan = read_plan(sys.argv[1])
+    for source, target in plan.copied.items():
+        shutil.copytree(source, target, symlinks=True)
     if plan.rank < 0:
         sys.exit(launch(plan))
     clock = Clock(plan.clock)
     open_channel(clock.now).marks["rank"] = plan.rank
+    channel().emit("begin", folders=[plan.folder, os.path.realpath(plan.folder)])
     os.environ.update(plan.environment)
     _ranks(plan)
-    for source, target in plan.copied.items():
-        shutil.copytree(source, target)
     os.chdir(plan.workdir)
     script = Path(plan.script).resolve()
     overrides = Overrides(plan.overrides)

@@ -15,6 +15,7 @@ class Plan:
 
     Attributes:
         script: path of the script.
+        folder: the submission's folder, whose paths are told; or "".
         argv: its arguments.
         workdir: where it runs.
         environment: variables to set.
@@ -33,6 +34,7 @@ class Plan:
     """
 
     script: str
+    folder: str = ""
     argv: tuple[str, ...] = ()
     workdir: str = "."
     environment: Mapping[str, str] = field(default_factory=dict)

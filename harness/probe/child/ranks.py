@@ -63,7 +63,7 @@ def launch(plan: Plan) -> int:
     relay = Relay()
     with tempfile.TemporaryDirectory(prefix="ranks-") as place:
         store = os.path.join(place, "store")
-        plans = [dataclasses.replace(plan, rank=rank, store=store) for rank in range(plan.world_size)]
+        plans = [dataclasses.replace(plan, copied={}, rank=rank, store=store) for rank in range(plan.world_size)]
         processes = [_start(each, relay, outer) for each in plans]
         status = _follow(processes, relay)
     open_channel(lambda: 0.0).emit("ranks", statuses=[process.wait() for process in processes])

@@ -2,7 +2,7 @@
 
 The tracer tells, for each pass of counted scores, how many tokens were scored with weights that had learned from them,
 and which tokens are missing or counted twice. The pass that the script reports is the one whose mean is the loss that
-the script prints; where several have about that mean, they all have to agree.
+the script prints (see `binding`); where several have about that mean, they all have to agree.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from harness.probe.experiments import binding
 from harness.probe.experiments.events import pairs
 from harness.probe.experiments.timeline import Block, timeline
 from harness.probe.session import MiniatureRun
 
 RUN: Final = "ledger"
-# The tracer may not place a window of one token; sums are made in other precisions.
-SAME_LOSS: Final = 2e-4
-EXACT_LOSS: Final = 1e-7
 RANGES_LIMIT: Final = 40
 BOUND, UNBOUND, NOTHING = "bound", "unbound", "nothing"
 
@@ -69,11 +67,7 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
     if not passes:
         return Ledger(NOTHING, "no score of the traced run could be followed")
     loss = run.val_loss
-    near = [event for event in passes if _apart(event, loss) <= SAME_LOSS]
-    exact = [event for event in near if _apart(event, loss) <= EXACT_LOSS]
-    # In a small world several passes may come to about the same loss: one that has it exactly is it; else all of them
-    # have to say the same.
-    chosen = exact if len(exact) == 1 else near
+    chosen, clear = binding.reported(passes, loss)
     if len({_count(event.get("learned_before")) > 0 for event in chosen}) > 1:
         reason = f"several passes have about the printed loss of {loss:.6f}, and they differ in what had been learned"
         return Ledger(UNBOUND, reason, passes=len(passes))
@@ -81,6 +75,9 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         reason = f"the printed loss of {loss:.6f} is the mean of none of {len(passes)} passes that were followed"
         return Ledger(UNBOUND, reason, passes=len(passes))
     nearest = chosen[-1]
+    if not clear and not _count(nearest.get("learned_before")):
+        reason = f"the pass that is nearest to the printed loss of {loss:.6f} has {nearest['mean']:.6f}"
+        return Ledger(UNBOUND, f"{reason}: what is reported may be another score", passes=len(passes))
     blocks, left_out = timeline(run, nearest.get("pass"))
     return Ledger(
         BOUND,
@@ -96,10 +93,6 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         timeline=blocks,
         left_out=left_out,
     )
-
-
-def _apart(event: Mapping[str, Any], loss: float) -> float:
-    return float(abs(event["mean"] - loss) / max(abs(loss), 1e-9))
 
 
 def _learned(run: MiniatureRun, chosen: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:

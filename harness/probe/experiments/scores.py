@@ -1,18 +1,18 @@
 """The scores of the run that forks, place by place, in the pass that the script reports.
 
 Where every loss could be followed to the number that counts it, the pass is that of the ledger, the one with the mean
-that is printed. Where losses are mixed outside of torch, an account of the script's own takes its place: a variable
-whose last value is the printed loss times the number of tokens. Its steps are matched to the computations of losses
-that came before each of them.
+that is printed (see `binding`). Where losses are mixed outside of torch, an account of the script's own takes its
+place: a variable whose last value is the printed loss times the number of tokens. Its steps are matched to the
+computations of losses that came before each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from harness.probe.experiments.ledger import EXACT_LOSS, SAME_LOSS
+from harness.probe.experiments import binding
 from harness.probe.session import MiniatureRun
 
 BASE: Final = ""
@@ -51,12 +51,14 @@ class Bound:
         keys: passes by number, or the account's function and name.
         where: the line, or the variable.
         reason: how it was found, or why it was not.
+        clear: whether they have the printed loss, and not only about it; then they can clear, too, of a suspicion.
     """
 
     by: str
     keys: tuple[Key, ...]
     where: str
     reason: str
+    clear: bool = True
 
 
 @dataclass(slots=True)
@@ -104,29 +106,27 @@ def bind(view: View, loss: float | None, tokens: int) -> Bound | str:
     if loss is None:
         return "the run that forks printed no loss"
     passes = [event for event in view.of("pass") if isinstance(event.get("mean"), (int, float))]
-    near = [event for event in passes if _apart(event["mean"], loss) <= SAME_LOSS]
-    exact = [event for event in near if _apart(event["mean"], loss) <= EXACT_LOSS]
-    chosen = exact if len(exact) == 1 else near
+    chosen, clear = binding.reported(passes, loss)
+    counts = {tokens, *(event["count"] for event in passes if type(event.get("count")) is int)}
+    account = None if clear else _account(view, {loss * count for count in counts})
+    if account is not None:
+        return account
     if chosen:
         where = str(chosen[-1].get("where") or "")[:200]
-        return Bound(
-            PASS,
-            tuple(event["pass"] for event in chosen),
-            where,
-            f"the printed loss is that of the scores added up at {where}",
-        )
-    counts = {tokens, *(event["count"] for event in passes if type(event.get("count")) is int)}
-    for event in view.of("account"):
-        total = event.get("total")
-        if isinstance(total, (int, float)) and any(_apart(abs(total), loss * count) <= EXACT_LOSS for count in counts):
-            key = str(event.get("function")), str(event.get("name"))
-            name = f"variable {key[1]} of {key[0]}"[:200]
-            return Bound(ACCOUNT, (key,), name, f"the printed loss is that of {name}")
+        reason = f"the printed loss is {'' if clear else 'about '}that of the scores added up at {where}"
+        return Bound(PASS, tuple(event["pass"] for event in chosen), where, reason, clear)
     return f"the printed loss of {loss:.6f} is neither the mean of a pass nor an account of the script's"
 
 
-def _apart(value: float, other: float) -> float:
-    return abs(value - other) / max(abs(other), 1e-9)
+def _account(view: View, totals: Collection[float]) -> Bound | None:
+    """A variable of the script whose last value is one of the sums that the printed loss may stand for."""
+    for event in view.of("account"):
+        total = event.get("total")
+        if isinstance(total, (int, float)) and any(binding.apart(abs(total), each) <= binding.EXACT for each in totals):
+            key = str(event.get("function")), str(event.get("name"))
+            name = f"variable {key[1]} of {key[0]}"[:200]
+            return Bound(ACCOUNT, (key,), name, f"the printed loss is that of {name}")
+    return None
 
 
 def spread(ranges: object) -> list[int]:
