@@ -56,8 +56,6 @@ def audit_commit(
         options, notes = _probed(extracted.folder, options, prober)
         audited = audit_folder(extracted.folder, options, reader)
     report = audited.report
-    if report is not None and notes:
-        report = dataclasses.replace(report, notes=(*report.notes, *(_without(note, where) for note in notes)))
     return dataclasses.replace(
         audited,
         report=report

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import audit
+from harness import audit, probebatch
 from harness.checks import RULES
 from harness.cli import main
 from harness.model import Report, Value, Verdict
 from harness.probe import probing, store
 from harness.report import probes
 from harness.sandbox.establish import establish
+from harness.workers import Done
 from tests.repositories import make
 from tests.test_probe_session import write
 
+OPTIONS = audit.Options(frozenset({"PG701"}))
 QUICK = "import os\nprint(os.environ.get('EXTRA', 1))\n"
 
 
@@ -78,7 +80,24 @@ def test_several_folders_give_a_table_and_what_cannot_be_probed_ends_nothing(
     assert main([*command, "--format", "json"]) == 2
     again = capsys.readouterr()
     assert "bare: train_gpt.py" not in again.err
-    assert len(json.loads(again.out)["submissions"]) == 2
+    names = [each["name"] for each in json.loads(again.out)["submissions"]]
+    assert main([*command, "--format", "json", "--fresh", "--workers", "2"]) == 2
+    together = capsys.readouterr()
+    assert [each["name"] for each in json.loads(together.out)["submissions"]] == names == ["first", "second"]
+    assert f"{folders[1]} ended after" in together.err
+    assert "third: no script to probe" in together.err
+
+
+def test_a_worker_that_dies_is_a_crash_of_the_harness_and_ends_nothing_else(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead: Done[Path, audit.Audited] = Done(folders[0], None, "killed after 9 s", 9.0, None)
+    alive = Done(folders[1], audit.Audited(refused="no script"), "", 1.0, None)
+    monkeypatch.setattr(probebatch, "each", lambda *_, **__: iter((alive, dead)))
+    kept = store.Store(tmp_path / "kept", establish())
+    found = list(probebatch.probe_each(folders[:2], kept, OPTIONS, workers=2, tell=lambda _: None))
+    assert [one.crashes for one in found] == [(f"{folders[0]}: killed after 9 s",), ()]
+    assert found[1].refused == "no script"
 
 
 def test_the_table_counts_runs_time_and_stand_ins(folders: list[Path]) -> None:

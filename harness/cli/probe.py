@@ -44,6 +44,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--seconds", type=probing.seconds, default=240.0, metavar="N", help="wall time of one run")
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier probe left in the directory")
     probing.bounds(parser)
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="folders at a time, a core and 1 to 2 GB each (default: 1)"
+    )
     output.declare(parser)
     parser.set_defaults(run=run)
 
@@ -88,30 +91,23 @@ def _judge(parsed: argparse.Namespace, folder: Path, directory: Path) -> int:
 
 
 def _many(parsed: argparse.Namespace, folders: Sequence[Path], sandbox: Sandbox) -> int:
-    """Probe one folder after the other; one that cannot be probed is told and ends nothing else."""
+    """Probe folders; one that cannot be probed is told and ends nothing else."""
     from harness import audit
     from harness.probe.store import Store
+    from harness.probebatch import probe_each
     from harness.report import probes
 
     place = (parsed.evidence or CACHE).resolve()
-    store = Store(place, sandbox, parsed.seconds, parsed.probe_seconds, parsed.fresh, output.tell)
-    audits, refused = [], []
-    for number, folder in enumerate(folders, 1):
-        output.tell(f"{number}/{len(folders)}: {folder}")
-        try:
-            directory = store(folder)
-        except HarnessError as problem:
-            refused.append(str(problem))
-            continue
-        audits.append(audit.audit_folder(folder, _options(parsed, directory)))
+    store = Store(place, sandbox, parsed.seconds, parsed.probe_seconds, parsed.fresh)
+    audits = list(probe_each(folders, store, _options(parsed, None), workers=parsed.workers, tell=output.tell))
     report = audit.report_of(audits)
     if parsed.format in {"text", "summary"}:
         output.say(probes.render(report, max(shutil.get_terminal_size((TABLE_COLUMNS, 24)).columns, TABLE_COLUMNS)))
-    refused += [one.refused for one in audits if one.refused]
+    refused = [one.refused for one in audits if one.refused]
     return _end(parsed, report, refused, [crash for one in audits for crash in one.crashes])
 
 
-def _options(parsed: argparse.Namespace, directory: Path) -> Options:
+def _options(parsed: argparse.Namespace, directory: Path | None) -> Options:
     from harness.audit import Options
     from harness.checks import RULES
 
