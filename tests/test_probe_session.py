@@ -185,7 +185,9 @@ def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:
 
 
 def configured(**changes: object) -> Submission:
-    script = factories.script(environment=(at(("TTT_ENABLED", "0")), at(("DATA_PATH", "x")), at(("WIDTH", None))))
+    script = factories.script(
+        environment=(at(("TTT_ENABLED", "0")), at(("DATA_PATH", "x")), at(("WIDTH", None)), at(("TTT_ENABLED", None)))
+    )
     package = factories.package(scripts=(script,))
     runs = tuple(
         factories.run(seed, config={name.lower(): at(str(value)) for name, value in changes.items()}) for seed in (1, 2)

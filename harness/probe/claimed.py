@@ -23,7 +23,10 @@ def environment(submission: Submission) -> dict[str, str]:
     Returns:
         name and value of each variable that a log or a command of the README gives one value, in order of the name.
     """
-    defaults = dict(key.value for script in submission.package.scripts for key in script.environment)
+    defaults: dict[str, str | None] = {}
+    for name, default in (key.value for script in submission.package.scripts for key in script.environment):
+        # A look at whether it is set at all gives no default.
+        defaults[name] = default if default is not None else defaults.get(name)
     stated = {setting.value.key: f"{setting.value.value:.12g}" for setting in submission.settings}
     runs = counted(submission).runs
     # Of a claim that was taken back, with no log, a command is one for a run that nobody reports.
