@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from harness.probe.child import crash, events
 from harness.probe.child.overrides import Overrides
-from harness.probe.child.shims import attention, flex, mamba, modules, triton, triton_language
+from harness.probe.child.shims import attention, fla, flex, mamba, modules, triton, triton_language
 from harness.probe.child.source import Sources
 
 tl: Any = SimpleNamespace(**triton_language.NAMES)
@@ -164,9 +164,40 @@ def test_scans_go_on_from_a_state() -> None:
     whole, first = part(slice(0, 8)), part(slice(0, 3))
     second = part(slice(3, 8), first[1:])
     torch.testing.assert_close(torch.cat([first[0], second[0]], 1), whole[0])
-    out, state = mamba.chunk_gated_delta_rule(v, v, v, g=-torch.rand(1, 8, 2), output_final_state=True)
-    assert out.shape == v.shape
-    assert state.shape == (1, 2, 4, 4)
+
+
+def test_the_gated_delta_rule_is_its_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fla, "CHUNK", 3)
+    torch.manual_seed(4)
+    q, k, v = torch.randn(2, 8, 2, 5), torch.randn(2, 8, 2, 5), torch.randn(2, 8, 4, 3)
+    g, beta, state = -torch.rand(2, 8, 4), torch.rand(2, 8, 4), torch.randn(2, 4, 5, 3)
+    out, last = fla.chunk_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True)
+    q, k = (part.repeat_interleave(2, 2) for part in (q, k))
+    for t in range(8):
+        state = state * g[:, t].exp()[..., None, None]
+        error = beta[:, t, :, None] * (v[:, t] - torch.einsum("bhk,bhkv->bhv", k[:, t], state))
+        state = state + k[:, t, :, :, None] * error[:, :, None]
+        torch.testing.assert_close(out[:, t], torch.einsum("bhk,bhkv->bhv", q[:, t], state) * 5**-0.5)
+    torch.testing.assert_close(last, state)
+    assert fla.chunk_gated_delta_rule(v, v, v)[0].shape == v.shape
+
+
+@pytest.mark.parametrize("convolved", [True, False])
+def test_gated_delta_net_has_the_weights_of_the_original_and_looks_back_alone(*, convolved: bool) -> None:
+    torch.manual_seed(5)
+    layer = fla.GatedDeltaNet(32, expand_v=2, head_dim=8, num_heads=3, use_short_conv=convolved, allow_neg_eigval=True)
+    keys, values = 3 * 8, 3 * 16
+    wanted = 32 * (2 * keys + 3 * values + 2 * 3) + 2 * 3 + 16 + (4 * (2 * keys + values) if convolved else 0)
+    assert sum(weight.numel() for weight in layer.parameters()) == wanted
+    x = torch.randn(2, 7, 32)
+    out, attention_weights, cache = layer(x)
+    assert (out.shape, attention_weights, cache) == (x.shape, None, None)
+    x[:, 5] += 1.0
+    changed = layer(x)[0]
+    torch.testing.assert_close(changed[:, :5], out[:, :5])
+    assert (changed[:, 5:] - out[:, 5:]).abs().amax(-1).min() > 1e-4
+    with pytest.raises(RuntimeError, match="caches"):
+        layer(x, use_cache=True)
 
 
 def test_mamba_two_is_its_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,3 +102,16 @@ def test_a_script_that_is_no_program_is_left_alone() -> None:
 @pytest.mark.parametrize(("written", "expected"), [("2, 131072", 1024), ("255", 1024), ("256", 256), ("8192", 8192)])
 def test_a_vocabulary_smaller_than_the_bytes_is_no_default(written: str, expected: int) -> None:
     assert choose(f'import os\nA = read("VOCAB_SIZE", {written})(os.environ)\n').spec.vocabulary == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("args.val_loss_every > 0 and step % args.val_loss_every == 0", "0"),
+        ("args.val_loss_every and step % args.val_loss_every == 0", "0"),
+        ("step % args.val_loss_every == 0 or step == args.iterations", "1000000"),
+    ],
+)
+def test_a_script_that_divides_by_an_interval_unasked_gets_none_that_is_zero(condition: str, expected: str) -> None:
+    text = f'import os\nclass A:\n    val_loss_every = int(os.environ.get("VAL_LOSS_EVERY", 100))\nx = {condition}\n'
+    assert choose(text).environment["VAL_LOSS_EVERY"] == expected

@@ -76,8 +76,11 @@ SMALL: dict[str, int] = {
 }
 # Never raised above what is claimed.
 CAPPED: dict[str, int] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
-# Turned off: what only prints along the way.
-QUIET: dict[str, int] = {"VAL_LOSS_EVERY": 0}
+# What only prints along the way is turned off; where a script divides by it unasked, it does not come to it instead.
+QUIET, NEVER = 0, 1_000_000
+_ASKED = re.compile(
+    r"val_loss_every\s*(?:>|!=|and\b)|\b(?:if|and|not)\s+(?:\w+\.)*val_loss_every\s*(?:and\b|:|\))", re.IGNORECASE
+)
 _VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
 _PLACE = re.compile(r"""["'](?:\./)?data/([\w./-]+?)/?["']""")
 _CLASS = "Hyperparameters"
@@ -116,7 +119,8 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
     claimed = dict(claimed or {})
     keys = _consulted(text)
     environment, shrunk = dict(claimed), {}
-    for name, small in {**SMALL, **QUIET}.items():
+    quiet = {"VAL_LOSS_EVERY": QUIET if _ASKED.search(text) else NEVER}
+    for name, small in {**SMALL, **quiet}.items():
         if name in keys:
             shrunk[name] = (claimed.get(name, keys[name]), str(small))
             environment[name] = str(small)

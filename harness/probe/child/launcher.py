@@ -96,7 +96,20 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from .shims import amp, attention, compile, compressors, cuda, distributed, flex, mamba, modules, several, triton
+    from .shims import (
+        amp,
+        attention,
+        compile,
+        compressors,
+        cuda,
+        distributed,
+        fla,
+        flex,
+        mamba,
+        modules,
+        several,
+        triton,
+    )
 
     random.seed(plan.seed)  # noqa: TID251 - the script's own generator
     np.random.default_rng(plan.seed)
@@ -106,7 +119,7 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     compile.install()
     attention.install()
     flex.install()
-    mamba.install()
+    fla.install(mamba.install()["Mamba2"])
     triton.install()
     modules.install()
     compressors.install()

@@ -1,4 +1,4 @@
-"""State-space operators of mamba_ssm, causal_conv1d and fla, in float32."""
+"""State-space operators of mamba_ssm and causal_conv1d, in float32."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ..events import refuse, replaced
 from ..patch import module
@@ -41,7 +42,7 @@ def states(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor
     return torch.cat(found, 1), state
 
 
-def _no(name: str, **values: Any) -> None:
+def without(name: str, **values: Any) -> None:
     """Refuse arguments that are not done here."""
     for key, value in values.items():
         if value is not None and value is not False:
@@ -82,7 +83,7 @@ def causal_conv1d_fn(
 ) -> Any:  # fmt: skip
     """Depthwise convolution of (batch, channels, time) that sees no later step."""
     replaced("causal_conv1d_fn", "conv1d")
-    _no("causal_conv1d_fn", seq_idx=seq_idx, final_states_out=final_states_out)
+    without("causal_conv1d_fn", seq_idx=seq_idx, final_states_out=final_states_out)
     width = weight.shape[-1]
     before = F.pad(x, (width - 1, 0)) if initial_states is None else torch.cat([initial_states, x], -1)
     out = F.conv1d(before.to(weight.dtype), weight[:, None], bias, groups=weight.shape[0])[..., -x.shape[-1] :]
@@ -106,7 +107,9 @@ def mamba_chunk_scan_combined(
 ) -> Any:  # fmt: skip
     """Mamba-2's scan: x is (batch, time, heads, width), B and C are (batch, time, groups, state)."""
     replaced("mamba_ssm.mamba_chunk_scan_combined", "the same recurrence in float32")
-    _no("mamba_chunk_scan_combined", seq_idx=seq_idx, cu_seqlens=cu_seqlens, return_varlen_states=return_varlen_states)
+    without(
+        "mamba_chunk_scan_combined", seq_idx=seq_idx, cu_seqlens=cu_seqlens, return_varlen_states=return_varlen_states
+    )
     step = dt.float() + (0 if dt_bias is None else dt_bias.float())
     step = (F.softplus(step) if dt_softplus else step).clamp(*dt_limit)
     heads = x.shape[2]
@@ -146,7 +149,7 @@ def mamba3_siso_combined(
 ) -> Any:  # fmt: skip
     """Mamba-3's scan with a trapezoidal step and turning states; shapes as in mamba_ssm."""
     replaced("mamba_ssm.mamba3_siso_combined", "the same recurrence in float32")
-    _no("mamba3_siso_combined", cu_seqlens=cu_seqlens)
+    without("mamba3_siso_combined", cu_seqlens=cu_seqlens)
     heads = V.shape[2]
     q, k = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (Q, K))
     q, k = q + Q_bias.float(), k + K_bias.float()
@@ -177,43 +180,8 @@ def _turned(x: Tensor, turns: Tensor) -> Tensor:
     return torch.cat([turned, x[..., 2 * turns.shape[-1] :]], -1)
 
 
-def chunk_gated_delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, g: Any = None, beta: Any = None, scale: float | None = None,
-    initial_state: Any = None, output_final_state: bool = False, use_qk_l2norm_in_kernel: bool = False, **keywords: Any,
-) -> Any:  # fmt: skip
-    """Fla's gated delta rule: q and k are (batch, time, heads, width), g is the logarithm of the decay."""
-    replaced("fla.gated_delta_rule", "a loop over time in float32")
-    _no("gated_delta_rule", cu_seqlens=keywords.get("cu_seqlens"), head_first=keywords.get("head_first"))
-    dtype, heads = v.dtype, v.shape[2]
-    q, k = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (q, k))
-    if use_qk_l2norm_in_kernel:
-        q, k = (part * torch.rsqrt(part.square().sum(-1, keepdim=True) + 1e-6) for part in (q, k))
-    q, v = q * (scale or q.shape[-1] ** -0.5), v.float()
-    rate = torch.ones_like(v[..., 0]) if beta is None else beta.float()
-    state = v.new_zeros(v.shape[0], heads, k.shape[-1], v.shape[-1]) if initial_state is None else initial_state.float()
-    outputs = []
-    for t in range(v.shape[1]):
-        state = state if g is None else state * g[:, t].float().exp()[..., None, None]
-        error = (v[:, t] - (k[:, t, :, :, None] * state).sum(-2)) * rate[:, t, :, None]
-        state = state + k[:, t, :, :, None] * error[:, :, None]
-        outputs.append((q[:, t, :, :, None] * state).sum(-2))
-    return torch.stack(outputs, 1).to(dtype), state if output_final_state else None
-
-
-def fla_causal_conv1d(
-    x: Tensor, weight: Any = None, bias: Any = None, residual: Any = None, initial_state: Any = None,
-    output_final_state: bool = False, activation: str | None = None, **keywords: Any,
-) -> Any:  # fmt: skip
-    """Fla's convolution of (batch, time, channels); returns the output and the final state."""
-    _no("fla causal_conv1d", cu_seqlens=keywords.get("cu_seqlens"), initial_state=initial_state)
-    out = causal_conv1d_fn(x.transpose(1, 2), weight, bias, activation=activation).transpose(1, 2)
-    out = out if residual is None else out + residual
-    width = weight.shape[-1]
-    return out, F.pad(x.transpose(1, 2), (width, 0))[..., -width:] if output_final_state else None
-
-
-def install() -> None:
-    """Register the packages under the names that scripts import."""
+def install() -> dict[str, type[nn.Module]]:
+    """Register the packages under the names that scripts import; returns the blocks by name."""
     scan = {"selective_scan_fn": selective_scan_fn, "selective_scan_ref": selective_scan_fn}
     conv = {"causal_conv1d_fn": causal_conv1d_fn, "causal_conv1d_update": causal_conv1d_update}
     module("causal_conv1d", **conv)
@@ -228,12 +196,4 @@ def install() -> None:
     module("mamba_ssm.ops.triton.ssd_combined", mamba_chunk_scan_combined=mamba_chunk_scan_combined)
     module("mamba_ssm.ops.triton.layernorm_gated", RMSNorm=mamba_modules.RMSNormGated)
     module("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined", mamba3_siso_combined=mamba3_siso_combined)
-    delta = {
-        "chunk_gated_delta_rule": chunk_gated_delta_rule,
-        "fused_recurrent_gated_delta_rule": chunk_gated_delta_rule,
-    }
-    module("fla")
-    module("fla.ops", **delta)
-    module("fla.ops.gated_delta_rule", **delta)
-    module("fla.modules")
-    module("fla.modules.convolution", causal_conv1d=fla_causal_conv1d)
+    return models

@@ -37,7 +37,7 @@ class RMSNormGated(nn.Module):
         return y.to(x.dtype)
 
 
-def _steps(count: int, low: float, high: float, floor: float) -> nn.Parameter:
+def step_bias(count: int, low: float, high: float, floor: float) -> nn.Parameter:
     """A bias whose softplus is log-uniform between two step sizes."""
     dt = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
     return nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
@@ -66,7 +66,7 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
             self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True)
             spread = self.dt_rank**-0.5 * dt_scale
             nn.init.uniform_(self.dt_proj.weight, -spread, spread)
-            self.dt_proj.bias.data = _steps(self.d_inner, dt_min, dt_max, dt_init_floor).data
+            self.dt_proj.bias.data = step_bias(self.d_inner, dt_min, dt_max, dt_init_floor).data
             self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1)).repeat(self.d_inner, 1))
             self.D = nn.Parameter(torch.ones(self.d_inner))
             self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
@@ -114,7 +114,7 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
             if conv_init is not None:
                 nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
             self.act = nn.SiLU()
-            self.dt_bias = _steps(self.nheads, dt_min, dt_max, dt_init_floor)
+            self.dt_bias = step_bias(self.nheads, dt_min, dt_max, dt_init_floor)
             self.A_log = nn.Parameter(torch.log(torch.empty(self.nheads).uniform_(*A_init_range)))
             self.D = nn.Parameter(torch.ones(self.nheads))
             self.norm = RMSNormGated(self.d_ssm, 1e-5, self.d_ssm // ngroups, norm_before_gate) if rmsnorm else None
@@ -158,7 +158,7 @@ def models(scan: Any, conv: Any, scan2: Any, scan3: Any) -> dict[str, type[nn.Mo
             self.num_rope_angles = self.split_tensor_size // 2
             width = 2 * self.d_inner + 2 * d_state * ngroups + 3 * self.nheads + self.num_rope_angles
             self.in_proj = nn.Linear(d_model, width, bias=False)
-            self.dt_bias = _steps(self.nheads, dt_min, dt_max, dt_init_floor)
+            self.dt_bias = step_bias(self.nheads, dt_min, dt_max, dt_init_floor)
             self.B_bias = nn.Parameter(torch.ones(self.nheads, 1, d_state))
             self.C_bias = nn.Parameter(torch.ones(self.nheads, 1, d_state))
             self.B_norm, self.C_norm = RMSNormGated(d_state), RMSNormGated(d_state)
