@@ -17,7 +17,7 @@ from mambapy.pscan import pscan
 from torch import Tensor
 
 from reference_model.scan import ScanInputs, selective_scan
-from reference_model.scan_cpp import scan_kernel
+from reference_model.scan_cpp import cpp_scan_problem
 
 
 def random_inputs(shape: tuple[int, int, int, int]) -> ScanInputs:
@@ -78,7 +78,7 @@ def main() -> None:
     actions: dict[str, Callable[[], object]] = {"mambapy": lambda: backward(parallel_scan(inputs))}
     for chunk in chunks:
         actions[f"chunk {chunk}"] = lambda chunk=chunk: backward(selective_scan(inputs, chunk=chunk)[0])  # type: ignore[misc]  # a default argument binds the loop's value
-    if scan_kernel() is not None:
+    if not cpp_scan_problem():
         actions["compiled"] = lambda: backward(selective_scan(inputs, backend="cpp")[0])
     best = best_seconds(actions, arguments.rounds)
     for name, seconds in best.items():

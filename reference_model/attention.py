@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from reference_model.flex import flex_problem, flex_window_attention
 from reference_model.memory import KeyValues
+from reference_model.settings import ConfigError
 from reference_model.window import BLOCK_TOKENS, key_blocks, window_attention, window_mask
+
+WINDOW_BACKENDS = ("auto", "flex", "blocked", "sdpa")
 
 
 def rotary_tables(
@@ -79,36 +83,77 @@ def rotated_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def causal_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int = 0) -> Tensor:
+def causal_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int = 0, backend: str = "auto") -> Tensor:
     """Attend to oneself and what came before; under a window W, query q sees key k when 0 <= q - k < W.
 
     Keys that stand before the first query (L = P + T of them for T queries) are seen by every query, whatever the
-    window. Where the window binds, queries are taken in blocks, each against the keys that some query of it sees, so
-    that the cost per token does not grow with the length: several blocks in one call on a CPU, one after the other
-    elsewhere.
+    window. Where the window binds, a backend computes it:
+
+    - `blocked`: queries in blocks, each against the keys that some query of it sees, so that the cost per token does
+      not grow with the length; several blocks in one call on a CPU, one after the other elsewhere.
+    - `flex`: torch's flex_attention with a mask of blocks; without a backward pass on a CPU.
+    - `sdpa`: plain attention under a dense mask, whose cost per token grows with the length.
+    - `auto`: `flex` on a GPU, else `blocked`.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
         k_BGLE: Keys.
         v_BGLE: Values.
         window: Visible tokens, oneself included; 0 for all.
+        backend: One of WINDOW_BACKENDS.
 
     Returns:
         Mixed values, B, H, T, E.
 
+    Raises:
+        ConfigError: There is no such backend, or it cannot serve these tensors; the message says why.
+
     """
+    chosen = choose_window(backend, q_BHTE, k_BGLE, v_BGLE)
     grouped, before = q_BHTE.shape[1] != k_BGLE.shape[1], k_BGLE.shape[2] - q_BHTE.shape[2]
     if window == 0 or q_BHTE.shape[2] <= window:
         # A few queries of zeros in front align both ends; a mask would cost more.
         q_BHLE = F.pad(q_BHTE, (0, 0, before, 0)) if before else q_BHTE
         mixed = F.scaled_dot_product_attention(q_BHLE, k_BGLE, v_BGLE, is_causal=True, enable_gqa=grouped)
         return mixed[:, :, before:]
+    if chosen == "flex":
+        return flex_window_attention(q_BHTE, k_BGLE, v_BGLE, window)
+    if chosen == "sdpa":
+        visible_TL = visible_keys(window, q_BHTE.shape[2], k_BGLE.shape[2], q_BHTE.device)
+        return F.scaled_dot_product_attention(q_BHTE, k_BGLE, v_BGLE, attn_mask=visible_TL, enable_gqa=grouped)
     if q_BHTE.device.type == "cpu":
         return window_attention(q_BHTE, k_BGLE, v_BGLE, window)
     return blockwise_attention(q_BHTE, k_BGLE, v_BGLE, window)
 
 
-def attention_after_meta(q_BHLE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, *, window: int, meta: int) -> Tensor:
+def choose_window(backend: str, *tensors: Tensor) -> str:
+    """The backend that computes attention under a window.
+
+    Raises:
+        ConfigError: See `causal_attention`.
+    """
+    if backend not in WINDOW_BACKENDS:
+        raise ConfigError(f"SLIDING_WINDOW_BACKEND: {backend!r} is not one of {', '.join(WINDOW_BACKENDS)}")
+    if backend == "auto":
+        return "flex" if tensors[0].device.type == "cuda" else "blocked"
+    if backend == "flex" and (problem := flex_problem(*tensors)):
+        raise ConfigError(f"SLIDING_WINDOW_BACKEND: flex cannot compute this attention: {problem}")
+    return backend
+
+
+def visible_keys(window: int, queries: int, keys: int, device: torch.device) -> Tensor:
+    """Whether a query sees a key, T, L: those before the first query and those of its window."""
+    before = keys - queries
+    own_T1 = torch.arange(queries, device=device)[:, None]
+    distance_TL = own_T1 - torch.arange(-before, queries, device=device)
+    visible_TL = (distance_TL >= 0) & (distance_TL < window)
+    visible_TL[:, :before] = True
+    return visible_TL
+
+
+def attention_after_meta(
+    q_BHLE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, *, window: int, meta: int, backend: str = "auto"
+) -> Tensor:
     """Attention of a text and the meta tokens before it, which have queries too and stay visible under the window.
 
     Args:
@@ -117,15 +162,16 @@ def attention_after_meta(q_BHLE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, *, wind
         v_BGLE: Values.
         window: As for `causal_attention`, within the text.
         meta: Leading positions that are meta tokens.
+        backend: As for `causal_attention`.
 
     Returns:
         Mixed values, B, H, S, E.
 
     """
     if not meta or window == 0 or q_BHLE.shape[2] - meta <= window:
-        return causal_attention(q_BHLE, k_BGLE, v_BGLE, window if not meta else 0)
+        return causal_attention(q_BHLE, k_BGLE, v_BGLE, window if not meta else 0, backend)
     first = causal_attention(q_BHLE[:, :, :meta], k_BGLE[:, :, :meta], v_BGLE[:, :, :meta])
-    return torch.cat((first, causal_attention(q_BHLE[:, :, meta:], k_BGLE, v_BGLE, window)), 2)
+    return torch.cat((first, causal_attention(q_BHLE[:, :, meta:], k_BGLE, v_BGLE, window, backend)), 2)
 
 
 def blockwise_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:

@@ -11,6 +11,9 @@ from typing import Annotated, Any, get_type_hints
 
 from reference_model.settings import ConfigError, Section, Setting, format_setting, parse_setting, section_settings
 
+SCANS = ("auto", "reference", "torch", "cpp", "cuda")
+WINDOWS = ("auto", "flex", "blocked", "sdpa")
+
 
 @dataclass(frozen=True)
 class ModelConfig(Section):
@@ -47,7 +50,10 @@ class ModelConfig(Section):
     conv_width: Annotated[int, Setting("HYMBA_CONV_KERNEL", 1, 64)] = 4
     dt_rank: Annotated[int, Setting("HYMBA_DT_RANK", 0, 1 << 14)] = 0
     scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 64
-    scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=("reference", "torch", "cpp"))] = "torch"
+    # How things are computed, not what: docs/backends.md.
+    scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=SCANS)] = "torch"
+    conv_backend: Annotated[str, Setting("HYMBA_CONV_BACKEND", choices=("auto", "torch", "cuda"))] = "auto"
+    window_backend: Annotated[str, Setting("SLIDING_WINDOW_BACKEND", choices=WINDOWS)] = "auto"
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
     global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0

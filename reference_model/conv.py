@@ -6,10 +6,16 @@ Shape letters: B batch, T time, D channels, K taps.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from reference_model.cuda import cuda_conv, cuda_conv_problem
 from reference_model.memory import Tail
+from reference_model.settings import ConfigError
+
+# The best of those below that can serve; PyTorch's operators; causal-conv1d's kernel.
+CONV_BACKENDS = ("auto", "torch", "cuda")
 
 
 class ConvContext(FunctionCtx):
@@ -24,26 +30,78 @@ class DepthwiseConv(nn.Module):
     Same parameters as `torch.nn.Conv1d` with one group per channel; the last tap is the present step.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, backend: str = "auto") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels, 1, width))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.backend = backend
 
-    def forward(self, x_BTD: Tensor, tail: Tail | None = None) -> Tensor:
-        """Return y_BTD in the type of the weights, whatever the surrounding autocast says; goes on after a tail."""
+    def forward(self, x_BTD: Tensor, tail: Tail | None = None, *, silu: bool = False) -> Tensor:
+        """Return y_BTD in the type of the weights, whatever the surrounding autocast says; goes on after a tail.
+
+        Raises:
+            ConfigError: The backend cannot serve; the message says why.
+        """
         x_BTD = x_BTD.to(self.weight.dtype)
-        if tail is None:
-            return causal_conv(x_BTD, self.weight, self.bias)
-        reach = self.weight.shape[2] - 1
-        return causal_conv(tail.join(x_BTD, reach), self.weight, self.bias)[:, reach:]
+        return causal_conv(x_BTD, self.weight, self.bias, tail, silu=silu, backend=self.backend)
 
 
-def causal_conv(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
-    """Convolve causally; all three of one type."""
+def causal_conv(
+    x_BTD: Tensor,
+    weight_D1K: Tensor,
+    bias_D: Tensor,
+    tail: Tail | None = None,
+    *,
+    silu: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Convolve causally; differentiable, what stands before among it.
+
+    Args:
+        x_BTD: Input; all tensors have one type.
+        weight_D1K: Taps.
+        bias_D: Bias.
+        tail: The inputs before, zeros when absent; keeps the last ones in turn.
+        silu: Whether a SiLU follows.
+        backend: One of CONV_BACKENDS; `auto` takes causal-conv1d's kernel where the tensors are on a GPU and the
+            package is there, else PyTorch's operators.
+
+    Returns:
+        y_BTD.
+
+    Raises:
+        ConfigError: There is no such backend, or it cannot serve these tensors; the message says why.
+
+    """
+    if choose_conv(backend, x_BTD, weight_D1K) == "cuda":
+        before_BKD = None if tail is None else tail.before(x_BTD, weight_D1K.shape[2] - 1)
+        y_BTD, after_BKD = cuda_conv(x_BTD, weight_D1K[:, 0], bias_D, before_BKD, silu=silu)
+        if tail is not None:
+            tail.items = after_BKD
+        return y_BTD
+    reach = 0 if tail is None else weight_D1K.shape[2] - 1
+    joined_BTD = x_BTD if tail is None else tail.join(x_BTD, reach)
     if not torch.is_grad_enabled():
-        return convolved(x_BTD, weight_D1K, bias_D)
-    y_BTD: Tensor = CausalConv.apply(x_BTD, weight_D1K, bias_D)  # type: ignore[no-untyped-call]  # untyped in torch
-    return y_BTD
+        y_BTD = convolved(joined_BTD, weight_D1K, bias_D)
+    else:
+        y_BTD = CausalConv.apply(joined_BTD, weight_D1K, bias_D)  # type: ignore[no-untyped-call]  # untyped in torch
+    return F.silu(y_BTD[:, reach:]) if silu else y_BTD[:, reach:]
+
+
+def choose_conv(backend: str, x_BTD: Tensor, weight_D1K: Tensor) -> str:
+    """The backend that computes a convolution.
+
+    Raises:
+        ConfigError: See `causal_conv`.
+    """
+    if backend not in CONV_BACKENDS:
+        raise ConfigError(f"HYMBA_CONV_BACKEND: {backend!r} is not one of {', '.join(CONV_BACKENDS)}")
+    if backend == "torch":
+        return backend
+    problem = cuda_conv_problem(x_BTD, weight_D1K.shape[2])
+    if problem and backend == "cuda":
+        raise ConfigError(f"HYMBA_CONV_BACKEND: cuda cannot compute this convolution: {problem}")
+    return "torch" if problem else "cuda"
 
 
 class CausalConv(torch.autograd.Function):

@@ -107,7 +107,7 @@ class HeadsMixer(AttentionMixer):
         meta = extended.shape[1] - x_BTD.shape[1]
         q_BHTE = self.queries(q_BTC, context, start=meta)
         if memory is None:
-            mixed_BHTE = causal_attention(q_BHTE, *keys_values, self.window)
+            mixed_BHTE = causal_attention(q_BHTE, *keys_values, self.window, self.window_backend)
         else:
             mixed_BHTE = continued_attention(q_BHTE, *keys_values, memory.attention, meta)
         return mixed_BHTE.transpose(1, 2).flatten(2)

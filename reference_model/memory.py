@@ -21,10 +21,13 @@ class Tail:
 
     items: Tensor | None = None
 
+    def before(self, x_BTX: Tensor, count: int) -> Tensor:
+        """The last `count` items, which stand before these; B, count, ..."""
+        return x_BTX.new_zeros(len(x_BTX), count, *x_BTX.shape[2:]) if self.items is None else self.items
+
     def join(self, x_BTX: Tensor, count: int) -> Tensor:
         """Put the last `count` items before these, and keep the last `count` of all; returns B, count + T, ..."""
-        before = x_BTX.new_zeros(len(x_BTX), count, *x_BTX.shape[2:]) if self.items is None else self.items
-        joined = torch.cat((before, x_BTX), 1)
+        joined = torch.cat((self.before(x_BTX, count), x_BTX), 1)
         self.items = joined[:, joined.shape[1] - count :]
         return joined
 

@@ -18,7 +18,7 @@ from reference_model.banks import MakeLinear, plain_linear
 from reference_model.config import ModelConfig
 from reference_model.conv import DepthwiseConv
 from reference_model.memory import LayerMemory, Memory
-from reference_model.scan import ScanInputs, selective_scan
+from reference_model.scan import ScanFrame, ScanInputs, selective_scan
 
 # Keys and values, both B, G, T, E, ready to be attended to.
 KeysValues: TypeAlias = tuple[Tensor, Tensor]
@@ -51,6 +51,7 @@ class AttentionMixer(nn.Module):
     def __init__(self, config: ModelConfig, layer: int, linear: MakeLinear = plain_linear) -> None:
         super().__init__()
         self.layer, self.source, self.window = layer, config.kv_source(layer), config.layer_window(layer)
+        self.window_backend = config.window_backend
         self.lends = any(config.kv_source(later) == layer for later in range(layer + 1, config.num_layers))
         self.head_dim, self.kv_dim = config.head_dim, config.num_kv_heads * config.head_dim
         self.c_q = linear("c_q", config.model_dim, config.model_dim)
@@ -100,7 +101,10 @@ class AttentionMixer(nn.Module):
         """Queries of x against keys and values; B, T, D before the output projection."""
         q_BHTE, memory = self.queries(self.c_q(x_BTD), context), context.remembered(self.layer)
         if memory is None:
-            mixed_BHTE = attention_after_meta(q_BHTE, *keys_values, window=self.window, meta=context.meta)
+            k_BGTE, v_BGTE = keys_values
+            mixed_BHTE = attention_after_meta(
+                q_BHTE, k_BGTE, v_BGTE, window=self.window, meta=context.meta, backend=self.window_backend
+            )
         else:
             mixed_BHTE = continued_attention(q_BHTE, *keys_values, memory.attention, context.meta)
         return mixed_BHTE.transpose(1, 2).flatten(2)
@@ -122,7 +126,7 @@ class HymbaMixer(AttentionMixer):
         channels, rank, state = config.ssm_dim, config.ssm_dt_rank, config.ssm_state
         self.scan_sizes = (rank, state, state)
         self.scan_chunk, self.scan_backend = config.scan_chunk, config.scan_backend
-        self.conv1d = DepthwiseConv(channels, config.conv_width)
+        self.conv1d = DepthwiseConv(channels, config.conv_width, config.conv_backend)
         self.x_proj = linear("x_proj", sum(self.scan_sizes), channels)
         self.add_step_projection(rank, channels, linear)
         self.A_log = nn.Parameter(torch.arange(1, state + 1).float().log().repeat(channels, 1))
@@ -152,8 +156,9 @@ class HymbaMixer(AttentionMixer):
         self.dt_proj = linear("dt_proj", channels, rank, bias=True)
 
     def step_sizes(self, dt_BTR: Tensor) -> Tensor:
-        """Positive steps of all channels, B, T, D."""
-        return F.softplus(self.dt_proj(dt_BTR))
+        """What gives the steps of all channels, by a softplus; B, T, D."""
+        steps_BTD: Tensor = self.dt_proj(dt_BTR)
+        return steps_BTD
 
     def project(self, x_BTD: Tensor, context: LayerContext) -> tuple[KeysValues, Tensor, Tensor]:
         """Keys and values, the scan's input, its gate."""
@@ -166,13 +171,14 @@ class HymbaMixer(AttentionMixer):
     def scan(self, x_BTD: Tensor, gate_BTD: Tensor, memory: LayerMemory | None = None) -> Tensor:
         """Mamba's branch: causal convolution, selective scan with skip, gate, output projection."""
         tail, state_BDN = (None, None) if memory is None else (memory.convolution, memory.scan)
-        x_BTD = F.silu(self.conv1d(x_BTD, tail))
+        x_BTD = self.conv1d(x_BTD, tail, silu=True)
         dt_BTR, B_BTN, C_BTN = self.x_proj(x_BTD).split(self.scan_sizes, -1)
         inputs = ScanInputs(x_BTD, self.step_sizes(dt_BTR), -self.A_log.float().exp(), B_BTN, C_BTN)
-        y_BTD, state_BDN = selective_scan(inputs, state_BDN, chunk=self.scan_chunk, backend=self.scan_backend)
+        frame = ScanFrame(self.D, gate_BTD, softplus=True)
+        y_BTD, state_BDN = selective_scan(inputs, state_BDN, frame, chunk=self.scan_chunk, backend=self.scan_backend)
         if memory is not None:
             memory.scan = state_BDN
-        output_BTD: Tensor = self.mamba_out_proj(torch.addcmul(y_BTD, self.D, x_BTD) * F.silu(gate_BTD))
+        output_BTD: Tensor = self.mamba_out_proj(y_BTD)
         return output_BTD
 
     def merge(self, attention_BTD: Tensor, mamba_BTD: Tensor) -> Tensor:
@@ -213,8 +219,8 @@ class SharedMatrixMixer(HymbaMixer):
         self.dt_bias = nn.Parameter(torch.zeros(channels))
 
     def step_sizes(self, dt_BTR: Tensor) -> Tensor:
-        """Positive steps of all channels, B, T, D."""
-        return F.softplus(F.pad(dt_BTR, (0, self.missing_channels)) + self.dt_bias)
+        """What gives the steps of all channels, by a softplus; B, T, D."""
+        return F.pad(dt_BTR, (0, self.missing_channels)) + self.dt_bias
 
     def project(self, x_BTD: Tensor, context: LayerContext) -> tuple[KeysValues, Tensor, Tensor]:
         """Keys and values of one product, the scan's input, its gate."""

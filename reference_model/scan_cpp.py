@@ -1,310 +1,357 @@
-"""The selective scan as one C++ operator on torch's own threads: compiled on first use, absent where it cannot be.
+"""The selective scan as one C++ operator, with what stands around it in a Mamba layer: softplus, skip and gate.
 
 The kernel keeps the state of a block of channels in registers while it walks through time; the backward pass walks
 back chunk by chunk from the states that the forward pass left at the chunks' beginnings. Time and memory are linear in
-T: beyond inputs, outputs and gradients, `B * D * N * ceil(T / 64)` floats of states.
+T: beyond inputs, outputs and gradients, `B * D * N * ceil(T / 64)` floats of states. Sums have one order, whatever the
+number of threads and of batch rows.
+
+Shape letters: B batch, T time, D channels, N state, G groups of channels.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import platform
-import shutil
-import warnings
-from pathlib import Path
-from typing import Protocol, cast
+import ctypes
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
-# State sizes that have a kernel: the sizes in use.
+from reference_model.native import addresses, integers, native_library, rows
+
+# State sizes that have a kernel; others are padded with states that stay zero.
 KERNEL_STATES = (1, 2, 4, 8, 16)
-CPP_FLAGS = ("-O3", "-march=native", "-fno-math-errno")
+# Of the source below, and groups of channels that its backward pass takes at once.
+SCAN_LANES = 16
+SCAN_CHUNK = 64
+SCAN_GROUPS = 4
 
 # Time is cut into chunks of L steps: the states at their beginnings are what the backward pass starts from, and a
 # chunk's states and decays of one block of channels stay in the processor's cache.
-CPP_SOURCE = r"""
-#include <torch/extension.h>
-#include <ATen/Parallel.h>
-#include <vector>
-
-// W channels side by side: the compiler maps them to whatever vectors the processor has.
-constexpr int W = 16;
+SCAN_SOURCE = r"""
 constexpr int L = 64;
-typedef float V __attribute__((vector_size(4 * W), aligned(4)));
-typedef int32_t I __attribute__((vector_size(4 * W), aligned(4)));
 
-static inline V all(float x) { return x - V{}; }
+// log(1 + u) for u in [0, 1], by the series of 2 artanh(u / (2 + u)).
+static inline V vlog1p(V u) {
+  const V s = u / (2.0f + u), q = s * s;
+  V p = all(1.0f / 15);
+  p = p * q + 1.0f / 13;
+  p = p * q + 1.0f / 11;
+  p = p * q + 1.0f / 9;
+  p = p * q + 1.0f / 7;
+  p = p * q + 1.0f / 5;
+  p = p * q + 1.0f / 3;
+  return 2.0f * s * (p * q + 1.0f);
+}
+static inline V vsoftplus(V x) { return (x > 0.0f ? x : V{}) + vlog1p(vexp(-vabs(x))); }
 
-// exp for arguments at or below 0, relative error about 1e-7 (Cephes' expf); below -87 it gives about 1e-38.
-static inline V vexp(V x) {
-  const V low = all(-87.0f);
-  x = x < low ? low : x;
-  const V shift = all(12582912.0f);
-  V n = x * 1.44269504088896341f + shift;
-  I bits = (I)n;
-  n -= shift;
-  x -= n * 0.693359375f;
-  x -= n * -2.12194440e-4f;
-  V p = all(1.9875691500e-4f);
-  p = p * x + 1.3981999507e-3f;
-  p = p * x + 8.3334519073e-3f;
-  p = p * x + 4.1665795894e-2f;
-  p = p * x + 1.6666665459e-1f;
-  p = p * x + 5.0000001201e-1f;
-  p = p * x * x + x + 1.0f;
-  return (V)((I)p + (bits << 23));
-}
-
-static inline V load(const float* at, int lanes) {
-  if (lanes == W) { V v; __builtin_memcpy(&v, at, sizeof v); return v; }
-  V v{};
-  for (int i = 0; i < lanes; ++i) v[i] = at[i];
-  return v;
-}
-static inline void store(float* at, V v, int lanes) {
-  if (lanes == W) { __builtin_memcpy(at, &v, sizeof v); return; }
-  for (int i = 0; i < lanes; ++i) at[i] = v[i];
-}
-static inline float sum(V v) {
-  float s = 0;
-  for (int i = 0; i < W; ++i) s += v[i];
-  return s;
-}
-
-struct Shape { int64_t B, T, D, N, blocks, chunks; };
-static Shape shape_of(const at::Tensor& x, const at::Tensor& A) {
-  int64_t B = x.size(0), T = x.size(1), D = x.size(2), N = A.size(0);
-  return {B, T, D, N, (D + W - 1) / W, (T + L - 1) / L};
+struct Scan {
+  int64_t B, T, D, x_row, dt_row, B_row, C_row, z_row, softplus, G, blocks, chunks;
+  const float *x, *dt, *A, *Bm, *C, *h0, *skip, *z;
+};
+static Scan scan_of(const float* const* in, const int64_t* s) {
+  return {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], (s[2] + W - 1) / W, (s[1] + L - 1) / L,
+          in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7]};
 }
 
 template <int N>
-static void forward_block(const Shape& s, const float* x, const float* dt, const float* A, const float* Bm,
-                          const float* C, const float* h0, float* y, float* hT, float* saved, int64_t b, int64_t k) {
+static void forward_block(const Scan& s, float* y, float* hT, float* saved, int64_t b, int64_t k) {
   const int64_t d = k * W, D = s.D;
   const int lanes = (int)std::min<int64_t>(W, D - d);
+  const V skip = s.skip ? load(s.skip + d, lanes) : V{};
   V a[N], h[N];
-  for (int n = 0; n < N; ++n) { a[n] = load(A + n * D + d, lanes); h[n] = load(h0 + (b * N + n) * D + d, lanes); }
+  for (int n = 0; n < N; ++n) { a[n] = load(s.A + n * D + d, lanes); h[n] = load(s.h0 + (b * N + n) * D + d, lanes); }
   for (int64_t t = 0; t < s.T; ++t) {
     if (saved && t % L == 0) {
       float* at = saved + (((b * s.blocks + k) * s.chunks + t / L) * N) * W;
       for (int n = 0; n < N; ++n) __builtin_memcpy(at + n * W, &h[n], sizeof(V));
     }
-    const int64_t row = (b * s.T + t) * D + d, col = (b * s.T + t) * N;
-    const V step = load(dt + row, lanes), in = step * load(x + row, lanes);
-    V out{};
+    const int64_t row = b * s.T + t;
+    const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+    const V value = load(s.x + row * s.x_row + d, lanes);
+    V step = load(s.dt + row * s.dt_row + d, lanes);
+    if (s.softplus) step = vsoftplus(step);
+    const V in = step * value;
+    V out = skip * value;
     for (int n = 0; n < N; ++n) {
-      h[n] = vexp(step * a[n]) * h[n] + in * Bm[col + n];
-      out += h[n] * C[col + n];
+      h[n] = vexp(step * a[n]) * h[n] + in * Bt[n];
+      out += h[n] * Ct[n];
     }
-    store(y + row, out, lanes);
+    if (s.z) { const V z = load(s.z + row * s.z_row + d, lanes); out *= z * vsigmoid(z); }
+    store(y + row * D + d, out, lanes);
   }
   for (int n = 0; n < N; ++n) store(hT + (b * N + n) * D + d, h[n], lanes);
 }
 
+struct Grads {
+  const float *saved, *dy, *dhT;
+  float *dx, *ddt, *dA, *dB, *dC, *dh0, *dskip, *dz;
+};
+
 // One batch row, blocks [first, last): adds up over its blocks what belongs to (t, n).
 template <int N>
-static void backward_blocks(const Shape& s, const float* x, const float* dt, const float* A, const float* Bm,
-                            const float* C, const float* saved, const float* dy, const float* dhT, float* dx,
-                            float* ddt, float* dA, float* dB, float* dC, float* dh0, int64_t b, int64_t first,
+static void backward_blocks(const Scan& s, const Grads& o, float* dB, float* dC, int64_t b, int64_t first,
                             int64_t last) {
   const int64_t D = s.D, count = last - first;
-  std::vector<V> work((2 * L + 2 * L) * N + L + count * 2 * N);
+  std::vector<V> work(4 * L * N + 3 * L + count * (2 * N + 1));
   V* hs = work.data();            // states before each step
   V* decays = hs + L * N;
   V* sumB = decays + L * N;
   V* sumC = sumB + L * N;
-  V* carry = sumC + L * N + L;    // gradient of the state, per block
+  V* steps = sumC + L * N;
+  V* bends = steps + L;           // derivatives of the softplus
+  V* slopes = bends + L;          // gradient of the output before its gate
+  V* carry = slopes + L;          // gradient of the state, per block
   V* sumA = carry + count * N;
-  for (int64_t k = 0; k < count; ++k)
+  V* sumD = sumA + count * N;
+  for (int64_t k = 0; k < count; ++k) {
     for (int n = 0; n < N; ++n) {
       const int64_t d = (first + k) * W;
-      carry[k * N + n] = load(dhT + (b * N + n) * D + d, (int)std::min<int64_t>(W, D - d));
+      carry[k * N + n] = load(o.dhT + (b * N + n) * D + d, (int)std::min<int64_t>(W, D - d));
       sumA[k * N + n] = V{};
     }
+    sumD[k] = V{};
+  }
   for (int64_t chunk = s.chunks - 1; chunk >= 0; --chunk) {
-    const int64_t begin = chunk * L;
-    const int len = (int)std::min<int64_t>(L, s.T - begin);
+    const int64_t begin = b * s.T + chunk * L;
+    const int len = (int)std::min<int64_t>(L, s.T - chunk * L);
     for (int i = 0; i < len * N; ++i) { sumB[i] = V{}; sumC[i] = V{}; }
     for (int64_t k = 0; k < count; ++k) {
       const int64_t block = first + k, d = block * W;
       const int lanes = (int)std::min<int64_t>(W, D - d);
-      V a[N], h[N], g[N], ga[N];
-      const float* at = saved + (((b * s.blocks + block) * s.chunks + chunk) * N) * W;
+      const V skip = s.skip ? load(s.skip + d, lanes) : V{};
+      V a[N], h[N], g[N], ga[N], gd = sumD[k];
+      const float* at = o.saved + (((b * s.blocks + block) * s.chunks + chunk) * N) * W;
       for (int n = 0; n < N; ++n) {
-        a[n] = load(A + n * D + d, lanes);
+        a[n] = load(s.A + n * D + d, lanes);
         __builtin_memcpy(&h[n], at + n * W, sizeof(V));
         g[n] = carry[k * N + n];
         ga[n] = sumA[k * N + n];
       }
       for (int i = 0; i < len; ++i) {
-        const int64_t row = (b * s.T + begin + i) * D + d, col = (b * s.T + begin + i) * N;
-        const V step = load(dt + row, lanes), in = step * load(x + row, lanes), slope = load(dy + row, lanes);
+        const int64_t row = begin + i;
+        const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+        const V value = load(s.x + row * s.x_row + d, lanes);
+        V step = load(s.dt + row * s.dt_row + d, lanes), slope = load(o.dy + row * D + d, lanes), z{}, lit{};
+        if (s.softplus) { bends[i] = vsigmoid(step); step = vsoftplus(step); }
+        const V in = step * value, wanted = slope;
+        if (s.z) { z = load(s.z + row * s.z_row + d, lanes); lit = vsigmoid(z); slope *= z * lit; }
+        V out = skip * value;
         for (int n = 0; n < N; ++n) {
           const V decay = vexp(step * a[n]);
           hs[i * N + n] = h[n];
           decays[i * N + n] = decay;
-          h[n] = decay * h[n] + in * Bm[col + n];
+          h[n] = decay * h[n] + in * Bt[n];
+          out += h[n] * Ct[n];
           sumC[i * N + n] += slope * h[n];
         }
+        if (s.z) store(o.dz + row * D + d, wanted * out * lit * (1.0f + z * (1.0f - lit)), lanes);
+        steps[i] = step;
+        slopes[i] = slope;
+        gd += slope * value;
       }
       for (int i = len - 1; i >= 0; --i) {
-        const int64_t row = (b * s.T + begin + i) * D + d, col = (b * s.T + begin + i) * N;
-        const V step = load(dt + row, lanes), value = load(x + row, lanes), slope = load(dy + row, lanes);
-        const V in = step * value;
+        const int64_t row = begin + i;
+        const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+        const V value = load(s.x + row * s.x_row + d, lanes), step = steps[i], slope = slopes[i], in = step * value;
         V din{}, dstep{};
         for (int n = 0; n < N; ++n) {
-          g[n] += slope * C[col + n];
+          g[n] += slope * Ct[n];
           sumB[i * N + n] += g[n] * in;
-          din += g[n] * Bm[col + n];
+          din += g[n] * Bt[n];
           g[n] *= decays[i * N + n];
           const V rate = g[n] * hs[i * N + n];  // gradient of the exponent dt * A
           dstep += rate * a[n];
           ga[n] += rate * step;
         }
-        store(dx + row, din * step, lanes);
-        store(ddt + row, dstep + din * value, lanes);
+        dstep += din * value;
+        store(o.dx + row * D + d, din * step + slope * skip, lanes);
+        store(o.ddt + row * D + d, s.softplus ? dstep * bends[i] : dstep, lanes);
       }
       for (int n = 0; n < N; ++n) { carry[k * N + n] = g[n]; sumA[k * N + n] = ga[n]; }
+      sumD[k] = gd;
     }
     for (int i = 0; i < len; ++i)
       for (int n = 0; n < N; ++n) {
-        dB[(b * s.T + begin + i) * N + n] = sum(sumB[i * N + n]);
-        dC[(b * s.T + begin + i) * N + n] = sum(sumC[i * N + n]);
+        dB[(begin + i) * N + n] = sum(sumB[i * N + n]);
+        dC[(begin + i) * N + n] = sum(sumC[i * N + n]);
       }
   }
-  for (int64_t k = 0; k < count; ++k)
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t d = (first + k) * W;
+    const int lanes = (int)std::min<int64_t>(W, D - d);
     for (int n = 0; n < N; ++n) {
-      const int64_t d = (first + k) * W;
-      const int lanes = (int)std::min<int64_t>(W, D - d);
-      store(dh0 + (b * N + n) * D + d, carry[k * N + n], lanes);
-      store(dA + (b * N + n) * D + d, sumA[k * N + n], lanes);
+      store(o.dh0 + (b * N + n) * D + d, carry[k * N + n], lanes);
+      store(o.dA + (b * N + n) * D + d, sumA[k * N + n], lanes);
     }
+    if (s.skip) store(o.dskip + b * D + d, sumD[k], lanes);
+  }
 }
 
-static const float* in(const at::Tensor& t) { return t.data_ptr<float>(); }
-static float* out(at::Tensor& t) { return t.data_ptr<float>(); }
-
 template <int N>
-static std::vector<at::Tensor> forward_n(const std::vector<at::Tensor>& v, bool keep) {
-  const Shape s = shape_of(v[0], v[2]);
-  auto y = at::empty_like(v[0]), hT = at::empty_like(v[5]);
-  auto saved = at::empty({keep ? s.B * s.blocks * s.chunks * N * W : 0}, v[0].options());
-  const float *x = in(v[0]), *dt = in(v[1]), *A = in(v[2]), *Bm = in(v[3]), *C = in(v[4]), *h0 = in(v[5]);
-  float *py = out(y), *phT = out(hT), *ps = keep ? out(saved) : nullptr;
+static void forward_n(const Scan& s, float* const* out) {
   at::parallel_for(0, s.B * s.blocks, 1, [&](int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; ++i)
-      forward_block<N>(s, x, dt, A, Bm, C, h0, py, phT, ps, i / s.blocks, i % s.blocks);
+    for (int64_t i = from; i < to; ++i) forward_block<N>(s, out[0], out[1], out[2], i / s.blocks, i % s.blocks);
   });
-  return {y, hT, saved};
 }
-
 template <int N>
-static std::vector<at::Tensor> backward_n(const std::vector<at::Tensor>& v, const at::Tensor& dy,
-                                          const at::Tensor& dhT) {
-  const Shape s = shape_of(v[0], v[2]);
-  const int64_t threads = at::get_num_threads();
-  const int64_t groups = std::min<int64_t>(s.blocks, std::max<int64_t>(1, (threads + s.B - 1) / s.B));
-  auto dx = at::empty_like(v[0]), ddt = at::empty_like(v[1]);
-  auto dB = at::empty({groups, s.B, s.T, N}, v[0].options()), dC = at::empty_like(dB);
-  auto dh0 = at::empty({s.B, N, s.D}, v[0].options()), dA = at::empty_like(dh0);
-  const float *x = in(v[0]), *dt = in(v[1]), *A = in(v[2]), *Bm = in(v[3]), *C = in(v[4]), *saved = in(v[5]);
-  const float *pdy = in(dy), *pdhT = in(dhT);
-  float *pdx = out(dx), *pddt = out(ddt), *pdA = out(dA), *pdB = out(dB), *pdC = out(dC), *pdh0 = out(dh0);
+static void backward_n(const Scan& s, const Grads& o) {
   const int64_t plane = s.B * s.T * N;
-  at::parallel_for(0, s.B * groups, 1, [&](int64_t from, int64_t to) {
+  at::parallel_for(0, s.B * s.G, 1, [&](int64_t from, int64_t to) {
     for (int64_t i = from; i < to; ++i) {
-      const int64_t b = i / groups, g = i % groups;
-      backward_blocks<N>(s, x, dt, A, Bm, C, saved, pdy, pdhT, pdx, pddt, pdA, pdB + g * plane, pdC + g * plane, pdh0,
-                         b, g * s.blocks / groups, (g + 1) * s.blocks / groups);
+      const int64_t g = i % s.G;
+      backward_blocks<N>(s, o, o.dB + g * plane, o.dC + g * plane, i / s.G, g * s.blocks / s.G,
+                         (g + 1) * s.blocks / s.G);
     }
   });
-  return {dx, ddt, dA.sum(0), dB.sum(0), dC.sum(0), dh0};
 }
 
 #define FOR_EACH_STATE(CASE) CASE(1) CASE(2) CASE(4) CASE(8) CASE(16)
-std::vector<at::Tensor> forward(const std::vector<at::Tensor>& v, bool keep) {
-  switch (v[2].size(0)) {
-#define CASE(N) case N: return forward_n<N>(v, keep);
+extern "C" void scan_forward(const float* const* in, float* const* out, const int64_t* sizes, int64_t states) {
+  const Scan s = scan_of(in, sizes);
+  switch (states) {
+#define CASE(N) case N: return forward_n<N>(s, out);
     FOR_EACH_STATE(CASE)
 #undef CASE
   }
-  TORCH_CHECK(false, "state size ", v[2].size(0), " has no kernel");
 }
-std::vector<at::Tensor> backward(const std::vector<at::Tensor>& v, const at::Tensor& dy, const at::Tensor& dhT) {
-  switch (v[2].size(0)) {
-#define CASE(N) case N: return backward_n<N>(v, dy, dhT);
+extern "C" void scan_backward(const float* const* in, float* const* out, const int64_t* sizes, int64_t states) {
+  const Scan s = scan_of(in, sizes);
+  const Grads o{in[8], in[9], in[10], out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7]};
+  switch (states) {
+#define CASE(N) case N: return backward_n<N>(s, o);
     FOR_EACH_STATE(CASE)
 #undef CASE
   }
-  TORCH_CHECK(false, "state size ", v[2].size(0), " has no kernel");
-}
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  m.def("forward", &forward, pybind11::arg("tensors"), pybind11::arg("keep"));
-  m.def("backward", &backward, pybind11::arg("tensors"), pybind11::arg("dy_BTD"), pybind11::arg("dstate_BND"));
 }
 """
 
 
-class ScanKernel(Protocol):
-    """The compiled operators; tensors are float32 and contiguous: x_BTD, dt_BTD, A_ND, B_BTN, C_BTN, state_BND."""
+class CppScanInputs(NamedTuple):
+    """What the kernel reads: float32, on the CPU.
 
-    def forward(self, tensors: list[Tensor], keep: bool) -> list[Tensor]:  # noqa: FBT001 - a C++ function
-        """Return y_BTD, the last state_BND, and what the backward pass needs (nothing unless `keep`)."""
+    Attributes:
+        x_BTD: Input.
+        dt_BTD: Step sizes, before the softplus where there is one.
+        A_ND: Decay rates; N is one of KERNEL_STATES.
+        B_BTN: Input projection.
+        C_BTN: Output projection.
+        state_BND: State before the first step.
+        skip_D: Weight of x in the output.
+        gate_BTD: Its SiLU multiplies the output.
 
-    def backward(self, tensors: list[Tensor], dy_BTD: Tensor, dstate_BND: Tensor) -> list[Tensor]:
-        """Return the gradients of the six inputs; the last of `tensors` is what the forward pass kept."""
+    """
 
+    x_BTD: Tensor
+    dt_BTD: Tensor
+    A_ND: Tensor
+    B_BTN: Tensor
+    C_BTN: Tensor
+    state_BND: Tensor
+    skip_D: Tensor | None = None
+    gate_BTD: Tensor | None = None
 
-@functools.cache
-def scan_kernel() -> ScanKernel | None:
-    """Compile the kernel, or load what was compiled before; None, with one warning, where that is not possible."""
-    missing = [program for program in ("g++", "ninja") if shutil.which(program) is None]
-    if missing:
-        warnings.warn(f"no compiled scan: {' and '.join(missing)} not found; using PyTorch's operators", stacklevel=2)
-        return None
-    from torch.utils.cpp_extension import load_inline
+    def evenly_spaced(self) -> CppScanInputs:
+        """Copies of what the kernel cannot walk through as it is."""
+        ready = [None if tensor is None else rows(tensor)[0] for tensor in self]
+        for index in (2, 5, 6):
+            tensor = self[index]
+            ready[index] = None if tensor is None else tensor.contiguous()
+        return CppScanInputs(*ready)  # type: ignore[arg-type]  # those without a default are tensors
 
-    try:
-        loaded = load_inline(f"hymba_scan_{_build_key()}", CPP_SOURCE, extra_cflags=list(CPP_FLAGS))  # type: ignore[no-untyped-call]  # untyped in torch
-    except (OSError, RuntimeError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        warnings.warn(f"no compiled scan: {reason}; using PyTorch's operators", stacklevel=2)
-        return None
-    return cast("ScanKernel", loaded)
+    def sizes(self, *, softplus: bool) -> ctypes.Array[ctypes.c_int64]:
+        """Sizes, then the distance of rows, as the kernel takes them."""
+        walked = (self.x_BTD, self.dt_BTD, self.B_BTN, self.C_BTN, self.gate_BTD)
+        distances = (0 if tensor is None else rows(tensor)[1] for tensor in walked)
+        return integers(*self.x_BTD.shape, *distances, int(softplus), self.groups)
 
-
-def _build_key() -> str:
-    """What the compiled code depends on: a shared home directory may serve several kinds of processor."""
-    flags = Path("/proc/cpuinfo")
-    lines = flags.read_text(encoding="utf-8", errors="replace").splitlines() if flags.is_file() else []
-    processor = next((line for line in lines if line.startswith("flags")), platform.processor())
-    text = "\n".join((CPP_SOURCE, *CPP_FLAGS, torch.__version__, platform.machine(), processor))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    @property
+    def groups(self) -> int:
+        """Groups of channels that the backward pass takes at once, each with sums of its own for B and C."""
+        return min(SCAN_GROUPS, -(-self.x_BTD.shape[2] // SCAN_LANES))
 
 
 class CppScanContext(FunctionCtx):
     """What the forward pass leaves to the backward pass."""
 
     saved_tensors: tuple[Tensor, ...]
-    kernel: ScanKernel
+    softplus: bool
+
+
+def cpp_scan_problem() -> str:
+    """Why there is no compiled scan, or an empty string."""
+    return native_library(SCAN_SOURCE)[1]
+
+
+def compiled_scan(inputs: CppScanInputs, *, softplus: bool) -> tuple[Tensor, Tensor]:
+    """Scan float32 tensors with the kernel, which must be there; returns y_BTD and the last state_BND."""
+    states = len(inputs.A_ND)
+    missing = next(size for size in KERNEL_STATES if size >= states) - states
+    if missing:
+        # States that are never written to nor read.
+        inputs = inputs._replace(
+            A_ND=F.pad(inputs.A_ND, (0, 0, 0, missing)),
+            B_BTN=F.pad(inputs.B_BTN, (0, missing)),
+            C_BTN=F.pad(inputs.C_BTN, (0, missing)),
+            state_BND=F.pad(inputs.state_BND, (0, 0, 0, missing)),
+        )
+    y_BTD, state_BND = CppScan.apply(softplus, *inputs)  # type: ignore[no-untyped-call]  # untyped in torch
+    return y_BTD, state_BND[:, :states]
 
 
 class CppScan(torch.autograd.Function):
     """The compiled scan and its derivative."""
 
     @staticmethod
-    def forward(ctx: CppScanContext, kernel: ScanKernel, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: CppScanContext, softplus: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001 - autograd passes no names
         """Return y_BTD and the last state_BND."""
-        y_BTD, state_BND, saved = kernel.forward(list(tensors), any(ctx.needs_input_grad))  # type: ignore[attr-defined]  # untyped in torch
-        ctx.save_for_backward(*tensors[:5], saved)
-        ctx.kernel = kernel
-        return y_BTD, state_BND
+        inputs = CppScanInputs(*tensors).evenly_spaced()  # type: ignore[arg-type]  # those without a default are tensors
+        x_BTD, state_BND = inputs.x_BTD, inputs.state_BND
+        y_BTD, last_BND = x_BTD.new_empty(x_BTD.shape), torch.empty_like(state_BND)
+        saved = scan_states(inputs) if any(ctx.needs_input_grad) else None  # type: ignore[attr-defined]  # untyped in torch
+        call_kernel("scan_forward", inputs, (y_BTD, last_BND, saved), inputs.sizes(softplus=softplus))
+        ctx.save_for_backward(*inputs, saved)  # type: ignore[arg-type]  # None is saved too
+        ctx.softplus = softplus
+        return y_BTD, last_BND
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: CppScanContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Walk back through time."""
-        dy_BTD, dstate_BND = (grad.contiguous() for grad in grads)
-        return None, *ctx.kernel.backward(list(ctx.saved_tensors), dy_BTD, dstate_BND)
+        *tensors, saved = ctx.saved_tensors
+        inputs = CppScanInputs(*tensors)
+        batch, length, channels = inputs.x_BTD.shape
+        states, groups = len(inputs.A_ND), inputs.groups
+        new = inputs.x_BTD.new_empty
+        dx_BTD, ddt_BTD = new(inputs.x_BTD.shape), new(inputs.x_BTD.shape)
+        dA_BND, dstate_BND = torch.empty_like(inputs.state_BND), torch.empty_like(inputs.state_BND)
+        dB_GBTN, dC_GBTN = new(2, groups, batch, length, states)
+        dskip_BD = None if inputs.skip_D is None else new(batch, channels)
+        dgate_BTD = None if inputs.gate_BTD is None else new(inputs.x_BTD.shape)
+        found = (dx_BTD, ddt_BTD, dA_BND, dB_GBTN, dC_GBTN, dstate_BND, dskip_BD, dgate_BTD)
+        given = (*inputs, saved, *(grad.contiguous() for grad in grads))
+        call_kernel("scan_backward", given, found, inputs.sizes(softplus=ctx.softplus))
+        dskip_D = None if dskip_BD is None else dskip_BD.sum(0)
+        sums = (dA_BND.sum(0), dB_GBTN.sum(0), dC_GBTN.sum(0), dstate_BND)
+        return None, dx_BTD, ddt_BTD, *sums, dskip_D, dgate_BTD
+
+
+def scan_states(inputs: CppScanInputs) -> Tensor:
+    """Room for the states at the chunks' beginnings, which the backward pass starts from."""
+    batch, length, channels = inputs.x_BTD.shape
+    blocks, chunks = -(-channels // SCAN_LANES), -(-length // SCAN_CHUNK)
+    return inputs.x_BTD.new_empty(batch, blocks, chunks, len(inputs.A_ND), SCAN_LANES)
+
+
+def call_kernel(
+    name: str,
+    given: tuple[Tensor | None, ...],
+    found: tuple[Tensor | None, ...],
+    sizes: ctypes.Array[ctypes.c_int64],
+) -> None:
+    """Run one of the two functions; the third of `given` tells the number of states."""
+    library, problem = native_library(SCAN_SOURCE)
+    if library is None or given[2] is None:
+        raise RuntimeError(f"no compiled scan: {problem}")
+    library[name](addresses(given), addresses(found), sizes, ctypes.c_int64(len(given[2])))

@@ -18,8 +18,8 @@ from reference_model.artifact import ArtifactError, pack, unpack
 from reference_model.config import Config, ModelConfig
 from reference_model.model import HymbaLM
 
-# How the scan is computed, not what: an artifact serves every one of them.
-COMPUTING_SETTINGS = frozenset({"scan_backend", "scan_chunk"})
+# How things are computed, not what: an artifact serves every one of them.
+COMPUTING_SETTINGS = frozenset({"scan_backend", "scan_chunk", "conv_backend", "window_backend"})
 
 
 class RunError(RuntimeError):
