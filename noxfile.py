@@ -207,6 +207,21 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def oracle(session: nox.Session) -> None:
+    """Hold scan and convolution against mamba-ssm's and causal-conv1d's own reference functions, on a CPU."""
+    _prepare(session, *EVERYTHING)
+    home = ROOT / ".venv" / "oracle"
+    # Nothing of CUDA is built, and what the packages depend on for the GPU is not installed.
+    for package in ("MAMBA", "CAUSAL_CONV1D"):
+        session.env[f"{package}_SKIP_CUDA_BUILD"] = session.env[f"{package}_FORCE_BUILD"] = "TRUE"
+    packages = ("mamba-ssm", "causal-conv1d", "einops")
+    options = ("--quiet", "--no-build-isolation", "--no-deps", "--upgrade", "--target", str(home))
+    _run(session, "python", "-m", "pip", "install", *options, "-c", str(CONSTRAINTS), *packages)
+    session.env["PYTHONPATH"] = str(home)
+    _run(session, "python", "-m", "tests.oracle")
+
+
+@nox.session(venv_backend="none")
 def corpus(session: nox.Session) -> None:
     """Audit every record of a checkout of the competition: `nox -s corpus -- PATH [options]`.
 
