@@ -190,6 +190,8 @@ class QuantConfig(Section):
     clip_search: Annotated[bool, Setting("GPTQ_LITE")] = True
     scale_floor: Annotated[str, Setting("QUANT_SCALE_FLOOR", choices=("none", "published"))] = "none"
     keep_float_max_numel: Annotated[int, Setting("QUANT_KEEP_FLOAT_MAX_NUMEL", 0, 1 << 32)] = 65_536
+    # auto: the smallest of all. brotli and ans need packages of these names (constriction for ans) wherever it is read.
+    coder: Annotated[str, Setting("COMPRESSOR", choices=("zstd", "brotli", "ans", "auto"))] = "zstd"
     zstd_level: Annotated[int, Setting("ZSTD_LEVEL", 1, 22)] = 22
 
 

@@ -23,7 +23,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from reference_model.artifact import ArtifactError
+from reference_model.artifact import ArtifactError, coding_of
+from reference_model.codings import CODINGS, missing_packages
 from reference_model.config import Config, EvalConfig
 from reference_model.data import ShardError, find_shards, load_validation
 from reference_model.evaluate import evaluate, evaluation_name
@@ -147,7 +148,7 @@ class Run:
         """
         if self.worker.rank == 0:
             blob = pack_model(load_state(Path(self.config.data.weights_path)), self.config)
-            self._report_size(len(blob))
+            self._report_size(blob)
             write_whole(artifact_path(self.config), blob)
         self._wait_for_all()
 
@@ -155,7 +156,7 @@ class Run:
         """Score the artifact on disk; training data is never opened."""
         inputs, model = Inputs.load(self.config), build_model(self.config, self.worker.device)
         self._describe(inputs, model)
-        self._report_size(len(read_whole(artifact_path(self.config))))
+        self._report_size(read_whole(artifact_path(self.config)))
         self._score_artifact(model, inputs)
 
     def score_plain(self, model: HymbaLM, inputs: Inputs, *, stride: int) -> tuple[float, float]:
@@ -198,11 +199,12 @@ class Run:
             f"seed:{train.seed}",
         )
 
-    def _report_size(self, model_bytes: int) -> None:
+    def _report_size(self, artifact: bytes) -> None:
         code_bytes, quant = self.script.stat().st_size, self.config.quant
-        self.log.say(*size_lines(f"int{quant.bits}+zstd-{quant.zstd_level}", code_bytes, model_bytes))
-        if code_bytes + model_bytes > TOTAL_CAP_BYTES:
-            raise RunError(f"{code_bytes + model_bytes} bytes of code and model, the cap is {TOTAL_CAP_BYTES}")
+        coder = CODINGS[coding_of(artifact)].label.format(level=quant.zstd_level)
+        self.log.say(*size_lines(f"int{quant.bits}+{coder}", code_bytes, len(artifact)))
+        if (total := code_bytes + len(artifact)) > TOTAL_CAP_BYTES:
+            raise RunError(f"{total} bytes of code and model, the cap is {TOTAL_CAP_BYTES}")
 
     def _score_artifact(self, model: HymbaLM, inputs: Inputs) -> None:
         """Load what is on disk and score it; the last line is the headline."""
@@ -254,6 +256,9 @@ def read_config(environ: Mapping[str, str], preset: str) -> Config:
     }
     if len(chosen := [name for name, wanted in modes.items() if wanted]) > 1:
         raise ConfigError(f"{chosen[0]}: excludes {chosen[1]}")
+    if not (evaluation.eval_only or evaluation.serve_only) and (missing := missing_packages(config.quant.coder)):
+        # Before any training, not after it.
+        raise ConfigError(f"COMPRESSOR: {config.quant.coder} needs packages not installed here: {', '.join(missing)}")
     if not RUN_NAME.fullmatch(config.data.run_id):
         raise ConfigError(f"RUN_ID: {config.data.run_id!r} is not a file name of letters, digits, _ . and -")
     return config
