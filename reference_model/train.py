@@ -201,7 +201,8 @@ class Trainer:
         shown = step <= FIRST_STEPS_LOGGED or step % max(settings.train_log_every, 1) == 0
         # The last step always: readers take the number of steps and the training time from its line.
         if step == settings.iterations or (settings.train_log_every and shown):
-            value = loss.item()
+            # The mean over all processes: what is not finite in one stops every one of them.
+            value = self.worker.all_sum(loss).item() / self.worker.world_size
             if not math.isfinite(value):
                 raise TrainingError(f"training loss {value} at step {step}")
             self.log.say(train_line(Progress(step, settings.iterations, 1000.0 * watch.elapsed_s()), value))
