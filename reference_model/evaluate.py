@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from reference_model.scoring import EvalResult, EvalTask, Windows, score_windows
+from reference_model.scoring import EvalResult, EvalTask, Windows, score_windows, sums_of_all
 from reference_model.ttt import ChunkHook, evaluate_ttt
 
 
 def evaluate_plain(task: EvalTask) -> EvalResult:
     """Score windows side by side, the short one at the end too.
 
-    Processes share the batches and add their sums in float64; no loss depends on their number.
+    Processes share the batches; neither a loss nor the float64 sums depend on their number, to the last bit.
     """
     return _evaluate_windows(task, 0)
 
@@ -27,7 +27,7 @@ def evaluate_sliding(task: EvalTask, stride: int) -> EvalResult:
 
 def _evaluate_windows(task: EvalTask, stride: int) -> EvalResult:
     windows = Windows(0, task.targets, task.seq_len, stride)
-    return EvalResult.from_sums(task.worker.all_sum(score_windows(task, windows, task.config.eval_batch_seqs)))
+    return EvalResult.from_sums(sums_of_all(task.worker, score_windows(task, windows, task.config.eval_batch_seqs)))
 
 
 def evaluation_name(task: EvalTask) -> str:

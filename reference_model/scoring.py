@@ -173,16 +173,27 @@ def score_windows(task: EvalTask, windows: Windows, batch_seqs: int) -> Tensor:
     The cut into batches does not depend on the number of processes, so neither does any loss.
 
     Returns:
-        float64 vector: nats, targets, bytes of this process alone.
+        float64 table of nats, targets and bytes, one row for each batch; zeros for those of other processes.
     """
     table = task.table.to(task.worker.device)
     batches = windows.batches(batch_seqs)
-    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    sums_N3 = torch.zeros(len(batches), 3, dtype=torch.float64, device=task.worker.device)
     # no_grad, not inference_mode: a cache filled in inference mode could not be used by a later backward pass.
     with torch.no_grad(), evaluation_mode(task.model):
         for index in task.worker.share(len(batches)):
-            sums_3 += _score_batch(task, table, window_batch(task.tokens, windows, batches[index]))
-    return sums_3
+            sums_N3[index] = _score_batch(task, table, window_batch(task.tokens, windows, batches[index]))
+    return sums_N3
+
+
+def sums_of_all(worker: Worker, sums_N3: Tensor) -> Tensor:
+    """Add up what all processes found, in the order of the rows: the same bits whatever their number.
+
+    A row is one process's and zero everywhere else, so making it common rounds nothing. Every process must call it.
+    """
+    total_3 = torch.zeros(3, dtype=torch.float64, device=sums_N3.device)
+    for row_3 in worker.all_sum(sums_N3).unbind():
+        total_3 += row_3
+    return total_3
 
 
 def score_for_training(task: EvalTask, windows: Windows, batch_seqs: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from reference_model.scoring import (
     evaluation_mode,
     score_for_training,
     score_windows,
+    sums_of_all,
     window_batch,
 )
 from reference_model.worker import Worker
@@ -133,7 +134,7 @@ def _score_chunk(task: EvalTask, windows: Windows, *, trained: bool) -> tuple[Te
         return score_for_training(task, windows, config.ttt_batch_seqs)
     # A batch is small enough that every process has work.
     fair = -(-len(windows) // worker.world_size)
-    return worker.all_sum(score_windows(task, windows, min(config.eval_batch_seqs, fair))), None
+    return sums_of_all(worker, score_windows(task, windows, min(config.eval_batch_seqs, fair))), None
 
 
 def _train_on_chunk(lesson: Lesson, optimizer: torch.optim.Optimizer) -> None:
