@@ -187,6 +187,12 @@ class QuantConfig(Section):
     """How weights are stored."""
 
     bits: Annotated[int, Setting("QUANT_BITS", choices=(4, 6, 8))] = 6
+    # 0: as QUANT_BITS.
+    mlp_bits: Annotated[int, Setting("QUANT_BITS_MLP", choices=(0, 4, 6, 8))] = 0
+    # Of the tables by token: embeddings, head, bigrams.
+    embed_bits: Annotated[int, Setting("QUANT_BITS_EMBED", choices=(0, 4, 6, 8))] = 0
+    # The token embeddings in float16, as the scripts of #599, #914 and #1245 keep them.
+    fp16_embed: Annotated[bool, Setting("FP16_EMBED")] = False
     clip_search: Annotated[bool, Setting("GPTQ_LITE")] = True
     scale_floor: Annotated[str, Setting("QUANT_SCALE_FLOOR", choices=("none", "published"))] = "none"
     keep_float_max_numel: Annotated[int, Setting("QUANT_KEEP_FLOAT_MAX_NUMEL", 0, 1 << 32)] = 65_536

@@ -18,6 +18,7 @@ SMALLEST_SCALE = 2.0**-14
 CLIP_QUANTILES = (0.999999, 0.99999, 0.99995, 0.9999, 0.9995, 0.999)
 # Parameters of more than one dimension that steer the network; like all vectors they stay in float32.
 CONTROL_NAMES = ("resid_mix", "skip_weights", "A_log")
+TOKEN_TABLE_NAMES = ("tok_emb.weight", "lm_head.weight", "table.weight")
 
 
 class QuantizeError(ValueError):
@@ -94,13 +95,21 @@ def tensor_kind(name: str, tensor: Tensor, config: QuantConfig) -> str:
     """How a weight is stored: "int4", "int6", "int8", "float16" or "float32".
 
     Vectors, scalars and control parameters stay float32; matrices above `keep_float_max_numel` elements become
-    integers; the rest is float16, or float32 where a value would overflow it.
+    integers, of as many bits as their role has; the rest is float16, or float32 where a value would overflow it.
     """
     if tensor.ndim < 2 or name.rsplit(".", 1)[-1] in CONTROL_NAMES:
         return "float32"
-    if tensor.numel() > config.keep_float_max_numel:
-        return f"int{config.bits}"
+    is_kept = config.fp16_embed and name.endswith("tok_emb.weight")
+    if tensor.numel() > config.keep_float_max_numel and not is_kept:
+        return f"int{role_bits(name, config)}"
     return "float16" if bool(tensor.half().isfinite().all()) else "float32"
+
+
+def role_bits(name: str, config: QuantConfig) -> int:
+    """Bits of a matrix by its role: of an MLP, a table by token, or any other."""
+    if name.endswith(TOKEN_TABLE_NAMES):
+        return config.embed_bits or config.bits
+    return (config.mlp_bits if "mlp" in name else 0) or config.bits
 
 
 def _clip_limits(wide_RC: Tensor, *, clip_search: bool) -> Iterator[Tensor]:

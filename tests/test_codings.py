@@ -35,6 +35,7 @@ from reference_model.codings import CODINGS, missing_packages
 from reference_model.config import QuantConfig
 from reference_model.main import read_config
 from reference_model.payload import sized
+from reference_model.quantize import dequantize_rows, quantize_rows
 from reference_model.settings import ConfigError
 
 QUANT = QuantConfig(bits=6, keep_float_max_numel=100, clip_search=False, zstd_level=3)
@@ -107,6 +108,19 @@ def test_tensors_of_several_kinds_come_back_in_their_order() -> None:
             "b": [7, -7],
             "c": [0, 9, 127],
         }
+
+
+@pytest.mark.parametrize("coder", NAMES)
+def test_roles_of_several_bits_come_back(coder: str) -> None:
+    state = {f"{name}.weight": trained_like(40, 30, 1) for name in ("tok_emb", "blocks.0.proj", "blocks.0.mlp.fc")}
+    chosen = QuantConfig(bits=6, mlp_bits=4, embed_bits=8, keep_float_max_numel=10, coder=coder)
+    blob = pack(state, CONFIG, chosen)
+    bits = {"tok_emb.weight": 8, "blocks.0.proj.weight": 6, "blocks.0.mlp.fc.weight": 4}
+    assert {entry.name: entry.bits for entry in read_content(blob).entries} == bits
+    _, result = unpack(blob)
+    for name, weight in state.items():
+        expected = dequantize_rows(quantize_rows(weight, bits[name], clip_search=True))
+        assert torch.equal(result[name], expected)
 
 
 def test_the_smallest_is_chosen_and_the_default_stays_zstd() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from reference_model.config import QuantConfig
+from reference_model.presets import PRESETS
 from reference_model.quantize import (
     SMALLEST_SCALE,
     QuantizedTensor,
@@ -155,6 +156,33 @@ def test_a_row_beyond_half_precision_is_refused() -> None:
 )
 def test_kinds_of_storage(name: str, shape: tuple[int, ...], kind: str) -> None:
     assert tensor_kind(name, torch.zeros(shape), QuantConfig(bits=6, keep_float_max_numel=4096)) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("blocks.0.mlp.fc.weight", "int4"),
+        ("banks.mlp_down", "int4"),
+        ("blocks.0.attn.proj.weight", "int6"),
+        ("banks.qo", "int6"),
+        ("bigram_hash.proj.weight", "int6"),
+        ("tok_emb.weight", "int8"),
+        ("lm_head.weight", "int8"),
+        ("bigram_hash.table.weight", "int8"),
+    ],
+)
+def test_roles_have_bits_of_their_own(name: str, kind: str) -> None:
+    mixed = QuantConfig(bits=6, mlp_bits=4, embed_bits=8, keep_float_max_numel=10)
+    assert tensor_kind(name, torch.zeros(8, 8), mixed) == kind
+    assert tensor_kind(name, torch.zeros(8, 8), QuantConfig(keep_float_max_numel=10)) == "int6"
+
+
+def test_embeddings_stay_in_half_precision_where_the_published_scripts_keep_them() -> None:
+    published = QuantConfig(fp16_embed=True, embed_bits=8, keep_float_max_numel=10)
+    assert tensor_kind("tok_emb.weight", torch.zeros(8, 8), published) == "float16"
+    assert tensor_kind("tok_emb.weight", torch.full((8, 8), 1e5), published) == "float32"
+    assert tensor_kind("lm_head.weight", torch.zeros(8, 8), published) == "int8"
+    assert {name for name, config in PRESETS.items() if config.quant.fp16_embed} == {"pr599", "pr914", "pr1245"}
 
 
 def test_what_half_precision_cannot_hold_stays_single() -> None:
