@@ -147,6 +147,8 @@ class OptimConfig(Section):
     muon_backend_steps: Annotated[int, Setting("MUON_BACKEND_STEPS", 1, 100)] = 5
     muon_momentum_warmup_start: Annotated[float, Setting("MUON_MOMENTUM_WARMUP_START", 0, 0.9999)] = 0.85
     muon_momentum_warmup_steps: Annotated[int, Setting("MUON_MOMENTUM_WARMUP_STEPS", 0, 10**9)] = 500
+    # Each process orthogonalizes a share of the matrices (parallel Muon, pull request 852).
+    muon_sharded: Annotated[bool, Setting("MUON_SHARDED")] = False
     beta1: Annotated[float, Setting("BETA1", 0, 0.99999)] = 0.9
     beta2: Annotated[float, Setting("BETA2", 0, 0.99999)] = 0.95
     adam_eps: Annotated[float, Setting("ADAM_EPS", 1e-16, 1)] = 1e-8

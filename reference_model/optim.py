@@ -1,11 +1,4 @@
-"""Muon for matrices, Adam for everything else, and the rule that every parameter is in exactly one group.
-
-Muon is by Keller Jordan (https://kellerjordan.github.io/posts/muon/): momentum, then the nearest semi-orthogonal
-matrix by five Newton-Schulz steps, then a step of fixed size. Matrices of one shape are orthogonalized together:
-on a CPU one batched product of 4 matrices costs far less than 4 products.
-
-Shape letters: N matrices of one shape, R rows, C columns.
-"""
+"""Muon for matrices, Adam for everything else, and the rule that every parameter is in exactly one group."""
 
 from __future__ import annotations
 
@@ -16,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.config import Config, OptimConfig
-
-NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-NEWTON_SCHULZ_EPSILON = 1e-7
+from reference_model.exchange import Exchange, Pending, average_gradients, ready
+from reference_model.muon import Muon
 
 # Small tensors that steer the network rather than carry its content: Adam, no decay, full precision.
 ADAM_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log")
+
+# What torch's own clipping adds to the norm.
+CLIP_EPSILON = 1e-6
 
 
 class OptimizerError(ValueError):
@@ -92,76 +87,27 @@ def _group_of(name: str, parameter: Tensor) -> str:
     return groups[0]
 
 
-def orthogonalize(matrices_NRC: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Push every singular value of each matrix towards 1 with a quintic Newton-Schulz iteration.
+class Optimizers:
+    """Muon and Adam behind one `step`: the schedule's factor and the momentum come in, nothing else varies.
 
-    Args:
-        matrices_NRC: (N, R, C), any float dtype.
-        steps: Iterations; five bring the singular values of a typical gradient into about 0.7 to 1.2.
-        dtype: Of the products.
-
-    Returns:
-        (N, R, C) in `dtype`.
-    """
-    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
-    X_NRC = matrices_NRC.to(dtype)
-    X_NRC = X_NRC / (X_NRC.norm(dim=(-2, -1), keepdim=True) + NEWTON_SCHULZ_EPSILON)
-    tall = X_NRC.size(-2) > X_NRC.size(-1)
-    if tall:
-        X_NRC = X_NRC.mT
-    for _ in range(steps):
-        gram_NRR = X_NRC @ X_NRC.mT
-        polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
-        X_NRC = torch.baddbmm(X_NRC, polynomial_NRR, X_NRC, beta=a)
-    return X_NRC.mT if tall else X_NRC
-
-
-class Muon:
-    """Nesterov momentum, orthogonalized, with decoupled weight decay; one batched iteration per matrix shape.
-
-    A bank of matrices (three axes) counts as so many matrices: each is orthogonalized by itself.
+    Gradients are averaged over the processes once per step. Where Muon is divided among them, the sums of its matrices
+    go to those who need them, while Adam works.
     """
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], *, weight_decay: float, steps: int, dtype: torch.dtype
+        self,
+        groups: Sequence[ParameterGroup],
+        config: OptimConfig,
+        dtype: torch.dtype,
+        exchange: Exchange | None = None,
     ) -> None:
-        self.weight_decay = weight_decay
-        self.steps = steps
-        self.dtype = dtype
-        by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
-        for parameter in parameters:
-            by_shape.setdefault(tuple(parameter.shape[-2:]), []).append(parameter)
-        self.stacks = tuple(tuple(stack) for stack in by_shape.values())
-        self.momentum_buffers = [torch.zeros_like(_matrices(stack), dtype=torch.float32) for stack in self.stacks]
-
-    @torch.no_grad()
-    def step(self, learning_rate: float, momentum: float) -> None:
-        """Apply one update from the parameters' gradients; a missing gradient counts as zero."""
-        for stack, buffer_NRC in zip(self.stacks, self.momentum_buffers, strict=True):
-            gradient_NRC = _matrices([torch.zeros_like(p) if p.grad is None else p.grad for p in stack]).float()
-            buffer_NRC.mul_(momentum).add_(gradient_NRC)
-            nesterov_NRC = gradient_NRC.add_(buffer_NRC, alpha=momentum)
-            update_NRC = orthogonalize(nesterov_NRC, self.steps, self.dtype)
-            rows, columns = update_NRC.shape[-2:]
-            scale = max(1.0, rows / columns) ** 0.5
-            counts = [parameter.numel() // (rows * columns) for parameter in stack]
-            for parameter, update in zip(stack, torch.split(update_NRC, counts), strict=True):
-                parameter.mul_(1.0 - learning_rate * self.weight_decay)
-                parameter.add_(update.view_as(parameter).to(parameter.dtype), alpha=-learning_rate * scale)
-
-
-def _matrices(tensors: Sequence[Tensor]) -> Tensor:
-    """A copy of all matrices of tensors of two or three axes, N, R, C."""
-    return torch.cat([tensor.detach().reshape(-1, *tensor.shape[-2:]) for tensor in tensors])
-
-
-class Optimizers:
-    """Muon and Adam behind one `step`: the schedule's factor and the momentum come in, nothing else varies."""
-
-    def __init__(self, groups: Sequence[ParameterGroup], config: OptimConfig, dtype: torch.dtype) -> None:
         self.groups = tuple(groups)
+        self.exchange = exchange or Exchange()
+        self.sharded = config.muon_sharded and self.exchange.worker.world_size > 1
+        among = self.exchange if self.sharded else Exchange()
+        decay, steps = config.weight_decay, config.muon_backend_steps
         self.matrix_groups = [
-            (Muon(g.parameters, weight_decay=config.weight_decay, steps=config.muon_backend_steps, dtype=dtype), g)
+            (Muon(g.parameters, weight_decay=decay, steps=steps, dtype=dtype, exchange=among), g)
             for g in groups
             if g.name == "matrix"
         ]
@@ -172,6 +118,8 @@ class Optimizers:
             eps=config.adam_eps,
             fused=True,
         )
+        # Those whose mean gradient every process needs.
+        self.common = [p for g in (self.adam_groups if self.sharded else self.groups) for p in g.parameters]
         self.clip_norm = config.grad_clip_norm
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -180,23 +128,47 @@ class Optimizers:
             yield from group.parameters
 
     def step(self, scale: float, momentum: float) -> None:
-        """Update every parameter, then drop the gradients.
+        """Average the gradients over the processes, update every parameter, then drop the gradients.
 
         Args:
             scale: The schedule's factor on every learning rate.
             momentum: Muon's, of this step.
         """
+        place_means = average_gradients(self.common, self.exchange)
+        sent = [list(muon.sent_gradients()) if self.sharded else None for muon, _ in self.matrix_groups]
+        place_means()
         if self.clip_norm > 0.0:
-            nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm)
-        for muon, group in self.matrix_groups:
-            muon.step(group.learning_rate * scale, momentum)
+            sent = self._clipped(sent)
         for options, group in zip(self.adam.param_groups, self.adam_groups, strict=True):
             options["lr"] = group.learning_rate * scale
         self.adam.step()
+        for (muon, group), begun in zip(self.matrix_groups, sent, strict=True):
+            muon.step(group.learning_rate * scale, momentum, begun)
         for parameter in self.parameters():
             parameter.grad = None
 
+    def _clipped(self, sent: Sequence[list[Pending] | None]) -> list[list[Pending] | None]:
+        """Shorten all gradients together, wherever they are."""
+        if not self.sharded:
+            nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm)
+            return list(sent)
+        shares = [[pending() for pending in begun or ()] for begun in sent]
+        held, size = [share for stack in shares for share in stack], self.exchange.worker.world_size
+        whole = [parameter.grad for parameter in self.common if parameter.grad is not None]
+        # A share holds sums, not means.
+        squares = self.exchange.total(_squares(held) / size**2)() + _squares(whole)
+        for tensor in (*held, *whole):
+            tensor.mul_((self.clip_norm / (squares.sqrt() + CLIP_EPSILON)).clamp(max=1.0))
+        return [[ready(share) for share in stack] for stack in shares]
 
-def build_optimizers(model: nn.Module, config: Config, dtype: torch.dtype = torch.float32) -> Optimizers:
+
+def _squares(tensors: Sequence[Tensor]) -> Tensor:
+    """Sum of the squares of all elements."""
+    return torch.stack([tensor.square().sum() for tensor in tensors]).sum()
+
+
+def build_optimizers(
+    model: nn.Module, config: Config, dtype: torch.dtype = torch.float32, exchange: Exchange | None = None
+) -> Optimizers:
     """Make fresh optimizers for the model (raises `OptimizerError`, see `build_groups`)."""
-    return Optimizers(build_groups(model, config), config.optim, dtype)
+    return Optimizers(build_groups(model, config), config.optim, dtype, exchange)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference_model.config import Config
 from reference_model.data import BatchLoader, TokenStream, find_shards
+from reference_model.exchange import Exchange
 from reference_model.model import HymbaLM
 from reference_model.optim import Optimizers, build_optimizers
 from reference_model.runlog import Progress, RunLog, stop_line, train_line, validation_line
@@ -151,7 +152,7 @@ class Trainer:
         self.model.train()
         self._warm_up()
         schedule, settings = Schedule.from_config(self.config.train), self.config.train
-        optimizers = build_optimizers(self.model, self.config, self.worker.autocast or torch.float32)
+        optimizers = self._optimizers()
         average = ExponentialAverage(settings.ema_decay**settings.ema_every)
         watch, step = Stopwatch(self.clock, self.worker.device), 0
         watch.start()
@@ -164,6 +165,10 @@ class Trainer:
         self._report_end(step, elapsed_s, schedule)
         return TrainingResult(step, elapsed_s, average.values())
 
+    def _optimizers(self) -> Optimizers:
+        dtype = self.worker.autocast or torch.float32
+        return build_optimizers(self.model, self.config, dtype, Exchange(self.worker))
+
     def _step(self, optimizers: Optimizers, step: int, factor: float) -> Tensor:
         """One update; returns the mean loss of this process's micro-batches."""
         accumulation = accumulation_steps(self.config, self.worker.world_size)
@@ -174,7 +179,6 @@ class Trainer:
                 loss = self.model.token_losses(inputs_BT, targets_BT).mean() / accumulation
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        average_gradients(list(optimizers.parameters()), self.worker)
         optimizers.step(factor, muon_momentum(self.config.optim, step))
         return total
 
@@ -182,7 +186,7 @@ class Trainer:
         """Take steps for the machine's sake (caches, allocators, kernels), then put every weight back."""
         settings = self.config.train
         before = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        optimizers = build_optimizers(self.model, self.config, self.worker.autocast or torch.float32)
+        optimizers = self._optimizers()
         for step in range(settings.warmup_steps):
             self._step(optimizers, step, 1.0)
             self.log.say(f"warmup_step:{step + 1}/{settings.warmup_steps}")
@@ -217,14 +221,3 @@ class Trainer:
             self.log.say(validation_line(progress, *self.validate()))
         if schedule.is_timed and step < self.config.train.iterations:
             self.log.say(stop_line(progress))
-
-
-def average_gradients(parameters: Sequence[nn.Parameter], worker: Worker) -> None:
-    """Replace every gradient by its mean over the processes, in one message; a missing one counts as zero."""
-    if worker.world_size == 1:
-        return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = worker.all_sum(torch.cat([gradient.flatten() for gradient in gradients])) / worker.world_size
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-    for parameter, mean in zip(parameters, parts, strict=True):
-        parameter.grad = mean.view_as(parameter)

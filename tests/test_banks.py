@@ -13,7 +13,8 @@ from torch import nn
 from reference_model.banks import BankLinear, ParameterBanks, bank_shapes
 from reference_model.config import Config, ModelConfig
 from reference_model.model import HymbaLM
-from reference_model.optim import Muon, build_groups
+from reference_model.muon import Muon
+from reference_model.optim import build_groups
 from reference_model.presets import PRESETS
 
 

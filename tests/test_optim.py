@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from reference_model.config import Config, ModelConfig, OptimConfig
-from reference_model.optim import (
-    Muon,
-    OptimizerError,
-    Optimizers,
-    ParameterGroup,
-    build_groups,
-    build_optimizers,
-    orthogonalize,
-)
+from reference_model.muon import Muon, orthogonalize
+from reference_model.optim import OptimizerError, Optimizers, ParameterGroup, build_groups, build_optimizers
 from reference_model.presets import PRESETS
 
 

@@ -17,6 +17,7 @@ import torch
 import reference_model
 from reference_model.bundle import bundle, package_texts
 from reference_model.config import Config
+from reference_model.exchange import Exchange, average_gradients
 from reference_model.launch import started_worker
 from reference_model.main import build_model, main, read_config
 from reference_model.miniature import miniature_environment, write_miniature_corpus
@@ -30,7 +31,6 @@ from reference_model.train import (
     TrainingError,
     TrainingResult,
     accumulation_steps,
-    average_gradients,
     training_loader,
 )
 from reference_model.worker import Worker
@@ -139,7 +139,7 @@ def test_eight_micro_batches_are_shared_by_default(corpus: Path) -> None:
 def test_one_process_keeps_its_gradients() -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.tensor([1.0, 2.0])
-    average_gradients([parameter], Worker())
+    average_gradients([parameter], Exchange())()
     assert parameter.grad.tolist() == [1.0, 2.0]
 
 

@@ -56,10 +56,12 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], rounding
         assert difference <= rounding * value.double().norm(), f"{name}: off by {difference / value.norm():.2g}"
 
 
-@pytest.mark.parametrize(("preset", "size"), [("demo", 2), ("demo", 4), ("pr852", 2)])
-def test_every_number_of_processes_gives_the_same_weights(preset: str, size: int, corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "size", "sharded"), [("demo", 2, "0"), ("demo", 4, "1"), ("pr852", 2, "1")])
+def test_every_number_of_processes_gives_the_same_weights(
+    preset: str, size: int, sharded: str, corpus: Path, tmp_path: Path
+) -> None:
     expected = trained(Worker(), corpus, preset, {})
-    found = run_world(size, tmp_path / "world", trained, corpus, preset, {})
+    found = run_world(size, tmp_path / "world", trained, corpus, preset, {"MUON_SHARDED": sharded})
     for other in found[1:]:
         assert all(torch.equal(other[name], value) for name, value in found[0].items())
     # Rounded to four digits in the log.
