@@ -150,6 +150,32 @@ class BankLinear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
+class MatrixRows(nn.Module):
+    """A matrix that another module owns, or some rows of it, applied as a layer of its own: what hooks can be put on.
+
+    Args:
+        owner: Has the matrix as its `weight`.
+        rows: Which of its rows; all of them when absent.
+
+    """
+
+    def __init__(self, owner: Linear | nn.Embedding, rows: slice | None = None) -> None:
+        super().__init__()
+        # In a tuple, where torch does not look: the matrix is registered once, where it belongs.
+        self.owner = (owner,)
+        self.rows = rows
+
+    @property
+    def weight(self) -> Tensor:
+        """The rows, R, C."""
+        weight_RC = self.owner[0].weight
+        return weight_RC if self.rows is None else weight_RC[self.rows]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last dimension from C to R."""
+        return F.linear(x, self.weight)
+
+
 @contextmanager
 def frozen_matrices(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """Let no gradient reach the matrices that these blocks use of banks; the banks' other matrices get theirs."""

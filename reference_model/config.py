@@ -13,6 +13,8 @@ from reference_model.settings import ConfigError, Section, Setting, format_setti
 
 SCANS = ("auto", "reference", "torch", "cpp", "cuda")
 WINDOWS = ("auto", "flex", "blocked", "sdpa")
+# What can have low-rank adapters: the projections of attention and scan, the MLP, the logits.
+LORA_PARTS = ("attention", "mamba", "mlp", "head")
 
 
 @dataclass(frozen=True)
@@ -220,11 +222,41 @@ class EvalConfig(Section):
     ttt_batch_seqs: Annotated[int, Setting("TTT_BATCH_SEQS", 1, 1 << 20)] = 4
     ttt_momentum: Annotated[float, Setting("TTT_MOMENTUM", 0, 0.9999)] = 0.9
     ttt_grad_clip: Annotated[float, Setting("TTT_GRAD_CLIP", 0, 1e9)] = 1.0
+    # What is trained: all weights, chunk by chunk of the text, or low-rank adapters, which begin anew in each document.
+    ttt_kind: Annotated[str, Setting("TTT_KIND", choices=("sgd", "lora"))] = "sgd"
+    ttt_lora_rank: Annotated[int, Setting("TTT_LORA_RANK", 1, 1_024)] = 8
+    # Some of LORA_PARTS, separated by commas.
+    ttt_lora_parts: Annotated[str, Setting("TTT_LORA_PARTS")] = "attention,mamba,head"
+    ttt_lora_lr: Annotated[float, Setting("TTT_LORA_LR", 0, 100)] = 0.01
+    ttt_beta1: Annotated[float, Setting("TTT_BETA1", 0, 0.99999)] = 0.9
+    ttt_beta2: Annotated[float, Setting("TTT_BETA2", 0, 0.99999)] = 0.95
+    ttt_grad_steps: Annotated[int, Setting("TTT_GRAD_STEPS", 1, 10_000)] = 1
+    # Tokens of a document that are scored before the adapters learn from them.
+    ttt_chunk_size: Annotated[int, Setting("TTT_CHUNK_SIZE", 1, 1 << 24)] = 256
+    # Documents side by side.
+    ttt_batch_size: Annotated[int, Setting("TTT_BATCH_SIZE", 1, 1 << 20)] = 64
+    # Begins a document.
+    bos_id: Annotated[int, Setting("BOS_ID", 0, (1 << 17) - 1)] = 1
     eval_only: Annotated[bool, Setting("EVAL_ONLY")] = False
     repack_only: Annotated[bool, Setting("REPACK_ONLY")] = False
     serve_only: Annotated[bool, Setting("SERVE_ONLY")] = False
     # Score the float, averaged and quantized weights too, before the scored evaluation.
     diagnostics: Annotated[bool, Setting("DIAGNOSTICS")] = False
+
+    def check_together(self) -> None:
+        """Parts that are adapted must be parts of a model."""
+        if unknown := [part for part in self.lora_parts if part not in LORA_PARTS]:
+            raise ConfigError(f"TTT_LORA_PARTS: {unknown[0]!r} is not one of {', '.join(LORA_PARTS)}")
+
+    @property
+    def lora_parts(self) -> tuple[str, ...]:
+        """Which parts of the model have adapters."""
+        return tuple(part.strip() for part in self.ttt_lora_parts.split(","))
+
+    @property
+    def by_document(self) -> bool:
+        """Whether the text is taken apart into documents."""
+        return self.ttt_enabled and self.ttt_kind == "lora"
 
 
 @dataclass(frozen=True)
@@ -254,6 +286,9 @@ class Config:
         frozen, layers = self.evaluation.ttt_freeze_blocks, self.model.num_layers
         if frozen > layers:
             raise ConfigError(f"TTT_FREEZE_BLOCKS: {frozen} is more than NUM_LAYERS ({layers})")
+        if self.evaluation.by_document and self.evaluation.ttt_chunk_size > self.eval_seq_len:
+            size = self.evaluation.ttt_chunk_size
+            raise ConfigError(f"TTT_CHUNK_SIZE: {size} is longer than the {self.eval_seq_len} of a window")
         if self.evaluation.eval_stride > self.eval_seq_len:
             raise ConfigError(
                 f"EVAL_STRIDE: {self.evaluation.eval_stride} is longer than the {self.eval_seq_len} scored"

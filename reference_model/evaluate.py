@@ -1,7 +1,11 @@
-"""The evaluations: plain, sliding window, score-first test-time training. Every target is scored exactly once."""
+"""The evaluations: plain, sliding window, score-first test-time training of two kinds.
+
+Every target is scored exactly once.
+"""
 
 from __future__ import annotations
 
+from reference_model.lora import evaluate_lora
 from reference_model.scoring import EvalResult, EvalTask, Windows, score_windows, sums_of_all
 from reference_model.ttt import ChunkHook, evaluate_ttt
 
@@ -32,12 +36,16 @@ def _evaluate_windows(task: EvalTask, stride: int) -> EvalResult:
 
 def evaluation_name(task: EvalTask) -> str:
     """How the configuration says that tokens are scored."""
-    context = f"stride {task.config.eval_stride}" if task.config.eval_stride else "plain"
-    return f"score-first TTT, {context}" if task.config.ttt_enabled else context
+    config = task.config
+    context = f"stride {config.eval_stride}" if config.eval_stride else "plain"
+    if not config.ttt_enabled:
+        return context
+    return "score-first LoRA TTT, documents" if config.ttt_kind == "lora" else f"score-first TTT, {context}"
 
 
 def evaluate(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
     """Score as the configuration says; `on_chunk` hears the progress of test-time training."""
-    if task.config.ttt_enabled:
-        return evaluate_ttt(task, on_chunk)
-    return evaluate_sliding(task, task.config.eval_stride) if task.config.eval_stride else evaluate_plain(task)
+    config = task.config
+    if config.ttt_enabled:
+        return (evaluate_lora if config.ttt_kind == "lora" else evaluate_ttt)(task, on_chunk)
+    return evaluate_sliding(task, config.eval_stride) if config.eval_stride else evaluate_plain(task)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_model.attention import causal_attention, continued_attention
-from reference_model.banks import MakeLinear
+from reference_model.banks import MakeLinear, MatrixRows
 from reference_model.config import ModelConfig
 from reference_model.meta import init_meta, meta_parameter, with_meta
 from reference_model.mixer import AttentionMixer, LayerContext
@@ -74,6 +74,7 @@ class HeadsMixer(AttentionMixer):
         super().__init__(config, layer, linear)
         self.scan_chunk, self.scan_backend = config.scan_chunk, config.scan_backend
         heads = self.query_heads(config)
+        self.c_q_rows = MatrixRows(self.c_q, slice(heads * self.head_dim))
         self.ssm_in = linear("ssm_in", heads * self.head_dim, config.model_dim)
         self.ssm_heads = nn.ModuleList(ScanHead(self.head_dim, config.ssm_state) for _ in range(heads))
         self.meta_tokens = meta_parameter(config.meta_tokens, config.model_dim)
@@ -103,9 +104,8 @@ class HeadsMixer(AttentionMixer):
             cos, sin = (table[self.meta_tokens.shape[1] :] for table in context.rotary)
             context = replace(context, rotary=(cos, sin))
         keys_values = (self.lender or (self,))[0].keys_values(extended, context)
-        q_BTC = F.linear(x_BTD, self.c_q.weight[: len(self.q_gain) * self.head_dim])
         meta = extended.shape[1] - x_BTD.shape[1]
-        q_BHTE = self.queries(q_BTC, context, start=meta)
+        q_BHTE = self.queries(self.c_q_rows(x_BTD), context, start=meta)
         if memory is None:
             mixed_BHTE = causal_attention(q_BHTE, *keys_values, self.window, self.window_backend)
         else:

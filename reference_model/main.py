@@ -85,18 +85,21 @@ class Inputs:
         """
         data, vocab_size = config.data, config.model.vocab_size
         table = blaming("TOKENIZER_PATH", lambda: load_byte_table(data.tokenizer_path, vocab_size))
-        if (size := tokenizer_size(data.tokenizer_path)) != vocab_size:
+        size, mark = tokenizer_numbers(data.tokenizer_path)
+        if size != vocab_size:
             raise ConfigError(f"VOCAB_SIZE: {vocab_size}, but the tokenizer has {size} tokens")
+        if config.evaluation.by_document and mark != config.evaluation.bos_id:
+            raise ConfigError(f"BOS_ID: {config.evaluation.bos_id}, but the tokenizer begins documents with {mark}")
         tokens = blaming("DATA_PATH", lambda: load_validation(f"{data.data_path}/{VALIDATION_FILES}", vocab_size))
         return cls(tokens, table)
 
 
-def tokenizer_size(path: str) -> int:
-    """Tokens of a SentencePiece model."""
+def tokenizer_numbers(path: str) -> tuple[int, int]:
+    """Tokens of a SentencePiece model, and the one that begins a document."""
     import sentencepiece
 
-    size: int = sentencepiece.SentencePieceProcessor(model_file=path).vocab_size()
-    return size
+    model = sentencepiece.SentencePieceProcessor(model_file=path)
+    return model.vocab_size(), model.bos_id()
 
 
 def blaming(variable: str, read: Callable[[], Read]) -> Read:

@@ -54,6 +54,8 @@ MINIATURE_SETTINGS = {
     "TTT_CHUNK_TOKENS": "128",
     "TTT_EPOCHS": "1",
     "TTT_FREEZE_BLOCKS": "0",
+    "TTT_CHUNK_SIZE": "8",
+    "TTT_BATCH_SIZE": "4",
     "QUANT_KEEP_FLOAT_MAX_NUMEL": "256",
 }
 # What two layers leave of a preset's character.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_model.attention import attention_after_meta, continued_attention, normalized_heads
-from reference_model.banks import MakeLinear, plain_linear
+from reference_model.banks import MakeLinear, MatrixRows, plain_linear
 from reference_model.config import ModelConfig
 from reference_model.conv import DepthwiseConv
 from reference_model.memory import LayerMemory, Memory
@@ -208,10 +208,11 @@ class SharedMatrixMixer(HymbaMixer):
 
     def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
         """Create the projections of keys (and values), their gate, scan input and its gate."""
-        self.unused_rows = 2 * self.kv_dim
+        unused_rows = 2 * self.kv_dim
         self.c_k = linear("c_k", self.kv_dim, config.model_dim)
         self.value_gate = linear("value_gate", self.kv_dim, config.model_dim)
-        self.in_proj = linear("in_proj", self.unused_rows + 2 * config.ssm_dim, config.model_dim)
+        self.in_proj = linear("in_proj", unused_rows + 2 * config.ssm_dim, config.model_dim)
+        self.in_proj_rows = MatrixRows(self.in_proj, slice(unused_rows, None))
 
     def add_step_projection(self, rank: int, channels: int, linear: MakeLinear) -> None:  # noqa: ARG002 - no matrix
         """Create the bias of the steps."""
@@ -226,5 +227,5 @@ class SharedMatrixMixer(HymbaMixer):
         """Keys and values of one product, the scan's input, its gate."""
         k_BTC = self.c_k(x_BTD)
         keys_values = self.key_value_heads(k_BTC, k_BTC * torch.sigmoid(self.value_gate(x_BTD)), context)
-        scanned_BTD, gate_BTD = F.linear(x_BTD, self.in_proj.weight[self.unused_rows :]).chunk(2, -1)
+        scanned_BTD, gate_BTD = self.in_proj_rows(x_BTD).chunk(2, -1)
         return keys_values, scanned_BTD, gate_BTD

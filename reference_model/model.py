@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_model.attention import rotary_tables
-from reference_model.banks import BankLinear, MakeLinear, ParameterBanks, plain_linear
+from reference_model.banks import BankLinear, MakeLinear, MatrixRows, ParameterBanks, plain_linear
 from reference_model.config import ModelConfig
 from reference_model.conv import DepthwiseConv
 from reference_model.heads import HeadsMixer, ScanHead
@@ -129,6 +129,7 @@ class HymbaLM(nn.Module):
         self.skip_weights = nn.Parameter(torch.ones(1, skips, config.model_dim)) if skips else None
         head = nn.Linear(config.model_dim, config.vocab_size, bias=False)
         self.lm_head = None if config.tie_embeddings else head
+        self.head = MatrixRows(self.tok_emb if self.lm_head is None else self.lm_head)
         self.lend_projections()
         self.init_weights(generator)
 
@@ -209,12 +210,12 @@ class HymbaLM(nn.Module):
         that the whole text at once would give, up to rounding. Call it without gradients.
         """
         x_BTD = self.run_blocks(self.embed(tokens_BT, memory), memory)
-        weight_VD = self.tok_emb.weight if self.lm_head is None else self.lm_head.weight
         cap = self.config.logit_softcap
         if not cap:
-            return F.linear(x_BTD, weight_VD).float()
+            uncapped_BTV: Tensor = self.head(x_BTD).float()
+            return uncapped_BTV
         # Dividing the narrow side of the product spares a pass over the logits.
-        return cap * torch.tanh(F.linear(x_BTD / cap, weight_VD).float())
+        return cap * torch.tanh(self.head(x_BTD / cap).float())
 
     def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Cross-entropy of every target in nats, B, T in float32."""

@@ -1,8 +1,8 @@
 """The model as a predictor: the distribution of the next token, then that token, and so on to the text's end.
 
 Nothing but tokens that were observed can reach a distribution, since nothing else is there: the four conditions hold
-by construction. The distributions are those that `evaluate` scores, up to rounding: the same windows, the same chunks,
-the same training on a chunk once all of its tokens were observed.
+by construction. The distributions are those that `evaluate` scores, up to rounding: the same windows, and the same
+training on the same tokens once all of them were observed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from reference_model.config import EvalConfig
+from reference_model.course import Course, computing_threads, open_course
 from reference_model.memory import Memory
 from reference_model.metric import ByteTable
 from reference_model.model import HymbaLM
-from reference_model.scoring import EvalTask, Windows, evaluation_mode
-from reference_model.ttt import Adaptation, adapted_weights
+from reference_model.scoring import EvalTask, evaluation_mode
 from reference_model.worker import Worker
 
 
@@ -29,13 +29,10 @@ class Predictor:
     stride above 0 adds one pass over a window for every `stride` tokens.
     """
 
-    def __init__(self, task: EvalTask, model: HymbaLM, adaptation: Adaptation | None) -> None:
-        self._task, self._model, self._adaptation = task, model, adaptation
-        self._threads = torch.get_num_threads()
+    def __init__(self, task: EvalTask, model: HymbaLM, course: Course) -> None:
+        self._task, self._model, self._course = task, model, course
         self._observed = 0
-        self._chunk, self._window, self._end = -1, 0, 0
-        self._windows: Windows | None = None
-        self._memory: Memory | None = None
+        self._memory: Memory = model.new_memory()
         self._logprobs_V: Tensor | None = None
 
     def observe(self, token: int) -> None:
@@ -69,45 +66,14 @@ class Predictor:
 
     def _next(self, place: int) -> Tensor:
         """Logits after the input at `place`, which no earlier call went beyond."""
-        start = place
-        if place == self._end or self._memory is None:
-            start = self._enter_window(place)
+        start = self._course.window(place)
+        if start is not None:
+            self._memory = self._model.new_memory()
         worker = self._task.worker
-        inputs_1T = self._task.tokens[None, start : place + 1].long().to(worker.device)
+        inputs_1T = self._task.tokens[None, place if start is None else start : place + 1].long().to(worker.device)
         with torch.no_grad(), worker.precision():
             logits_1TV: Tensor = self._model(inputs_1T, self._memory)
         return logits_1TV[0, -1]
-
-    def _enter_window(self, place: int) -> int:
-        """Start the window that scores this input, in the next chunk where the last one is over; returns its start."""
-        if self._windows is None or place == self._windows.end:
-            self._windows, self._window = self._enter_chunk(), 0
-        else:
-            self._window += 1
-        start, _, self._end = self._windows.bounds(self._window)
-        self._memory = self._model.new_memory()
-        return start
-
-    def _enter_chunk(self) -> Windows:
-        config, seq_len = self._task.config, self._task.seq_len
-        self._chunk += 1
-        if self._adaptation is None:
-            return Windows(0, self._task.targets, seq_len, config.eval_stride)
-        if self._chunk:
-            with computing_threads(self._threads):
-                self._adaptation.learn(self._chunk - 1)
-        return Windows(*self._adaptation.chunks[self._chunk], seq_len, config.eval_stride)
-
-
-@contextmanager
-def computing_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads; afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -128,7 +94,6 @@ def predicting(
     table = ByteTable(nothing_V, nothing_V.bool(), nothing_V.bool())
     text = torch.zeros(tokens, dtype=torch.int32)
     task = EvalTask(model, text, table, config, seq_len, worker or Worker())
-    with adapted_weights(model, config.ttt_freeze_blocks) as weights, evaluation_mode(model):
-        predictor = Predictor(task, model, Adaptation(task, weights) if config.ttt_enabled else None)
-        with computing_threads(1):  # a token is too little work to be shared: waiting for each other costs more
-            yield predictor
+    with open_course(task) as course, evaluation_mode(model), computing_threads(1):
+        # A token is too little work to be shared: waiting for each other costs more.
+        yield Predictor(task, model, course)

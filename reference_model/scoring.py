@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from reference_model.config import EvalConfig
 from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable, bits_per_byte
 from reference_model.worker import Worker
+
+# Tokens (B, T + 1), positions of the targets (B, T), whether each is scored (B, T).
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 class LanguageModel(Protocol):
@@ -34,6 +37,9 @@ class LanguageModel(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights."""
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """All layers, and what they are made of."""
 
     def train(self, mode: bool = True) -> object:  # noqa: FBT001, FBT002 - torch's own signature
         """Set the training mode."""
@@ -155,7 +161,7 @@ class Windows:
         return [full[low : low + batch_seqs] for low in range(0, len(full), batch_seqs)] + ([short] if short else [])
 
 
-def window_batch(tokens: Tensor, windows: Windows, run: range) -> tuple[Tensor, Tensor, Tensor]:
+def window_batch(tokens: Tensor, windows: Windows, run: range) -> Batch:
     """Cut out windows of one length.
 
     Returns:
@@ -208,23 +214,25 @@ def score_for_training(task: EvalTask, windows: Windows, batch_seqs: int) -> tup
     with evaluation_mode(task.model):
         for run in windows.batches(batch_seqs):
             batch = window_batch(task.tokens, windows, run)
-            losses_BT = _batch_losses(task, batch[0])
-            sums_3 += _batch_sums(task, table, batch, losses_BT.detach())
+            losses_BT = batch_losses(task, batch[0])
+            sums_3 += batch_sums(task, table, batch, losses_BT.detach())
             kept.append(losses_BT.sum())
     return sums_3, torch.stack(kept).sum()
 
 
-def _score_batch(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    return _batch_sums(task, table, batch, _batch_losses(task, batch[0]))
+def _score_batch(task: EvalTask, table: ByteTable, batch: Batch) -> Tensor:
+    return batch_sums(task, table, batch, batch_losses(task, batch[0]))
 
 
-def _batch_losses(task: EvalTask, tokens: Tensor) -> Tensor:
+def batch_losses(task: EvalTask, tokens: Tensor) -> Tensor:
+    """Nats of each target (B, T) of tokens (B, T + 1)."""
     tokens = tokens.to(task.worker.device)
     with task.worker.precision():
         return task.model.token_losses(tokens[:, :-1], tokens[:, 1:])
 
 
-def _batch_sums(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor], losses_BT: Tensor) -> Tensor:
+def batch_sums(task: EvalTask, table: ByteTable, batch: Batch, losses_BT: Tensor) -> Tensor:
+    """Nats, targets and bytes (float64) of what a batch scores; the hooks are told of it."""
     tokens, positions_BT, scored_BT = batch
     tokens = tokens.to(task.worker.device)
     if task.hooks.on_score is not None:

@@ -136,6 +136,16 @@ def test_the_demo_script_trains_scores_and_packs_again_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora"])
+def test_every_kind_of_training_at_test_time_works_in_miniature(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTT_KIND", kind)
+    script = bundle(package_texts(Path(reference_model.__file__).parent), "demo", "0")
+    assert run_bundled(tmp_path, {"demo": script})["demo"].startswith("legal_ttt_exact val_loss:")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_works_in_miniature(preset: str, tmp_path: Path) -> None:
     texts = package_texts(Path(reference_model.__file__).parent)

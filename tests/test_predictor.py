@@ -28,6 +28,8 @@ EVALUATIONS = {
     "ttt of ragged chunks": replace(TTT, ttt_chunk_tokens=20, ttt_freeze_blocks=1),
     "ttt with a stride": replace(TTT, eval_stride=3),
     "one chunk": replace(TTT, ttt_chunk_tokens=1000),
+    "adapters": replace(PLAIN, ttt_enabled=True, ttt_kind="lora", ttt_lora_lr=0.05, ttt_chunk_size=3, ttt_grad_steps=2),
+    "adapters, chunks as long as windows": replace(PLAIN, ttt_enabled=True, ttt_kind="lora", ttt_chunk_size=SEQ_LEN),
 }
 
 

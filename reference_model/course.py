@@ -1,0 +1,128 @@
+"""The course of an evaluation, input after input: where windows begin, when it trains. A predictor follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+import torch
+
+from reference_model.documents import DocumentGroup
+from reference_model.lora import Learner, adapter_start, frozen_weights
+from reference_model.scoring import EvalTask, Windows
+from reference_model.ttt import Adaptation, adapted_weights
+
+
+class Course(Protocol):
+    """Asked about every input once, in order, when that input is known."""
+
+    def window(self, place: int) -> int | None:
+        """First input of the window that begins to score at this one; None where the window before goes on.
+
+        What is due to be learned from the inputs before, and from this one as a target, is learned first.
+        """
+
+
+class WindowCourse:
+    """Windows without training."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows, self._index, self._end = windows, 0, windows.first
+
+    def window(self, place: int) -> int | None:
+        """See `Course.window`."""
+        if place != self._end:
+            return None
+        start, _, self._end = self._windows.bounds(self._index)
+        self._index += 1
+        return start
+
+
+class ChunkCourse:
+    """All weights are trained on each chunk once it is over (`evaluate_ttt`)."""
+
+    def __init__(self, task: EvalTask, adaptation: Adaptation) -> None:
+        self._task, self._adaptation, self._threads = task, adaptation, torch.get_num_threads()
+        self._chunk, self._inner = -1, WindowCourse(Windows(0, 0, task.seq_len, 0))
+
+    def window(self, place: int) -> int | None:
+        """See `Course.window`."""
+        chunks = self._adaptation.chunks
+        if place == (chunks[self._chunk][1] if self._chunk >= 0 else 0):
+            self._chunk += 1
+            if self._chunk:
+                with computing_threads(self._threads):
+                    self._adaptation.learn(self._chunk - 1)
+            self._inner = WindowCourse(Windows(*chunks[self._chunk], self._task.seq_len, self._task.config.eval_stride))
+        return self._inner.window(place)
+
+
+class DocumentCourse:
+    """Adapters are trained on each chunk of their document once it is over (`evaluate_lora`)."""
+
+    def __init__(self, task: EvalTask) -> None:
+        self._task, self._start, self._threads = task, adapter_start(task), torch.get_num_threads()
+        self._first, self._number = 0, 0
+        self._learner: Learner | None = None
+        self._attached = ExitStack()
+
+    def window(self, place: int) -> int | None:
+        """See `Course.window`."""
+        config = self._task.config
+        if place == 0 or int(self._task.tokens[place]) == config.bos_id:
+            self.detach()
+            self._first, self._number = place, 0
+        elif place == self._first + (self._number + 1) * config.ttt_chunk_size:
+            with computing_threads(self._threads):
+                self._learn(DocumentGroup(((self._first, place),), config.ttt_chunk_size, self._task.seq_len))
+            self._number += 1
+        else:
+            return None
+        return self._first + max((self._number + 1) * config.ttt_chunk_size - self._task.seq_len, 0)
+
+    def _learn(self, document: DocumentGroup) -> None:
+        """Train on the last chunk of a document so far."""
+        if self._learner is None:
+            # Fresh adapters add nothing: a document has none before its second chunk.
+            self._learner = Learner(self._task, document, self._start)
+            self._attached.enter_context(self._learner.adapters.attached())
+        self._learner.learn(document.batch(self._task.tokens, self._number), None, 1)
+
+    def detach(self) -> None:
+        """Forget the document's adapters."""
+        self._attached.close()
+        self._learner = None
+
+
+@contextmanager
+def open_course(task: EvalTask) -> Iterator[Course]:
+    """The course that the configuration says; afterwards the model has its weights again.
+
+    Raises:
+        ValueError: The model has none of the layers that are to be adapted.
+    """
+    config = task.config
+    if not config.ttt_enabled:
+        yield WindowCourse(Windows(0, task.targets, task.seq_len, config.eval_stride))
+    elif config.ttt_kind == "lora":
+        with frozen_weights(task.model):
+            course = DocumentCourse(task)
+            try:
+                yield course
+            finally:
+                course.detach()
+    else:
+        with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
+            yield ChunkCourse(task, Adaptation(task, weights))
+
+
+@contextmanager
+def computing_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
