@@ -75,6 +75,16 @@ def copied(x: torch.Tensor, y: torch.Tensor) -> None:
     buffer.mean(dim=1).sum().item()
 
 
+def rows(x: torch.Tensor, y: torch.Tensor) -> None:
+    sums = torch.zeros(len(y) + 1, 3, dtype=torch.float64)
+    for row, nats in enumerate(losses(x, y)):
+        sums[row] = torch.stack([nats.double(), torch.ones(len(nats)), torch.ones(len(nats))]).sum(1)
+    total = torch.zeros(3, dtype=torch.float64)
+    for each in sums.unbind():
+        total += each
+    total.tolist()
+
+
 def documents(x: torch.Tensor, y: torch.Tensor) -> None:
     torch.zeros(2).index_add_(0, torch.arange(y.numel()) % 2, losses(x, y).reshape(-1))
 
@@ -122,6 +132,7 @@ WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
     "grown": grown,
     "buffered": buffered,
     "copied": copied,
+    "rows": rows,
     "documents": documents,
     "own function": functions,
 }
@@ -165,6 +176,9 @@ def test_masks_and_slices_count_what_they_keep(shard: Path) -> None:
         (losses(x, y) * mask).sum().item()
 
     assert scores(traced(shard, run)) == list(range(1, 31))
+    kept = torch.arange(20) < 5
+    assert scores(traced(shard, lambda: torch.where(kept, losses(x, y)[0], 0.0).sum().item())) == [1, 2, 3, 4, 5]
+    assert scores(traced(shard, lambda: losses(x, y)[0].where(kept, 0.0).sum().item())) == [1, 2, 3, 4, 5]
     assert scores(traced(shard, lambda: losses(x, y)[1, 10:].sum().item())) == list(range(21, 31))
     assert scores(traced(shard, lambda: losses(x, y)[losses(x, y) < 0].sum().item())) == []
     target = torch.where(torch.arange(20) < 5, y[:1], -100)

@@ -131,10 +131,10 @@ class Follower(TorchFunctionMode):
         elif name in SCATTER or name in {"copy_", "__setitem__"}:
             self._stored(name, call)
         elif name == "where" and len(args) == 3:
-            sides: Any = [
-                self._codes(each) if isinstance(each, torch.Tensor) else torch.tensor(-1) for each in args[1:]
-            ]
-            chosen: Any = torch.where(args[0], *sides)
+            # As a function the condition comes first, as a method the tensor itself.
+            condition, *values = args if args[0].dtype == torch.bool else (args[1], args[0], args[2])
+            sides: Any = [self._codes(each) if isinstance(each, torch.Tensor) else torch.tensor(-1) for each in values]
+            chosen: Any = torch.where(condition, *sides)
             self.tag(out, chosen, tag.form)
         else:
             self._elementwise(name, call, out)
