@@ -222,8 +222,9 @@ class EvalConfig(Section):
     ttt_batch_seqs: Annotated[int, Setting("TTT_BATCH_SEQS", 1, 1 << 20)] = 4
     ttt_momentum: Annotated[float, Setting("TTT_MOMENTUM", 0, 0.9999)] = 0.9
     ttt_grad_clip: Annotated[float, Setting("TTT_GRAD_CLIP", 0, 1e9)] = 1.0
-    # What is trained: all weights, chunk by chunk of the text, or low-rank adapters, which begin anew in each document.
-    ttt_kind: Annotated[str, Setting("TTT_KIND", choices=("sgd", "lora"))] = "sgd"
+    # What is trained: all weights, chunk by chunk of the text; low-rank adapters, which begin anew in each document;
+    # all weights after each of a few phases, on all that was scored before; both of the latter.
+    ttt_kind: Annotated[str, Setting("TTT_KIND", choices=("sgd", "lora", "phased", "phased_lora"))] = "sgd"
     ttt_lora_rank: Annotated[int, Setting("TTT_LORA_RANK", 1, 1_024)] = 8
     # Some of LORA_PARTS, separated by commas.
     ttt_lora_parts: Annotated[str, Setting("TTT_LORA_PARTS")] = "attention,mamba,head"
@@ -235,6 +236,9 @@ class EvalConfig(Section):
     ttt_chunk_size: Annotated[int, Setting("TTT_CHUNK_SIZE", 1, 1 << 24)] = 256
     # Documents side by side.
     ttt_batch_size: Annotated[int, Setting("TTT_BATCH_SIZE", 1, 1 << 20)] = 64
+    # The first documents, and in how many parts they are: after each part all weights are trained.
+    phased_prefix_docs: Annotated[int, Setting("PHASED_TTT_PREFIX_DOCS", 1, 10**9)] = 2_000
+    phased_num_phases: Annotated[int, Setting("PHASED_TTT_NUM_PHASES", 1, 10**6)] = 3
     # Begins a document.
     bos_id: Annotated[int, Setting("BOS_ID", 0, (1 << 17) - 1)] = 1
     eval_only: Annotated[bool, Setting("EVAL_ONLY")] = False
@@ -247,6 +251,9 @@ class EvalConfig(Section):
         """Parts that are adapted must be parts of a model."""
         if unknown := [part for part in self.lora_parts if part not in LORA_PARTS]:
             raise ConfigError(f"TTT_LORA_PARTS: {unknown[0]!r} is not one of {', '.join(LORA_PARTS)}")
+        if self.phased_num_phases > self.phased_prefix_docs:
+            phases, documents = self.phased_num_phases, self.phased_prefix_docs
+            raise ConfigError(f"PHASED_TTT_NUM_PHASES: {phases} of {documents} documents, PHASED_TTT_PREFIX_DOCS")
 
     @property
     def lora_parts(self) -> tuple[str, ...]:
@@ -256,7 +263,12 @@ class EvalConfig(Section):
     @property
     def by_document(self) -> bool:
         """Whether the text is taken apart into documents."""
-        return self.ttt_enabled and self.ttt_kind == "lora"
+        return self.ttt_enabled and self.ttt_kind != "sgd"
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether documents have adapters of their own."""
+        return self.by_document and self.ttt_kind != "phased"
 
 
 @dataclass(frozen=True)
@@ -286,7 +298,7 @@ class Config:
         frozen, layers = self.evaluation.ttt_freeze_blocks, self.model.num_layers
         if frozen > layers:
             raise ConfigError(f"TTT_FREEZE_BLOCKS: {frozen} is more than NUM_LAYERS ({layers})")
-        if self.evaluation.by_document and self.evaluation.ttt_chunk_size > self.eval_seq_len:
+        if self.evaluation.has_adapters and self.evaluation.ttt_chunk_size > self.eval_seq_len:
             size = self.evaluation.ttt_chunk_size
             raise ConfigError(f"TTT_CHUNK_SIZE: {size} is longer than the {self.eval_seq_len} of a window")
         if self.evaluation.eval_stride > self.eval_seq_len:

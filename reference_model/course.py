@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from reference_model.documents import DocumentGroup
 from reference_model.lora import Learner, adapter_start, frozen_weights
+from reference_model.phased import learn_from_beginning, phase_ends, phase_windows
 from reference_model.scoring import EvalTask, Windows
 from reference_model.ttt import Adaptation, adapted_weights
 
@@ -74,7 +76,7 @@ class DocumentCourse:
             self.detach()
             self._first, self._number = place, 0
         elif place == self._first + (self._number + 1) * config.ttt_chunk_size:
-            with computing_threads(self._threads):
+            with computing_threads(self._threads), frozen_weights(self._task.model):
                 self._learn(DocumentGroup(((self._first, place),), config.ttt_chunk_size, self._task.seq_len))
             self._number += 1
         else:
@@ -95,6 +97,30 @@ class DocumentCourse:
         self._learner = None
 
 
+class PhasedCourse:
+    """All weights are trained after each phase, on all that came before (`evaluate_phased`)."""
+
+    def __init__(self, task: EvalTask, weights: Sequence[nn.Parameter], documents: DocumentCourse | None) -> None:
+        self._task, self._weights, self._documents = task, weights, documents
+        self._threads, self._finished = torch.get_num_threads(), 0
+        self._windows = WindowCourse(phase_windows(task, 0, task.targets))
+
+    def window(self, place: int) -> int | None:
+        """See `Course.window`."""
+        if place and int(self._task.tokens[place]) == self._task.config.bos_id:
+            self._finished += 1
+            if self._finished in phase_ends(self._task.config):
+                self._end_phase(place)
+        return (self._documents or self._windows).window(place)
+
+    def _end_phase(self, place: int) -> None:
+        if self._documents is not None:
+            self._documents.detach()
+        with computing_threads(self._threads):
+            learn_from_beginning(self._task, self._weights, place)
+        self._windows = WindowCourse(phase_windows(self._task, place, self._task.targets))
+
+
 @contextmanager
 def open_course(task: EvalTask) -> Iterator[Course]:
     """The course that the configuration says; afterwards the model has its weights again.
@@ -105,16 +131,19 @@ def open_course(task: EvalTask) -> Iterator[Course]:
     config = task.config
     if not config.ttt_enabled:
         yield WindowCourse(Windows(0, task.targets, task.seq_len, config.eval_stride))
-    elif config.ttt_kind == "lora":
-        with frozen_weights(task.model):
-            course = DocumentCourse(task)
-            try:
-                yield course
-            finally:
-                course.detach()
-    else:
-        with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
+        return
+    documents = DocumentCourse(task) if config.has_adapters else None
+    with ExitStack() as stack:
+        if documents is not None:
+            stack.callback(documents.detach)
+        if config.ttt_kind == "lora" and documents is not None:
+            yield documents
+            return
+        weights = stack.enter_context(adapted_weights(task.model, config.ttt_freeze_blocks))
+        if config.ttt_kind == "sgd":
             yield ChunkCourse(task, Adaptation(task, weights))
+        else:
+            yield PhasedCourse(task, weights, documents)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The evaluations: plain, sliding window, score-first test-time training of two kinds.
+"""The evaluations: plain, sliding window, score-first test-time training of three kinds.
 
 Every target is scored exactly once.
 """
@@ -6,6 +6,7 @@ Every target is scored exactly once.
 from __future__ import annotations
 
 from reference_model.lora import evaluate_lora
+from reference_model.phased import evaluate_phased
 from reference_model.scoring import EvalResult, EvalTask, Windows, score_windows, sums_of_all
 from reference_model.ttt import ChunkHook, evaluate_ttt
 
@@ -40,12 +41,18 @@ def evaluation_name(task: EvalTask) -> str:
     context = f"stride {config.eval_stride}" if config.eval_stride else "plain"
     if not config.ttt_enabled:
         return context
-    return "score-first LoRA TTT, documents" if config.ttt_kind == "lora" else f"score-first TTT, {context}"
+    return {
+        "sgd": f"score-first TTT, {context}",
+        "lora": "score-first LoRA TTT, documents",
+        "phased": f"score-first TTT in phases, {context}",
+        "phased_lora": "score-first LoRA TTT in phases, documents",
+    }[config.ttt_kind]
 
 
 def evaluate(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
     """Score as the configuration says; `on_chunk` hears the progress of test-time training."""
     config = task.config
     if config.ttt_enabled:
-        return (evaluate_lora if config.ttt_kind == "lora" else evaluate_ttt)(task, on_chunk)
+        adapting = {"sgd": evaluate_ttt, "lora": evaluate_lora}.get(config.ttt_kind, evaluate_phased)
+        return adapting(task, on_chunk)
     return evaluate_sliding(task, config.eval_stride) if config.eval_stride else evaluate_plain(task)

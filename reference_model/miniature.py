@@ -56,6 +56,7 @@ MINIATURE_SETTINGS = {
     "TTT_FREEZE_BLOCKS": "0",
     "TTT_CHUNK_SIZE": "8",
     "TTT_BATCH_SIZE": "4",
+    "PHASED_TTT_PREFIX_DOCS": "4",
     "QUANT_KEEP_FLOAT_MAX_NUMEL": "256",
 }
 # What two layers leave of a preset's character.

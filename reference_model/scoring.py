@@ -117,6 +117,7 @@ class Windows:
         seq_len: longest window.
         stride: 0 cuts side by side, the last window short; above 0 each window scores the next `stride` targets and
             reaches back over `seq_len` inputs, before `first` too.
+        blind: no window knows where the inputs end: a short last one begins where a whole one would.
 
     Raises:
         ValueError: the stride is longer than a window, which would leave gaps.
@@ -126,6 +127,7 @@ class Windows:
     end: int
     seq_len: int
     stride: int
+    blind: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.stride <= self.seq_len:
@@ -134,11 +136,19 @@ class Windows:
     @property
     def _head(self) -> int:
         """End of the first window under a stride; at the text's beginning it scores all that it reads."""
-        return min(self.end, max(self.first + self.stride, self.seq_len))
+        head = max(self.first + self.stride, self.seq_len)
+        return head if self.blind else min(self.end, head)
+
+    @property
+    def _whole(self) -> int:
+        """How many windows of one length there are, the first ones."""
+        if not self.stride:
+            return (self.end - self.first) // self.seq_len
+        return max(1 + (self.end - self._head) // self.stride, 0) if self.blind else len(self)
 
     def __len__(self) -> int:
         if self.stride:
-            return 1 + (self.end - self._head + self.stride - 1) // self.stride
+            return 1 + (max(self.end - self._head, 0) + self.stride - 1) // self.stride
         return (self.end - self.first + self.seq_len - 1) // self.seq_len
 
     def bounds(self, index: int) -> tuple[int, int, int]:
@@ -147,8 +157,9 @@ class Windows:
             start = self.first + index * self.seq_len
             return start, start, min(start + self.seq_len, self.end)
         scored = self._head + (index - 1) * self.stride if index else self.first
-        end = min(self._head + index * self.stride, self.end)
-        return max(end - self.seq_len, 0), scored, end
+        whole = self._head + index * self.stride
+        end = min(whole, self.end)
+        return max((whole if self.blind else end) - self.seq_len, 0), scored, end
 
     def batches(self, batch_seqs: int) -> list[range]:
         """Runs of up to `batch_seqs` windows of one length."""
@@ -156,8 +167,8 @@ class Windows:
 
     def batches_of(self, run: range, batch_seqs: int) -> list[range]:
         """The same for some consecutive windows only; a short last window stands by itself."""
-        whole = len(self) if self.stride else (self.end - self.first) // self.seq_len
-        full, short = range(run.start, min(run.stop, whole)), range(max(run.start, whole), run.stop)
+        full = range(run.start, min(run.stop, self._whole))
+        short = range(max(run.start, self._whole), run.stop)
         return [full[low : low + batch_seqs] for low in range(0, len(full), batch_seqs)] + ([short] if short else [])
 
 

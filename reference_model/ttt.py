@@ -77,9 +77,7 @@ class Adaptation:
         first, end = self.chunks[number]
         self.optimizer.param_groups[0]["lr"] = ttt_rate(self.task.config.ttt_lr, number, len(self.chunks))
         lesson = Lesson(self.task, Windows(first, end, self.task.seq_len, 0), self.weights, scored)
-        _train_on_chunk(lesson, self.optimizer)
-        if self.task.hooks.on_update is not None:
-            self.task.hooks.on_update(torch.arange(first + 1, end + 1))
+        train_on(lesson, self.optimizer)
 
 
 def ttt_rate(base: float, chunk: int, chunks: int) -> float:
@@ -111,13 +109,13 @@ def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[n
 
 @dataclass(frozen=True)
 class Lesson:
-    """A scored chunk to train on.
+    """Scored text to train on.
 
     Attributes:
         task: what is evaluated.
-        windows: the chunk's sequences side by side.
+        windows: its sequences side by side.
         weights: those that are trained.
-        scored: sum of the chunk's losses in nats with what a backward pass needs, where scoring kept it.
+        scored: sum of its losses in nats with what a backward pass needs, where scoring kept it.
     """
 
     task: EvalTask
@@ -137,17 +135,27 @@ def _score_chunk(task: EvalTask, windows: Windows, *, trained: bool) -> tuple[Te
     return sums_of_all(worker, score_windows(task, windows, min(config.eval_batch_seqs, fair))), None
 
 
-def _train_on_chunk(lesson: Lesson, optimizer: torch.optim.Optimizer) -> None:
-    """All epochs over one scored chunk; every process takes the same steps, even when it has no sequences left."""
+def train_on(lesson: Lesson, optimizer: torch.optim.Optimizer, falling_from: float | None = None) -> None:
+    """All epochs over one lesson; every process takes the same steps, even when it has no sequences left.
+
+    Args:
+        lesson: What is learned; the hooks are told of it.
+        optimizer: Of its weights.
+        falling_from: Rate of the first step, which falls by a cosine over all of them; None keeps the optimizer's.
+    """
     task, weights = lesson.task, lesson.weights
     longest = -(-len(lesson.windows) // task.worker.world_size)
     steps = list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs
     with evaluation_mode(task.model):
         for number, low in enumerate(steps):
+            if falling_from is not None:
+                optimizer.param_groups[0]["lr"] = ttt_rate(falling_from, number, len(steps) + 1)
             _compute_gradients(lesson, low, None if number else lesson.scored)
             if task.config.ttt_grad_clip > 0:
                 nn.utils.clip_grad_norm_(weights, task.config.ttt_grad_clip)
             optimizer.step()
+    if task.hooks.on_update is not None:
+        task.hooks.on_update(torch.arange(lesson.windows.first + 1, lesson.windows.end + 1))
 
 
 def _compute_gradients(lesson: Lesson, low: int, scored: Tensor | None) -> None:

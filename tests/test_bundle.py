@@ -136,7 +136,7 @@ def test_the_demo_script_trains_scores_and_packs_again_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lora"])
+@pytest.mark.parametrize("kind", ["lora", "phased", "phased_lora"])
 def test_every_kind_of_training_at_test_time_works_in_miniature(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,11 @@ EVALUATIONS = {
     "ttt with a stride": replace(TTT, eval_stride=3),
     "one chunk": replace(TTT, ttt_chunk_tokens=1000),
     "adapters": replace(PLAIN, ttt_enabled=True, ttt_kind="lora", ttt_lora_lr=0.05, ttt_chunk_size=3, ttt_grad_steps=2),
+    "phases": replace(TTT, ttt_kind="phased", phased_prefix_docs=4, phased_num_phases=2),
+    "phases with a stride": replace(TTT, ttt_kind="phased", phased_prefix_docs=3, eval_stride=3),
+    "phases of adapters": replace(
+        TTT, ttt_kind="phased_lora", phased_prefix_docs=2, phased_num_phases=1, ttt_chunk_size=3
+    ),
     "adapters, chunks as long as windows": replace(PLAIN, ttt_enabled=True, ttt_kind="lora", ttt_chunk_size=SEQ_LEN),
 }
 
