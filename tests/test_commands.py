@@ -54,6 +54,18 @@ def test_commands_lists_and_tables_are_told_from_sentences() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("LAYERS=4,5 NAMES=a,b python train_gpt.py", {"LAYERS": "4,5", "NAMES": "a,b"}),
+        ("It ran with AA=1, BB=2,CC=3, and TOKENS=524,288.", {"AA": "1", "BB": "2", "CC": "3", "TOKENS": "524288"}),
+        ("AA=1,BB=2 python train_gpt.py", {"AA": "1", "BB": "2"}),
+    ],
+)
+def test_a_comma_belongs_to_a_list_of_values(line: str, found: dict[str, str]) -> None:
+    assert {each.name: each.value for each in read(line)} == found
+
+
 def test_every_line_of_a_script_is_a_command_and_fallbacks_are_values() -> None:
     found = read('X_Y="${X_Y:-5}"\nZ=$HOME/data\n', script=True)
     assert found == (Assignment("X_Y", "5", 1, commanded=True),)

@@ -33,6 +33,7 @@ def test_commands_and_tables_state_settings() -> None:
         "BACKOUT_LAYER=-1",
         "SEED=7 torchrun train_gpt.py",
         "NAME=value PATH=./x.1",
+        "LAYERS=4,5 python train_gpt.py",
         "| Layers | 11 | 12 |",
         "| Heads of state | 11 |",
         "A=1",

@@ -15,8 +15,10 @@ LINE_LIMIT_CHARACTERS = 4_000
 TEXT_LIMIT_CHARACTERS = 1_000_000
 ASSIGNMENTS_LIMIT = 2_000
 
+# A comma belongs to a list of values; the one behind a value does not, nor one before another assignment.
 _ASSIGNMENT = re.compile(
-    r"""(?<![\w$./{-])([A-Z][A-Z0-9_]{1,60})=(?:"([^"]{0,300})"|'([^']{0,300})'|([^\s"'`\\|;&,)]{0,300}))"""
+    r"""(?<![\w$./{-])([A-Z][A-Z0-9_]{1,60})=(?:"([^"]{0,300})"|'([^']{0,300})'"""
+    r"""|((?:[^\s"'`\\|;&,)]|,(?=[\w.+-])(?![A-Z][A-Z0-9_]{1,60}=)){0,300}))"""
 )
 _FALLBACK = re.compile(r"\$\{\w+:?[-=]([^}]*)\}")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
@@ -84,5 +86,7 @@ def _assignments(line: str, number: int, *, commanded: bool) -> Iterator[Assignm
         value = next((each for each in match.groups()[1:] if each is not None), "")
         fallback = _FALLBACK.fullmatch(value)
         value = fallback[1] if fallback is not None else value
+        if not commanded and _THOUSANDS.fullmatch(value.rstrip(".:*")):
+            value = value.replace(",", "")
         if "$" not in value:
             yield Assignment(match[1], value if commanded else value.rstrip(".:*"), number, commanded)
