@@ -178,6 +178,9 @@ class TrainConfig(Section):
     ema_every: Annotated[int, Setting("EMA_EVERY", 1, 10**6)] = 1
     # 0: eight micro-batches shared by the processes, as in the competition's baseline.
     grad_accum_steps: Annotated[int, Setting("GRAD_ACCUM_STEPS", 0, 10**6)] = 0
+    # 0: never.
+    checkpoint_every: Annotated[int, Setting("CHECKPOINT_EVERY", 0, 10**9)] = 0
+    resume: Annotated[bool, Setting("RESUME")] = False
 
     def check_together(self) -> None:
         """A batch holds whole sequences."""
@@ -281,6 +284,7 @@ class DataConfig(Section):
     # Empty: final_model.int{bits}.ptz.
     artifact_path: Annotated[str, Setting("ARTIFACT_PATH")] = ""
     weights_path: Annotated[str, Setting("WEIGHTS_PATH")] = "final_model.pt"
+    checkpoint_path: Annotated[str, Setting("CHECKPOINT_PATH")] = "checkpoint.pt"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ token as they are told, and opens no data at all.
 
 Files, relative to the working directory: `logs/{RUN_ID}.txt` (`.repack.txt`, `.eval.txt` in the other modes),
 `final_model.pt` (the averaged float weights that are packed), `final_model.raw.pt` (the last float weights),
-`final_model.int{bits}.ptz` (the artifact).
+`final_model.int{bits}.ptz` (the artifact). With `CHECKPOINT_EVERY=N`, `checkpoint.pt` after every N steps: `RESUME=1`
+goes on from it, and the end of the run removes it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from reference_model.artifact import ArtifactError, coding_of
+from reference_model.checkpoint import Checkpoints, run_identity
 from reference_model.codings import CODINGS, missing_packages
 from reference_model.config import Config, EvalConfig
 from reference_model.data import ShardError, find_shards, load_validation
@@ -125,7 +127,7 @@ class Run:
 
         Raises:
             ConfigError: A setting does not fit the data or the number of processes.
-            RunError: The submission would be above the cap.
+            RunError: The submission would be above the cap, or the checkpoint to go on from cannot be used.
         """
         inputs = Inputs.load(self.config)
         loader = blaming("DATA_PATH", lambda: training_loader(self.config, self.worker))
@@ -134,14 +136,22 @@ class Run:
         self.log.say(f"train_loader:dataset:{Path(self.config.data.data_path).name} train_shards:{shards}")
         self._describe(inputs, model)
         validate = partial(self.score_plain, model, inputs, stride=0) if self._validates else None
-        result = Trainer(model, self.config, loader, self.worker, self.log, self.clock, validate).run()
-        self._save(model, result)
+        checkpoints = self._checkpoints()
+        trainer = Trainer(model, self.config, loader, self.worker, self.log, self.clock, validate, checkpoints)
+        self._save(model, trainer.run())
         if self.config.evaluation.diagnostics:
             began_s = self.clock()
             scores = self.score_plain(model, inputs, stride=self.config.evaluation.eval_stride)
             self.log.say(diagnostic_line("post_ema", scores, self.clock() - began_s))
         self.repack()
         self._score_artifact(model, inputs)
+        if self.worker.rank == 0 and (checkpoints.every or checkpoints.resume):
+            checkpoints.remove()
+
+    def _checkpoints(self) -> Checkpoints:
+        train, path = self.config.train, Path(self.config.data.checkpoint_path)
+        identity = run_identity(self.config, f"{self.config.data.data_path}/{TRAIN_FILES}")
+        return Checkpoints(path, train.checkpoint_every, train.resume, identity)
 
     def repack(self) -> None:
         """Pack the saved weights into the artifact.
@@ -256,6 +266,7 @@ def read_config(environ: Mapping[str, str], preset: str) -> Config:
         "EVAL_ONLY": evaluation.eval_only,
         "REPACK_ONLY": evaluation.repack_only,
         "SERVE_ONLY": evaluation.serve_only,
+        "RESUME": config.train.resume,
     }
     if len(chosen := [name for name, wanted in modes.items() if wanted]) > 1:
         raise ConfigError(f"{chosen[0]}: excludes {chosen[1]}")
@@ -292,11 +303,25 @@ def main(environ: Mapping[str, str], script: Path, preset: str, *, clock: Clock 
     return 0
 
 
+def refuse_to_lose_checkpoint(config: Config) -> None:
+    """Raise ConfigError where training would begin anew over the checkpoint of a run that has not ended."""
+    train, path = config.train, Path(config.data.checkpoint_path)
+    if train.checkpoint_every and not train.resume and path.exists():
+        raise ConfigError(f"CHECKPOINT_PATH: {path} is there already; RESUME=1 goes on from it")
+
+
 def start_run(config: Config, worker: Worker, script: Path, clock: Clock) -> None:
-    """Open the log and run in the mode that the settings ask for."""
+    """Open the log and run in the mode that the settings ask for.
+
+    Raises:
+        ConfigError: See `refuse_to_lose_checkpoint` and `Run.train_and_score`.
+    """
     evaluation = config.evaluation
     mode = ".eval" if evaluation.eval_only else ".repack" if evaluation.repack_only else ""
-    log = RunLog(Path("logs") / f"{config.data.run_id}{mode}.txt", enabled=worker.rank == 0)
+    if not mode:
+        refuse_to_lose_checkpoint(config)
+    path = Path("logs") / f"{config.data.run_id}{mode}.txt"
+    log = RunLog(path, enabled=worker.rank == 0, goes_on=config.train.resume)
     settings = {name.lower(): value for name, value in config.to_environment().items()}
     log.record_header(settings, script.read_text(encoding="utf-8"), version_lines())
     run = Run(config, worker, log, script, clock)

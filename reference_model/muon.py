@@ -78,6 +78,18 @@ class Muon:
         share = -(-_count(stack) // self.exchange.worker.world_size)
         return stack[0].new_zeros((share, *stack[0].shape[-2:]), dtype=torch.float32)
 
+    def momentum(self) -> list[Tensor]:
+        """The momentum of every stack, N, R, C; every process must call it, since each holds its share."""
+        whole = [self.exchange.all_shares(buffer_SRC)() for buffer_SRC in self.momentum_buffers]
+        return [buffer_NRC[: _count(stack)] for stack, buffer_NRC in zip(self.stacks, whole, strict=True)]
+
+    def load_momentum(self, momentum: Sequence[Tensor]) -> None:
+        """Take this process's share of what `momentum` gave."""
+        for buffer_SRC, whole_NRC in zip(self.momentum_buffers, momentum, strict=True):
+            first = self.exchange.worker.rank * len(buffer_SRC)
+            mine = whole_NRC[first : first + len(buffer_SRC)]
+            buffer_SRC.zero_()[: len(mine)].copy_(mine)
+
     @torch.no_grad()
     def sent_gradients(self) -> Iterator[Pending]:
         """Begin, stack after stack, to add up the gradients over the processes: each gets the sums of its share."""

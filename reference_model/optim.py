@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -146,6 +147,16 @@ class Optimizers:
             muon.step(group.learning_rate * scale, momentum, begun)
         for parameter in self.parameters():
             parameter.grad = None
+
+    def state(self) -> dict[str, Any]:
+        """All moments; every process must call it, since each may hold a share of them."""
+        return {"adam": self.adam.state_dict(), "muon": [muon.momentum() for muon, _ in self.matrix_groups]}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take moments that `state` gave, for however many processes."""
+        self.adam.load_state_dict(state["adam"])
+        for (muon, _), momentum in zip(self.matrix_groups, state["muon"], strict=True):
+            muon.load_momentum(momentum)
 
     def _clipped(self, sent: Sequence[list[Pending] | None]) -> list[list[Pending] | None]:
         """Shorten all gradients together, wherever they are."""

@@ -43,6 +43,11 @@ def validation_line(progress: Progress, val_loss: float, val_bpb: float) -> str:
     return f"{head} val_loss:{val_loss:.4f} val_bpb:{val_bpb:.4f} {progress.timing()}"
 
 
+def resume_line(name: str, progress: Progress) -> str:
+    """Training goes on from a checkpoint."""
+    return f"resumed:{name} step:{progress.step}/{progress.steps} {progress.timing()}"
+
+
 def stop_line(progress: Progress) -> str:
     """The wallclock limit ended training."""
     time_and_step = f"train_time:{progress.train_ms:.0f}ms step:{progress.step}/{progress.steps}"
@@ -95,11 +100,13 @@ class RunLog:
         path: The log file, made new with its folders; None keeps the log on the console.
         console: Writes one line where a person sees it.
         enabled: False on every rank but the first.
+        goes_on: Whether the file keeps the lines that it has.
     """
 
     path: Path | None
     console: Callable[[str], object] = print
     enabled: bool = True
+    goes_on: bool = False
     _started: bool = field(default=False, init=False)
 
     def say(self, *lines: str) -> None:
@@ -114,7 +121,7 @@ class RunLog:
         if not self.enabled or self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a" if self._started else "w", encoding="utf-8") as file:
+        with self.path.open("a" if self._started or self.goes_on else "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
         self._started = True
 

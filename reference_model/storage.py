@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -103,5 +104,9 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, then rename it: nobody ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_bytes(content)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        # Otherwise the name may be on disk before the bytes, should the machine stop.
+        os.fsync(file.fileno())
     temporary.replace(path)

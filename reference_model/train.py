@@ -17,12 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from reference_model.checkpoint import Checkpoints, RunState
 from reference_model.config import Config
 from reference_model.data import BatchLoader, TokenStream, find_shards
 from reference_model.exchange import Exchange
 from reference_model.model import HymbaLM
 from reference_model.optim import Optimizers, build_optimizers
-from reference_model.runlog import Progress, RunLog, stop_line, train_line, validation_line
+from reference_model.runlog import Progress, RunLog, resume_line, stop_line, train_line, validation_line
 from reference_model.schedule import ExponentialAverage, Schedule, muon_momentum
 from reference_model.settings import ConfigError
 from reference_model.worker import Worker
@@ -47,11 +48,12 @@ class Stopwatch:
     Attributes:
         clock: Seconds that only grow.
         device: Its queued work is finished before the clock is read.
+        before_s: Seconds that were counted before.
     """
 
     clock: Clock
     device: str
-    _before_s: float = field(default=0.0, init=False)
+    before_s: float = 0.0
     _since_s: float = field(default=0.0, init=False)
 
     def start(self) -> None:
@@ -60,12 +62,12 @@ class Stopwatch:
 
     def elapsed_s(self) -> float:
         """Seconds counted so far."""
-        return self._before_s + self._now() - self._since_s
+        return self.before_s + self._now() - self._since_s
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not count what happens inside."""
-        self._before_s = self.elapsed_s()
+        self.before_s = self.elapsed_s()
         yield
         self.start()
 
@@ -132,6 +134,7 @@ class Trainer:
         log: Where lines go.
         clock: Injected; monotonic seconds.
         validate: Scores the model during training; None never does.
+        checkpoints: Where the run saves itself and goes on from; by itself it does neither.
     """
 
     model: HymbaLM
@@ -141,29 +144,43 @@ class Trainer:
     log: RunLog
     clock: Clock = time.perf_counter
     validate: Validation | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def run(self) -> TrainingResult:
         """Train to the schedule's end.
 
         Raises:
             OptimizerError: A parameter is in no group or in two.
+            RunError: The checkpoint to go on from cannot be used.
             TrainingError: The loss is not finite.
         """
+        saved = self.checkpoints.load() if self.checkpoints.resume else None
         self.model.train()
         self._warm_up()
         schedule, settings = Schedule.from_config(self.config.train), self.config.train
-        optimizers = self._optimizers()
         average = ExponentialAverage(settings.ema_decay**settings.ema_every)
-        watch, step = Stopwatch(self.clock, self.worker.device), 0
+        state = RunState(self.model, self._optimizers(), average)
+        if saved is not None:
+            self.checkpoints.restore(state, saved)
+            self._report_resumed(state)
+        watch = Stopwatch(self.clock, self.worker.device, state.train_s)
         watch.start()
-        while not schedule.is_over(step, elapsed_s := self._agree(watch.elapsed_s())):
-            loss = self._step(optimizers, step, schedule.factor(step, elapsed_s))
-            step += 1
-            if step % settings.ema_every == 0:
+        while not schedule.is_over(state.step, elapsed_s := self._agree(watch.elapsed_s())):
+            loss = self._step(state.optimizers, state.step, schedule.factor(state.step, elapsed_s))
+            state.step += 1
+            if state.step % settings.ema_every == 0:
                 average.update(self.model.named_parameters())
-            self._report(step, loss, watch)
-        self._report_end(step, elapsed_s, schedule)
-        return TrainingResult(step, elapsed_s, average.values())
+            self._report(state.step, loss, watch)
+            if self.checkpoints.is_due(state.step):
+                self._save(state, watch)
+        self._report_end(state.step, elapsed_s, schedule)
+        return TrainingResult(state.step, elapsed_s, average.values())
+
+    def _save(self, state: RunState, watch: Stopwatch) -> None:
+        state.train_s = self._agree(watch.elapsed_s())
+        content = state.content()
+        if self.worker.rank == 0:
+            self.checkpoints.save(content)
 
     def _optimizers(self) -> Optimizers:
         dtype = self.worker.autocast or torch.float32
@@ -214,6 +231,10 @@ class Trainer:
             progress = Progress(step, settings.iterations, 1000.0 * watch.elapsed_s())
             with watch.paused():
                 self.log.say(validation_line(progress, *self.validate()))
+
+    def _report_resumed(self, state: RunState) -> None:
+        progress = Progress(state.step, self.config.train.iterations, 1000.0 * state.train_s)
+        self.log.say(resume_line(self.checkpoints.path.name, progress))
 
     def _report_end(self, step: int, elapsed_s: float, schedule: Schedule) -> None:
         progress = Progress(step, self.config.train.iterations, 1000.0 * elapsed_s)

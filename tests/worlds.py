@@ -17,12 +17,18 @@ WORLD_TIMEOUT_S = 120
 
 def run_world(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `function(worker, *arguments)` gives in each process, by rank; it must be importable and give tensors."""
+    codes = exit_codes(size, folder, function, *arguments)
+    assert codes == [0] * size, f"exit codes {codes}"
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+def exit_codes(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[int | None]:
+    """How each process ended: below 0 by a signal, None when it had to be stopped."""
     folder.mkdir(parents=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "torch.distributed", "reference_model.main"])
-    started = [
-        context.Process(target=_take_part, args=(rank, size, folder, function, arguments)) for rank in range(size)
-    ]
+    places = ((rank, size, folder, function, arguments) for rank in range(size))
+    started = [context.Process(target=_take_part, args=place) for place in places]
     for process in started:
         process.start()
     for process in started:
@@ -30,8 +36,7 @@ def run_world(size: int, folder: Path, function: Callable[..., Any], *arguments:
     codes = [process.exitcode for process in started]
     for process in started:
         process.kill()
-    assert codes == [0] * size, f"exit codes {codes}"
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    return codes
 
 
 def _take_part(rank: int, size: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
