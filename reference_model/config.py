@@ -178,6 +178,8 @@ class TrainConfig(Section):
     ema_every: Annotated[int, Setting("EMA_EVERY", 1, 10**6)] = 1
     # 0: eight micro-batches shared by the processes, as in the competition's baseline.
     grad_accum_steps: Annotated[int, Setting("GRAD_ACCUM_STEPS", 0, 10**6)] = 0
+    # Share of the run after which gradients are taken at the weights as QUANT_BITS would store them; 1: never.
+    qat_start: Annotated[float, Setting("QAT_START", 0, 1)] = 1.0
     # 0: never.
     checkpoint_every: Annotated[int, Setting("CHECKPOINT_EVERY", 0, 10**9)] = 0
     resume: Annotated[bool, Setting("RESUME")] = False

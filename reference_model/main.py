@@ -35,6 +35,7 @@ from reference_model.launch import started_worker
 from reference_model.metric import ByteTable, load_byte_table
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
+from reference_model.quantize import QuantizeError
 from reference_model.runlog import RunLog, diagnostic_line, score_lines, size_lines, version_lines
 from reference_model.scoring import EvalResult, EvalTask
 from reference_model.serve import serve_artifact
@@ -297,7 +298,7 @@ def main(environ: Mapping[str, str], script: Path, preset: str, *, clock: Clock 
     except ConfigError as error:
         sys.stderr.write(f"{script.name}: {error}\n")
         return EXIT_USAGE
-    except (RunError, ArtifactError, ShardError, TrainingError) as error:
+    except (RunError, ArtifactError, QuantizeError, ShardError, TrainingError) as error:
         sys.stderr.write(f"{script.name}: {error}\n")
         return EXIT_FAILED
     return 0

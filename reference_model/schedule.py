@@ -28,6 +28,7 @@ class Schedule:
         warmdown_shape: "linear" or "cosine".
         warmdown_frac: When above 0, the warmdown is this share of the run (of its time, or of its steps without a
             limit) whatever `warmdown_iters` says: the same on a fast and on a slow machine.
+        qat_start: Share of the run after which training is quantization-aware; 1 means never.
     """
 
     iterations: int
@@ -35,6 +36,7 @@ class Schedule:
     warmdown_iters: int
     warmdown_shape: str
     warmdown_frac: float = 0.0
+    qat_start: float = 1.0
 
     @staticmethod
     def from_config(config: TrainConfig) -> Schedule:
@@ -45,6 +47,7 @@ class Schedule:
             warmdown_iters=config.warmdown_iters,
             warmdown_shape=config.warmdown_shape,
             warmdown_frac=config.warmdown_frac,
+            qat_start=config.qat_start,
         )
 
     @property
@@ -55,6 +58,15 @@ class Schedule:
     def is_over(self, step: int, elapsed_s: float) -> bool:
         """Whether no further step may start after `step` finished steps and `elapsed_s` seconds of training."""
         return step >= self.iterations or (self.is_timed and elapsed_s >= self.max_wallclock_seconds)
+
+    def done(self, step: int, elapsed_s: float) -> float:
+        """How much of the run is over, 0 to 1: of its steps or of its time, whichever ends it first."""
+        share = step / max(self.iterations, 1)
+        return max(share, elapsed_s / self.max_wallclock_seconds) if self.is_timed else share
+
+    def rounds_weights(self, step: int, elapsed_s: float) -> bool:
+        """Whether the step that starts now is quantization-aware."""
+        return self.qat_start < 1.0 and self.done(step, elapsed_s) >= self.qat_start
 
     def factor(self, step: int, elapsed_s: float) -> float:
         """The learning-rate factor for the step that starts now: in (0, 1] as long as the run is not over."""
@@ -67,9 +79,7 @@ class Schedule:
         A step limit counts in timed runs too: whichever end comes first is the end.
         """
         if self.warmdown_frac > 0.0:
-            left = 1.0 - step / max(self.iterations, 1)
-            if self.is_timed:
-                left = min(left, 1.0 - elapsed_s / self.max_wallclock_seconds)
+            left = 1.0 - self.done(step, elapsed_s)
             return min(max(left / self.warmdown_frac, 0.0), 1.0)
         if self.warmdown_iters <= 0:
             return 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -23,6 +23,7 @@ from reference_model.data import BatchLoader, TokenStream, find_shards
 from reference_model.exchange import Exchange
 from reference_model.model import HymbaLM
 from reference_model.optim import Optimizers, build_optimizers
+from reference_model.qat import rounded_weights
 from reference_model.runlog import Progress, RunLog, resume_line, stop_line, train_line, validation_line
 from reference_model.schedule import ExponentialAverage, Schedule, muon_momentum
 from reference_model.settings import ConfigError
@@ -151,6 +152,7 @@ class Trainer:
 
         Raises:
             OptimizerError: A parameter is in no group or in two.
+            QuantizeError: A weight that is to be rounded cannot be stored.
             RunError: The checkpoint to go on from cannot be used.
             TrainingError: The loss is not finite.
         """
@@ -164,9 +166,12 @@ class Trainer:
             self.checkpoints.restore(state, saved)
             self._report_resumed(state)
         watch = Stopwatch(self.clock, self.worker.device, state.train_s)
+        rounding = False
         watch.start()
         while not schedule.is_over(state.step, elapsed_s := self._agree(watch.elapsed_s())):
-            loss = self._step(state.optimizers, state.step, schedule.factor(state.step, elapsed_s))
+            if not rounding and (rounding := schedule.rounds_weights(state.step, elapsed_s)):
+                self.log.say(f"qat:on after_step:{state.step}/{settings.iterations}")
+            loss = self._step(state.optimizers, state.step, schedule.factor(state.step, elapsed_s), rounding=rounding)
             state.step += 1
             if state.step % settings.ema_every == 0:
                 average.update(self.model.named_parameters())
@@ -186,8 +191,15 @@ class Trainer:
         dtype = self.worker.autocast or torch.float32
         return build_optimizers(self.model, self.config, dtype, Exchange(self.worker))
 
-    def _step(self, optimizers: Optimizers, step: int, factor: float) -> Tensor:
-        """One update; returns the mean loss of this process's micro-batches."""
+    def _step(self, optimizers: Optimizers, step: int, factor: float, *, rounding: bool = False) -> Tensor:
+        """One update; returns the mean loss of this process's micro-batches, with rounded weights where they are."""
+        with rounded_weights(self.model, self.config.quant) if rounding else nullcontext():
+            total = self._backward(step)
+        optimizers.step(factor, muon_momentum(self.config.optim, step))
+        return total
+
+    def _backward(self, step: int) -> Tensor:
+        """Gradients and mean loss of this process's micro-batches."""
         accumulation = accumulation_steps(self.config, self.worker.world_size)
         total = torch.zeros((), device=self.worker.device)
         for micro in range(accumulation):
@@ -196,7 +208,6 @@ class Trainer:
                 loss = self.model.token_losses(inputs_BT, targets_BT).mean() / accumulation
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        optimizers.step(factor, muon_momentum(self.config.optim, step))
         return total
 
     def _warm_up(self) -> None:
