@@ -6,6 +6,8 @@ block, K keys that the block can see.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,15 +19,23 @@ from reference_model.settings import ConfigError
 from reference_model.window import BLOCK_TOKENS, key_blocks, window_attention, window_mask
 
 WINDOW_BACKENDS = ("auto", "flex", "blocked", "sdpa")
+# No model is trained on longer texts: only a memory that goes on and on comes here.
+FAR_POSITION = 1 << 17
 
 
 def rotary_tables(
     length: int, head_dim: int, base: float, device: torch.device, *, first: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles (arXiv:2104.09864) from position `first` on, each T, 1, E/2 in float32."""
+    """Cosines and sines of the rotary angles (arXiv:2104.09864) from position `first` on, each T, 1, E/2 in float32.
+
+    Far positions are turned back by whole turns in float64: in float32 nothing would be left of their angles.
+    """
     frequencies = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
     positions = torch.arange(first, first + length, dtype=torch.float32, device=device)
     angles = positions[:, None, None] * frequencies
+    if (near := max(FAR_POSITION - first, 0)) < length:
+        far = torch.arange(first + near, first + length, dtype=torch.float64, device=device)
+        angles[near:] = (far[:, None, None] * frequencies.double()).remainder(2 * math.pi).float()
     return angles.cos(), angles.sin()
 
 
@@ -199,7 +209,7 @@ def blockwise_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: 
 def continued_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, kept: KeyValues, meta: int = 0) -> Tensor:
     """Causal attention of a text's next tokens to themselves and to what is kept of those before; keeps them too.
 
-    Made for a few tokens at a time: behind kept ones, the cost of T tokens grows with T * (T + those kept).
+    Behind kept ones, the cost of T tokens grows with T times the window (with T + those kept where there is none).
 
     Args:
         q_BHTE: Queries.
@@ -215,6 +225,11 @@ def continued_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, kept: Ke
         return attention_after_meta(q_BHTE, k_BGLE, v_BGLE, window=kept.window, meta=meta)
     if begins:
         return causal_attention(q_BHTE, k_BGLE, v_BGLE, kept.window)
+    held = k_BGKE.shape[2] - queries - kept.pinned
+    if queries >= (kept.window or held):
+        # Queries of zeros for those kept align both ends.
+        q_BHLE = F.pad(q_BHTE, (0, 0, held, 0))
+        return causal_attention(q_BHLE, k_BGKE, v_BGKE, kept.window)[:, :, held:]
     visible_TK = None
     if queries > 1:
         keys = k_BGKE.shape[2]

@@ -218,6 +218,12 @@ class EvalConfig(Section):
     eval_batch_seqs: Annotated[int, Setting("EVAL_BATCH_SEQS", 1, 1 << 20)] = 32
     # 0: as long as the training sequences.
     eval_seq_len: Annotated[int, Setting("EVAL_SEQ_LEN", 0, 1 << 24)] = 0
+    # Go on from window to window with the scan's state, the convolution's tail and the keys of the attention's window.
+    eval_carry: Annotated[bool, Setting("EVAL_CARRY_STATE")] = False
+    # Parts of the text that are scored side by side then, each with a memory of its own.
+    eval_lanes: Annotated[int, Setting("EVAL_LANES", 1, 1 << 20)] = 1
+    # See nothing of other documents.
+    eval_isolate_docs: Annotated[bool, Setting("EVAL_ISOLATE_DOCS")] = False
     val_batch_size: Annotated[int, Setting("VAL_BATCH_SIZE", 1, 1 << 32)] = 524_288
     ttt_enabled: Annotated[bool, Setting("TTT_ENABLED")] = False
     ttt_lr: Annotated[float, Setting("TTT_LR", 0, 100)] = 0.002
@@ -253,7 +259,13 @@ class EvalConfig(Section):
     diagnostics: Annotated[bool, Setting("DIAGNOSTICS")] = False
 
     def check_together(self) -> None:
-        """Parts that are adapted must be parts of a model."""
+        """Parts that are adapted must be parts of a model; what is carried on is not read again."""
+        if self.eval_carry and self.eval_stride:
+            raise ConfigError(f"EVAL_CARRY_STATE: needs EVAL_STRIDE=0, not {self.eval_stride}")
+        if self.eval_isolate_docs and self.ttt_enabled and not (self.eval_carry or self.has_adapters):
+            raise ConfigError(f"EVAL_ISOLATE_DOCS: TTT_KIND={self.ttt_kind} needs EVAL_CARRY_STATE=1 for it")
+        if self.eval_lanes > 1 and (self.ttt_enabled or self.eval_isolate_docs or not self.eval_carry):
+            raise ConfigError("EVAL_LANES: is for EVAL_CARRY_STATE=1 without TTT_ENABLED and EVAL_ISOLATE_DOCS")
         if unknown := [part for part in self.lora_parts if part not in LORA_PARTS]:
             raise ConfigError(f"TTT_LORA_PARTS: {unknown[0]!r} is not one of {', '.join(LORA_PARTS)}")
         if self.phased_num_phases > self.phased_prefix_docs:
@@ -267,13 +279,18 @@ class EvalConfig(Section):
 
     @property
     def by_document(self) -> bool:
-        """Whether the text is taken apart into documents."""
-        return self.ttt_enabled and self.ttt_kind != "sgd"
+        """Whether it matters where documents begin."""
+        return self.eval_isolate_docs or (self.ttt_enabled and self.ttt_kind != "sgd")
 
     @property
     def has_adapters(self) -> bool:
         """Whether documents have adapters of their own."""
-        return self.by_document and self.ttt_kind != "phased"
+        return self.ttt_enabled and self.ttt_kind in {"lora", "phased_lora"}
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a score depends on its own document alone, but for what weights have learned."""
+        return self.eval_isolate_docs or self.has_adapters
 
 
 @dataclass(frozen=True)
@@ -307,6 +324,9 @@ class Config:
         if self.evaluation.has_adapters and self.evaluation.ttt_chunk_size > self.eval_seq_len:
             size = self.evaluation.ttt_chunk_size
             raise ConfigError(f"TTT_CHUNK_SIZE: {size} is longer than the {self.eval_seq_len} of a window")
+        unbounded = any(self.model.layer_window(layer) == 0 for layer in range(layers))
+        if self.evaluation.eval_carry and not self.evaluation.isolates and unbounded:
+            raise ConfigError("EVAL_CARRY_STATE: a layer without SLIDING_WINDOW would keep the whole text")
         if self.evaluation.eval_stride > self.eval_seq_len:
             raise ConfigError(
                 f"EVAL_STRIDE: {self.evaluation.eval_stride} is longer than the {self.eval_seq_len} scored"

@@ -1,4 +1,4 @@
-"""The evaluations: plain, sliding window, score-first test-time training of three kinds.
+"""The evaluations: plain, sliding window, going on or by documents, score-first test-time training of three kinds.
 
 Every target is scored exactly once.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from reference_model.lora import evaluate_lora
 from reference_model.phased import evaluate_phased
 from reference_model.scoring import EvalResult, EvalTask, Windows, score_windows, sums_of_all
+from reference_model.streams import evaluate_streams
 from reference_model.ttt import ChunkHook, evaluate_ttt
 
 
@@ -38,15 +39,12 @@ def _evaluate_windows(task: EvalTask, stride: int) -> EvalResult:
 def evaluation_name(task: EvalTask) -> str:
     """How the configuration says that tokens are scored."""
     config = task.config
-    context = f"stride {config.eval_stride}" if config.eval_stride else "plain"
-    if not config.ttt_enabled:
-        return context
-    return {
-        "sgd": f"score-first TTT, {context}",
-        "lora": "score-first LoRA TTT, documents",
-        "phased": f"score-first TTT in phases, {context}",
-        "phased_lora": "score-first LoRA TTT in phases, documents",
-    }[config.ttt_kind]
+    context = f"stride {config.eval_stride}" if config.eval_stride and not config.has_adapters else "plain"
+    parts = ["carried" if config.eval_carry else context] + ["documents"] * config.isolates
+    if config.ttt_enabled:
+        kinds = {"sgd": "TTT", "lora": "LoRA TTT", "phased": "phased TTT", "phased_lora": "phased LoRA TTT"}
+        parts.insert(0, f"score-first {kinds[config.ttt_kind]}")
+    return ", ".join(parts)
 
 
 def evaluate(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
@@ -55,4 +53,6 @@ def evaluate(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
     if config.ttt_enabled:
         adapting = {"sgd": evaluate_ttt, "lora": evaluate_lora}.get(config.ttt_kind, evaluate_phased)
         return adapting(task, on_chunk)
+    if config.eval_carry or config.isolates:
+        return evaluate_streams(task)
     return evaluate_sliding(task, config.eval_stride) if config.eval_stride else evaluate_plain(task)

@@ -141,6 +141,6 @@ class HeadsMixer(AttentionMixer):
         memory = context.remembered(self.layer)
         scanned, state = self.scan(self.ssm_in(x_BTD), None if memory is None else memory.scan)
         if memory is not None:
-            memory.scan = state
+            memory.scan = state.detach()
         output_BTD: Tensor = self.proj(torch.cat((attended, scanned * self.ssm_scale), -1).to(x_BTD.dtype))
         return output_BTD

@@ -17,16 +17,9 @@ from torch import Tensor
 
 from reference_model.adapters import AdapterStart, adapted_layers
 from reference_model.documents import DocumentGroup, Span, document_groups, document_spans
-from reference_model.scoring import (
-    Batch,
-    EvalResult,
-    EvalTask,
-    LanguageModel,
-    batch_losses,
-    batch_sums,
-    evaluation_mode,
-    sums_of_all,
-)
+from reference_model.memory import Memory
+from reference_model.scoring import Batch, EvalResult, EvalTask, LanguageModel, batch_losses, sums_of_all
+from reference_model.streams import score_group, score_groups
 from reference_model.ttt import ChunkHook
 
 # As the later accepted records have it: gradients of a mean over few tokens are small.
@@ -46,20 +39,22 @@ def evaluate_lora(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResu
 
 
 def score_documents(task: EvalTask, spans: Sequence[Span], on_chunk: ChunkHook | None = None) -> Tensor:
-    """Score this process's share of some documents.
-
-    Returns:
-        float64 table of nats, targets and bytes, one row for each group; zeros for those of other processes.
-    """
+    """Score this process's share of some documents: a row of sums for each group (see `score_groups`)."""
     config, start = task.config, adapter_start(task)
-    groups = list(document_groups(spans, config.ttt_batch_size, config.ttt_chunk_size, task.seq_len))
-    sums_N3 = torch.zeros(len(groups), 3, dtype=torch.float64, device=task.worker.device)
-    with frozen_weights(task.model), evaluation_mode(task.model):
-        for index in task.worker.share(len(groups)):
-            sums_N3[index] = _score_group(task, groups[index], start)
-            if on_chunk is not None:
-                on_chunk(index + 1, len(groups), EvalResult.from_sums(sums_N3.sum(0)))
-    return sums_N3
+    groups = list(document_groups(spans, config.ttt_batch_size, config.ttt_chunk_size, reach_of(task)))
+
+    def score(group: DocumentGroup) -> Tensor:
+        learner = Learner(task, group, start)
+        with learner.adapters.attached():
+            return score_group(task, group, learner)
+
+    with frozen_weights(task.model):
+        return score_groups(task, groups, score, on_chunk)
+
+
+def reach_of(task: EvalTask) -> int:
+    """Longest window: what a memory holds is not read again."""
+    return task.config.ttt_chunk_size if task.config.eval_carry else task.seq_len
 
 
 def adapter_start(task: EvalTask) -> AdapterStart:
@@ -90,18 +85,12 @@ class Learner:
         betas = config.ttt_beta1, config.ttt_beta2
         self.optimizer = torch.optim.Adam(self.adapters.weights, config.ttt_lora_lr, betas, ADAM_EPS)
 
-    def learn(self, batch: Batch, losses_ST: Tensor | None, documents: int) -> None:
-        """Train on a chunk that was scored whole, by the first documents only: the others end with it.
-
-        Args:
-            batch: What `DocumentGroup.batch` gave.
-            losses_ST: The losses that were scored, with their graph, where it was kept.
-            documents: How many go on.
-        """
+    def learn(self, batch: Batch, losses_ST: Tensor | None, documents: int, memory: Memory | None) -> None:
+        """See `GroupLearner.learn`."""
         tokens, positions_ST = batch[0][:documents], batch[1][:documents, -self.group.chunk :]
         for _ in range(self.task.config.ttt_grad_steps):
             if losses_ST is None:
-                losses_ST = batch_losses(self.task, tokens)
+                losses_ST = batch_losses(self.task, tokens, memory and memory.first_rows(documents))
             self.optimizer.zero_grad()
             # A sum over documents: the gradient of each one's adapters is that of its own mean.
             losses_ST[:documents, -self.group.chunk :].mean(1).sum().backward()  # type: ignore[no-untyped-call]
@@ -109,18 +98,3 @@ class Learner:
             losses_ST = None
         if self.task.hooks.on_update is not None:
             self.task.hooks.on_update(positions_ST.flatten())
-
-
-def _score_group(task: EvalTask, group: DocumentGroup, start: AdapterStart) -> Tensor:
-    """Score one group from beginning to end; returns its sums."""
-    learner, table = Learner(task, group, start), task.table.to(task.worker.device)
-    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
-    with learner.adapters.attached():
-        for number in range(group.chunks):
-            batch, going_on = group.batch(task.tokens, number), group.active(number + 1)
-            with torch.set_grad_enabled(going_on > 0):
-                losses_ST = batch_losses(task, batch[0])
-            sums_3 += batch_sums(task, table, batch, losses_ST.detach())
-            if going_on:
-                learner.learn(batch, losses_ST, going_on)
-    return sums_3

@@ -177,7 +177,7 @@ class HymbaMixer(AttentionMixer):
         frame = ScanFrame(self.D, gate_BTD, softplus=True)
         y_BTD, state_BDN = selective_scan(inputs, state_BDN, frame, chunk=self.scan_chunk, backend=self.scan_backend)
         if memory is not None:
-            memory.scan = state_BDN
+            memory.scan = state_BDN.detach()
         output_BTD: Tensor = self.mamba_out_proj(y_BTD)
         return output_BTD
 

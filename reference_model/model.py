@@ -207,7 +207,7 @@ class HymbaLM(nn.Module):
         """Logits of the next token, B, T, V in float32, softly capped where there is a cap: cap * tanh(z / cap).
 
         With a memory the tokens go on where the last ones ended, and are remembered in turn: the logits are those
-        that the whole text at once would give, up to rounding. Call it without gradients.
+        that the whole text at once would give, up to rounding. Gradients end where these tokens begin.
         """
         x_BTD = self.run_blocks(self.embed(tokens_BT, memory), memory)
         cap = self.config.logit_softcap
@@ -217,9 +217,9 @@ class HymbaLM(nn.Module):
         # Dividing the narrow side of the product spares a pass over the logits.
         return cap * torch.tanh(self.head(x_BTD / cap).float())
 
-    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Cross-entropy of every target in nats, B, T in float32."""
-        logits_BTV = self(tokens_BT)
+    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor, memory: Memory | None = None) -> Tensor:
+        """Cross-entropy of every target in nats, B, T in float32; with a memory as in `forward`."""
+        logits_BTV = self(tokens_BT, memory)
         return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(targets_BT)
 
 

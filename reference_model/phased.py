@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from reference_model.carried import CarriedText
 from reference_model.config import EvalConfig
 from reference_model.documents import Span, document_spans
 from reference_model.lora import score_documents
@@ -25,7 +26,8 @@ def evaluate_phased(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalRe
     """Score phase after phase, and train after each but the last; `on_chunk` hears of each phase.
 
     Within a phase, documents have adapters of their own (`evaluate_lora`) where the kind says so; else it is scored in
-    windows, which may reach back over the phase's beginning when the configuration has a stride.
+    windows, which may reach back over the phase's beginning when the configuration has a stride, or go on with the
+    memory of the tokens before.
 
     The model's weights are changed in place, and restored before this returns or raises.
 
@@ -34,10 +36,14 @@ def evaluate_phased(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalRe
     """
     spans = document_spans(task.tokens, task.config.bos_id)
     phases = phase_spans(spans, task.config)
+    carried = CarriedText(task) if task.config.eval_carry and not task.config.has_adapters else None
     total_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
     with adapted_weights(task.model, task.config.ttt_freeze_blocks) as weights:
         for number, (first, end) in enumerate(phases, 1):
-            total_3 += sums_of_all(task.worker, _score_phase(task, (first, end), spans))
+            if carried is not None:
+                total_3 += carried.score(first, end)
+            else:
+                total_3 += sums_of_all(task.worker, _score_phase(task, (first, end), spans))
             if on_chunk is not None:
                 on_chunk(number, len(phases), EvalResult.from_sums(total_3))
             if number < len(phases):

@@ -66,7 +66,7 @@ class Predictor:
 
     def _next(self, place: int) -> Tensor:
         """Logits after the input at `place`, which no earlier call went beyond."""
-        start = self._course.window(place)
+        start = self._course.window(place, self._memory)
         if start is not None:
             self._memory = self._model.new_memory()
         worker = self._task.worker

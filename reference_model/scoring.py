@@ -6,7 +6,7 @@ window of inputs [start, end) scores the positions [scored + 1, end + 1). Shape 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reference_model.config import EvalConfig
 from reference_model.hooks import Hooks
+from reference_model.memory import Memory
 from reference_model.metric import ByteTable, bits_per_byte
 from reference_model.worker import Worker
 
@@ -32,8 +33,9 @@ class LanguageModel(Protocol):
     def blocks(self) -> Iterable[nn.Module]:
         """The layers, first to last."""
 
-    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Nats of each target given its own token and those before it (B, T)."""
+    @property
+    def token_losses(self) -> Callable[..., Tensor]:
+        """Nats of each target (B, T) given its own token and those before it: tokens, targets, a memory if there is."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights."""
@@ -235,11 +237,13 @@ def _score_batch(task: EvalTask, table: ByteTable, batch: Batch) -> Tensor:
     return batch_sums(task, table, batch, batch_losses(task, batch[0]))
 
 
-def batch_losses(task: EvalTask, tokens: Tensor) -> Tensor:
-    """Nats of each target (B, T) of tokens (B, T + 1)."""
+def batch_losses(task: EvalTask, tokens: Tensor, memory: Memory | None = None) -> Tensor:
+    """Nats of each target (B, T) of tokens (B, T + 1), which go on where those of the memory ended."""
     tokens = tokens.to(task.worker.device)
     with task.worker.precision():
-        return task.model.token_losses(tokens[:, :-1], tokens[:, 1:])
+        if memory is None:
+            return task.model.token_losses(tokens[:, :-1], tokens[:, 1:])
+        return task.model.token_losses(tokens[:, :-1], tokens[:, 1:], memory)
 
 
 def batch_sums(task: EvalTask, table: ByteTable, batch: Batch, losses_BT: Tensor) -> Tensor:

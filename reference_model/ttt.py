@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.banks import frozen_matrices
+from reference_model.carried import CarriedText
 from reference_model.scoring import (
     EvalResult,
     EvalTask,
@@ -36,7 +37,8 @@ def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResul
     """Score chunk after chunk, and train on each once it is scored; the last one is only scored.
 
     A chunk's losses are added up before the first update that sees it. Windows may reach back over the tokens before
-    their chunk when the configuration has a stride. Training is SGD with momentum on the chunk's sequences side by
+    their chunk when the configuration has a stride, or go on where the last one ended, with the memory of the tokens
+    before, which is not trained through. Training is SGD with momentum on the chunk's sequences side by
     side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share. Where the first step takes the
     whole chunk as it was scored, it goes back through the very pass that scored it, instead of repeating that pass.
 
@@ -46,10 +48,14 @@ def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResul
     total_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
     with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
         adaptation = Adaptation(task, weights)
-        chunks = adaptation.chunks
+        chunks, carried = adaptation.chunks, CarriedText(task) if config.eval_carry else None
         for number, (first, end) in enumerate(chunks):
             last = number + 1 == len(chunks)
-            sums_3, scored = _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride), trained=not last)
+            if carried is not None:
+                sums_3, scored = carried.score(first, end), None
+            else:
+                windows = Windows(first, end, task.seq_len, config.eval_stride)
+                sums_3, scored = _score_chunk(task, windows, trained=not last)
             total_3 += sums_3
             if on_chunk is not None:
                 on_chunk(number + 1, len(chunks), EvalResult.from_sums(total_3))

@@ -268,7 +268,7 @@ def test_settings() -> None:
     with pytest.raises(ConfigError, match=r"TTT_CHUNK_SIZE: 600 is longer than the 512 of a window"):
         Config.from_environment({"TTT_KIND": "lora", "TTT_CHUNK_SIZE": "600"}, base)
     assert Config.from_environment({"TTT_CHUNK_SIZE": "600"}, base).evaluation.ttt_kind == "sgd"
-    assert evaluation_name(task_of(tiny(), text())) == "score-first LoRA TTT, documents"
+    assert evaluation_name(task_of(tiny(), text())) == "score-first LoRA TTT, plain, documents"
     with pytest.raises(KeyError), frozen_weights(model := tiny()):
         raise KeyError
     assert all(weight.requires_grad for weight in model.parameters())

@@ -162,5 +162,5 @@ def test_processes_agree_with_one(config: EvalConfig) -> None:
 
 
 def test_names() -> None:
-    assert evaluation_name(task_of(MODEL, text(), CONFIG)) == "score-first TTT in phases, plain"
-    assert evaluation_name(task_of(MODEL, text(), WITH_ADAPTERS)) == "score-first LoRA TTT in phases, documents"
+    assert evaluation_name(task_of(MODEL, text(), CONFIG)) == "score-first phased TTT, plain"
+    assert evaluation_name(task_of(MODEL, text(), WITH_ADAPTERS)) == "score-first phased LoRA TTT, plain, documents"

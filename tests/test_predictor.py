@@ -20,6 +20,9 @@ VOCAB = 16
 SEQ_LEN = 8
 PLAIN = EvalConfig(eval_stride=0, eval_batch_seqs=2)
 TTT = replace(PLAIN, ttt_enabled=True, ttt_lr=0.05, ttt_epochs=2, ttt_chunk_tokens=32, ttt_batch_seqs=2)
+CARRY = replace(PLAIN, eval_carry=True)
+LORA = replace(PLAIN, ttt_enabled=True, ttt_kind="lora", ttt_lora_lr=0.05, ttt_chunk_size=3, ttt_grad_steps=2)
+PHASED = replace(TTT, ttt_kind="phased", phased_prefix_docs=4, phased_num_phases=2)
 EVALUATIONS = {
     "plain": PLAIN,
     "stride": replace(PLAIN, eval_stride=3),
@@ -28,13 +31,23 @@ EVALUATIONS = {
     "ttt of ragged chunks": replace(TTT, ttt_chunk_tokens=20, ttt_freeze_blocks=1),
     "ttt with a stride": replace(TTT, eval_stride=3),
     "one chunk": replace(TTT, ttt_chunk_tokens=1000),
-    "adapters": replace(PLAIN, ttt_enabled=True, ttt_kind="lora", ttt_lora_lr=0.05, ttt_chunk_size=3, ttt_grad_steps=2),
-    "phases": replace(TTT, ttt_kind="phased", phased_prefix_docs=4, phased_num_phases=2),
-    "phases with a stride": replace(TTT, ttt_kind="phased", phased_prefix_docs=3, eval_stride=3),
+    "adapters": LORA,
+    "phases": PHASED,
+    "phases with a stride": replace(PHASED, phased_prefix_docs=3, phased_num_phases=3, eval_stride=3),
     "phases of adapters": replace(
         TTT, ttt_kind="phased_lora", phased_prefix_docs=2, phased_num_phases=1, ttt_chunk_size=3
     ),
     "adapters, chunks as long as windows": replace(PLAIN, ttt_enabled=True, ttt_kind="lora", ttt_chunk_size=SEQ_LEN),
+    "carried": CARRY,
+    "carried in lanes": replace(CARRY, eval_lanes=3),
+    "carried in documents": replace(CARRY, eval_isolate_docs=True),
+    "documents": replace(PLAIN, eval_isolate_docs=True),
+    "documents with a stride": replace(PLAIN, eval_isolate_docs=True, eval_stride=3),
+    "ttt, carried": replace(TTT, eval_carry=True),
+    "ttt, carried in documents": replace(TTT, eval_carry=True, eval_isolate_docs=True),
+    "adapters, carried": replace(LORA, eval_carry=True),
+    "phases, carried": replace(PHASED, eval_carry=True),
+    "phases of adapters, carried": replace(PHASED, ttt_kind="phased_lora", ttt_chunk_size=3, eval_carry=True),
 }
 
 
