@@ -77,7 +77,7 @@ def causal_conv(
         before_BKD = None if tail is None else tail.before(x_BTD, weight_D1K.shape[2] - 1)
         y_BTD, after_BKD = cuda_conv(x_BTD, weight_D1K[:, 0], bias_D, before_BKD, silu=silu)
         if tail is not None:
-            tail.items = after_BKD
+            tail.items = after_BKD if after_BKD is None else after_BKD.detach()
         return y_BTD
     reach = 0 if tail is None else weight_D1K.shape[2] - 1
     joined_BTD = x_BTD if tail is None else tail.join(x_BTD, reach)
