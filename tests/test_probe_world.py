@@ -115,3 +115,9 @@ def test_a_vocabulary_smaller_than_the_bytes_is_no_default(written: str, expecte
 def test_a_script_that_divides_by_an_interval_unasked_gets_none_that_is_zero(condition: str, expected: str) -> None:
     text = f'import os\nclass A:\n    val_loss_every = int(os.environ.get("VAL_LOSS_EVERY", 100))\nx = {condition}\n'
     assert choose(text).environment["VAL_LOSS_EVERY"] == expected
+
+
+@pytest.mark.parametrize(("claimed", "expected"), [({}, "18"), ({"NGRAM_TABLE_BITS": "12"}, "12")])
+def test_tables_are_no_larger_than_the_small_text_needs(claimed: dict[str, str], expected: str) -> None:
+    made = choose('import os\nbits = int(os.environ.get("NGRAM_TABLE_BITS", "26"))\n', claimed)
+    assert made.environment["NGRAM_TABLE_BITS"] == expected

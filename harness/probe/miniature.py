@@ -81,6 +81,9 @@ QUIET, NEVER = 0, 1_000_000
 _ASKED = re.compile(
     r"val_loss_every\s*(?:>|!=|and\b)|\b(?:if|and|not)\s+(?:\w+\.)*val_loss_every\s*(?:and\b|:|\))", re.IGNORECASE
 )
+# Tables of so many bits hold more places than the small text has contexts.
+_TABLES = re.compile(r"(?:TABLE|HASH|BUCKET)S?_BITS$")
+TABLE_BITS = 18
 _VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
 _PLACE = re.compile(r"""["'](?:\./)?data/([\w./-]+?)/?["']""")
 _CLASS = "Hyperparameters"
@@ -124,7 +127,7 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
         if name in keys:
             shrunk[name] = (claimed.get(name, keys[name]), str(small))
             environment[name] = str(small)
-    for name, most in CAPPED.items():
+    for name, most in (CAPPED | {name: TABLE_BITS for name in keys if _TABLES.search(name)}).items():
         if name in keys:
             value = claimed.get(name, keys[name])
             environment[name] = str(min(int(value), most)) if value.isdigit() else str(most)
