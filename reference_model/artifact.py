@@ -26,6 +26,7 @@ from reference_model.payload import (
     TensorEntry,
     checked_entry,
     decoded_tensors,
+    integer_entries,
     integer_matrices,
     parse_header,
     planes,
@@ -40,27 +41,43 @@ class ArtifactError(ValueError):
     """Bytes that are no artifact of ours, or weights that cannot become one."""
 
 
-def pack(state: Mapping[str, Tensor], model_config_json: str, quant: QuantConfig) -> bytes:
+def pack(
+    state: Mapping[str, Tensor],
+    model_config_json: str,
+    quant: QuantConfig,
+    rounded: Mapping[str, QuantizedTensor] | None = None,
+) -> bytes:
     """Quantize and compress weights; equal input gives equal bytes.
 
     Args:
         state: name -> weight, each stored once (a tied one under one name).
         model_config_json: a JSON object that rebuilds the model; unpacking gives it back.
         quant: bits, scales, threshold, coder.
+        rounded: tensors that are in integers already; the others are rounded to nearest.
 
     Raises:
-        ArtifactError: a weight is not floating point or not finite, a name is unusable, two are one tensor, or a
-            package of the coder is not installed.
+        ArtifactError: a weight is not floating point or not finite, a name is unusable, two are one tensor, a tensor
+            was rounded to other bits or another shape, or a package of the coder is not installed.
     """
-    return smallest(packed_content(state, model_config_json, quant), quant)
+    return smallest(packed_content(state, model_config_json, quant, rounded), quant)
 
 
-def packed_content(state: Mapping[str, Tensor], model_config_json: str, quant: QuantConfig) -> Content:
+def packed_content(
+    state: Mapping[str, Tensor],
+    model_config_json: str,
+    quant: QuantConfig,
+    rounded: Mapping[str, QuantizedTensor] | None = None,
+) -> Content:
     """What `pack` stores, before it is coded; raises ArtifactError as it does."""
     _refuse_shared(state)
     weights = {name: weight.detach().cpu().float() for name, weight in state.items()}
     entries = sorted((_entry(name, weight, quant) for name, weight in weights.items()), key=_packing_order)
-    quantized = {entry.name: _quantized(entry, weights[entry.name], quant) for entry in entries if entry.is_integer}
+    quantized = {
+        entry.name: _checked(entry, rounded[entry.name])
+        if rounded and entry.name in rounded
+        else _quantized(entry, weights[entry.name], quant)
+        for entry in integer_entries(entries)
+    }
     tensors = [[entry.name, list(entry.shape), entry.kind] for entry in entries]
     head = json.dumps({"config": json.loads(model_config_json), "tensors": tensors}, separators=(",", ":")).encode()
     sections = [planes((tensor.scale.numpy() for tensor in quantized.values()), "<f2")]
@@ -163,3 +180,11 @@ def _quantized(entry: TensorEntry, weight: Tensor, quant: QuantConfig) -> Quanti
         return quantize_rows(weight, entry.bits, scale_floor=quant.scale_floor, clip_search=quant.clip_search)
     except QuantizeError as error:
         raise ArtifactError(f"{entry.name}: {error}") from error
+
+
+def _checked(entry: TensorEntry, rounded: QuantizedTensor) -> QuantizedTensor:
+    """A tensor that is rounded already, as the entry says."""
+    if rounded.bits != entry.bits or rounded.values.shape != entry.shape or rounded.scale.shape != entry.shape[:-1]:
+        shape = tuple(rounded.values.shape)
+        raise ArtifactError(f"{entry.name}: rounded to int{rounded.bits} {shape}, to be {entry.kind} {entry.shape}")
+    return rounded

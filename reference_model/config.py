@@ -205,6 +205,14 @@ class QuantConfig(Section):
     clip_search: Annotated[bool, Setting("GPTQ_LITE")] = True
     scale_floor: Annotated[str, Setting("QUANT_SCALE_FLOOR", choices=("none", "published"))] = "none"
     keep_float_max_numel: Annotated[int, Setting("QUANT_KEEP_FLOAT_MAX_NUMEL", 0, 1 << 32)] = 65_536
+    # gptq: matrices are rounded for the inputs that they get on some text, in the last part of the training time.
+    method: Annotated[str, Setting("QUANT_METHOD", choices=("nearest", "gptq"))] = "nearest"
+    # That text: of the train shards, or drawn from the model itself.
+    gptq_calibration: Annotated[str, Setting("GPTQ_CALIBRATION", choices=("train", "self"))] = "train"
+    gptq_tokens: Annotated[int, Setting("GPTQ_TOKENS", 1, 1 << 32)] = 131_072
+    gptq_reserve_seconds: Annotated[float, Setting("GPTQ_RESERVE_SECONDS", 0, 1e9)] = 10.0
+    gptq_damping: Annotated[float, Setting("GPTQ_DAMPING", 1e-9, 1e3)] = 0.01
+    gptq_activity_order: Annotated[bool, Setting("GPTQ_ACT_ORDER")] = True
     # auto: the smallest of all. brotli and ans need packages of these names (constriction for ans) wherever it is read.
     coder: Annotated[str, Setting("COMPRESSOR", choices=("zstd", "brotli", "ans", "auto"))] = "zstd"
     zstd_level: Annotated[int, Setting("ZSTD_LEVEL", 1, 22)] = 22
@@ -331,6 +339,18 @@ class Config:
             raise ConfigError(
                 f"EVAL_STRIDE: {self.evaluation.eval_stride} is longer than the {self.eval_seq_len} scored"
             )
+
+        limit_s, reserved_s = self.train.max_wallclock_seconds, self.quant.gptq_reserve_seconds
+        if self.quant.method == "gptq" and 0 < limit_s <= reserved_s:
+            raise ConfigError(f"GPTQ_RESERVE_SECONDS: {reserved_s:g} leaves none of {limit_s:g} s for training")
+
+    @property
+    def schedule(self) -> TrainConfig:
+        """Training as long as calibration leaves time for it."""
+        limit_s = self.train.max_wallclock_seconds
+        if self.quant.method != "gptq" or not limit_s:
+            return self.train
+        return replace(self.train, max_wallclock_seconds=limit_s - self.quant.gptq_reserve_seconds)
 
     @property
     def eval_seq_len(self) -> int:

@@ -148,12 +148,12 @@ class BatchLoader:
         self._batch_tokens = batch_tokens
         self._seq_len = seq_len
         self._worker = worker
-        self._accumulation = accumulation
-        self._micro_tokens = batch_tokens // parts
+        self.accumulation = accumulation
+        self.micro_tokens = batch_tokens // parts
 
     def batch(self, step: int, micro: int = 0) -> tuple[Tensor, Tensor]:
         """Inputs and targets (B, T) int64 of one micro-batch of this process; targets are one token ahead."""
-        part = self._worker.rank * self._accumulation + micro
-        tokens = self._stream.read(step * self._batch_tokens + part * self._micro_tokens, self._micro_tokens + 1)
+        part = self._worker.rank * self.accumulation + micro
+        tokens = self._stream.read(step * self._batch_tokens + part * self.micro_tokens, self.micro_tokens + 1)
         row = torch.from_numpy(tokens.astype(np.int64)).to(self._worker.device)
         return row[:-1].view(-1, self._seq_len), row[1:].view(-1, self._seq_len)

@@ -25,17 +25,18 @@ import torch
 from torch import Tensor
 
 from reference_model.artifact import ArtifactError, coding_of
+from reference_model.calibrate import Calibrator
 from reference_model.checkpoint import Checkpoints, run_identity
 from reference_model.codings import CODINGS, missing_packages
 from reference_model.config import Config, EvalConfig
-from reference_model.data import ShardError, find_shards, load_validation
+from reference_model.data import BatchLoader, ShardError, find_shards, load_validation
 from reference_model.evaluate import evaluate, evaluation_name
 from reference_model.hooks import audit_hooks
 from reference_model.launch import started_worker
 from reference_model.metric import ByteTable, load_byte_table
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
-from reference_model.quantize import QuantizeError
+from reference_model.quantize import QuantizedTensor, QuantizeError
 from reference_model.runlog import RunLog, diagnostic_line, score_lines, size_lines, version_lines
 from reference_model.scoring import EvalResult, EvalTask
 from reference_model.serve import serve_artifact
@@ -44,6 +45,7 @@ from reference_model.storage import (
     RunError,
     artifact_path,
     cpu_state,
+    load_rounded,
     load_state,
     pack_model,
     raw_path,
@@ -137,9 +139,10 @@ class Run:
         self.log.say(f"train_loader:dataset:{Path(self.config.data.data_path).name} train_shards:{shards}")
         self._describe(inputs, model)
         validate = partial(self.score_plain, model, inputs, stride=0) if self._validates else None
+        config = replace(self.config, train=self.config.schedule)
         checkpoints = self._checkpoints()
-        trainer = Trainer(model, self.config, loader, self.worker, self.log, self.clock, validate, checkpoints)
-        self._save(model, trainer.run())
+        trainer = Trainer(model, config, loader, self.worker, self.log, self.clock, validate, checkpoints)
+        self._save(model, loader, trainer.run())
         if self.config.evaluation.diagnostics:
             began_s = self.clock()
             scores = self.score_plain(model, inputs, stride=self.config.evaluation.eval_stride)
@@ -161,7 +164,9 @@ class Run:
             RunError: No saved weights, or the submission would be above the cap.
         """
         if self.worker.rank == 0:
-            blob = pack_model(load_state(Path(self.config.data.weights_path)), self.config)
+            weights = Path(self.config.data.weights_path)
+            rounded = load_rounded(weights) if self.config.quant.method == "gptq" else {}
+            blob = pack_model(load_state(weights), self.config, rounded)
             self._report_size(blob)
             write_whole(artifact_path(self.config), blob)
         self._wait_for_all()
@@ -184,14 +189,17 @@ class Run:
     def _validates(self) -> bool:
         return self.config.evaluation.diagnostics or self.config.train.val_loss_every > 0
 
-    def _save(self, model: HymbaLM, result: TrainingResult) -> None:
+    def _save(self, model: HymbaLM, loader: BatchLoader, result: TrainingResult) -> None:
         """Save the last weights and the averaged ones; the model is left with the averaged ones."""
-        last = cpu_state(model)
+        last, rounded = cpu_state(model), dict[str, QuantizedTensor]()
         model.load_state_dict(result.average, strict=False)
+        if self.config.quant.method == "gptq":
+            calibrator = Calibrator(model, self.config, loader, self.worker, self.log, self.clock)
+            rounded = calibrator.rounded(result.steps, result.train_s)
         if self.worker.rank == 0:
             weights = Path(self.config.data.weights_path)
             write_whole(raw_path(weights), state_bytes(last))
-            write_whole(weights, state_bytes(cpu_state(model)))
+            write_whole(weights, state_bytes(cpu_state(model), rounded))
         self._wait_for_all()
 
     def _wait_for_all(self) -> None:

@@ -18,7 +18,10 @@ from torch import Tensor
 from reference_model.artifact import ArtifactError, pack, unpack
 from reference_model.config import Config, ModelConfig
 from reference_model.model import HymbaLM
+from reference_model.quantize import QuantizedTensor
 
+# Between a tensor's name and what is saved beside it; no name of a tensor holds it.
+ROUNDED_MARK = ":"
 # How things are computed, not what: an artifact serves every one of them.
 COMPUTING_SETTINGS = frozenset({"scan_backend", "scan_chunk", "conv_backend", "window_backend"})
 
@@ -27,9 +30,17 @@ class RunError(RuntimeError):
     """The run cannot go on, or cannot give a valid submission."""
 
 
-def pack_model(state: Mapping[str, Tensor], config: Config) -> bytes:
-    """The artifact of a model's weights, with the settings that rebuild it; raises ArtifactError."""
-    return pack(state, json.dumps(asdict(config.model), sort_keys=True), config.quant)
+def pack_model(
+    state: Mapping[str, Tensor], config: Config, rounded: Mapping[str, QuantizedTensor] | None = None
+) -> bytes:
+    """The artifact of a model's weights, with the settings that rebuild it; raises ArtifactError.
+
+    Args:
+        state: The weights.
+        config: How they are stored.
+        rounded: Tensors in integers already; the others are rounded to nearest.
+    """
+    return pack(state, json.dumps(asdict(config.model), sort_keys=True), config.quant, rounded)
 
 
 def unpack_model(blob: bytes, config: ModelConfig) -> dict[str, Tensor]:
@@ -73,15 +84,37 @@ def raw_path(weights: Path) -> Path:
     return weights.with_suffix(f".raw{weights.suffix}")
 
 
-def state_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """Weights as torch saves them."""
+def state_bytes(state: Mapping[str, Tensor], rounded: Mapping[str, QuantizedTensor] | None = None) -> bytes:
+    """Weights as torch saves them, and beside them integers and scales of those that are rounded already."""
+    beside = {
+        f"{name}{ROUNDED_MARK}{part}": tensor
+        for name, one in (rounded or {}).items()
+        for part, tensor in ((f"int{one.bits}", one.values), ("scale", one.scale))
+    }
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save({**state, **beside}, buffer)
     return buffer.getvalue()
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
     """Weights that `state_bytes` made; raises RunError when there are none."""
+    return {name: tensor for name, tensor in _load(path).items() if ROUNDED_MARK not in name}
+
+
+def load_rounded(path: Path) -> dict[str, QuantizedTensor]:
+    """What was rounded already; raises RunError when nothing was."""
+    saved, rounded = _load(path), dict[str, QuantizedTensor]()
+    for key, values in saved.items():
+        name, _, kind = key.partition(f"{ROUNDED_MARK}int")
+        if kind:
+            scale = saved[f"{name}{ROUNDED_MARK}scale"]
+            rounded[name] = QuantizedTensor(values, scale, int(kind), torch.float32)
+    if not rounded:
+        raise RunError(f"{path}: holds no rounded weights, as QUANT_METHOD=gptq leaves them after training")
+    return rounded
+
+
+def _load(path: Path) -> dict[str, Tensor]:
     content = io.BytesIO(read_whole(path))
     try:
         state: Any = torch.load(content, map_location="cpu", weights_only=True)
