@@ -15,7 +15,7 @@ from torch import Tensor
 from reference_model.documents import Span
 from reference_model.hooks import Hooks
 from reference_model.memory import Memory
-from reference_model.scoring import EvalTask, batch_losses, batch_sums, evaluation_mode
+from reference_model.scoring import Batch, EvalTask, batch_losses, batch_sums, evaluation_mode
 from reference_model.streams import new_memory
 
 
@@ -38,7 +38,8 @@ class CarriedText:
             table = task.table.to(task.worker.device)
             with torch.no_grad(), evaluation_mode(task.model):
                 for window in self._windows(first, end):
-                    sums_3 += batch_sums(task, table, batch := self._batch(window), self._losses(batch[0]))
+                    batch = self._batch(window)
+                    sums_3 += batch_sums(task, table, batch, batch_losses(task, batch[0], self._memory))
         return task.worker.all_sum(sums_3)
 
     def _windows(self, first: int, end: int) -> Iterator[Span]:
@@ -52,10 +53,7 @@ class CarriedText:
                 self._memory = new_memory(self.task)
             yield from ((start, min(start + self.task.seq_len, high)) for start in range(low, high, self.task.seq_len))
 
-    def _batch(self, window: Span) -> tuple[Tensor, Tensor, Tensor]:
+    def _batch(self, window: Span) -> Batch:
         start, end = window
         positions_1T = torch.arange(start + 1, end + 1)[None]
         return self.task.tokens[None, start : end + 1].long(), positions_1T, torch.ones_like(positions_1T).bool()
-
-    def _losses(self, tokens: Tensor) -> Tensor:
-        return batch_losses(self.task, tokens, self._memory)

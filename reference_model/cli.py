@@ -17,9 +17,11 @@ from typing import TypeAlias
 
 from reference_model import __version__
 from reference_model.artifact import ArtifactError
-from reference_model.baselines import Comparer
+from reference_model.baselines import Comparer, DemoData
 from reference_model.bundle import BundleError, bundle, compact, package_texts
+from reference_model.config import Config
 from reference_model.fullsize import measure, read_rows, table, write_rows
+from reference_model.likeforlike import FURTHER, FURTHER_BY_DEFAULT, like_for_like
 from reference_model.miniature import MiniatureError, run_bundled
 from reference_model.params import parameter_table
 from reference_model.presets import PRESETS
@@ -110,6 +112,31 @@ def run_compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_table(subparsers: Subparsers) -> None:
+    """Declare `table`."""
+    parser = subparsers.add_parser("table", help="score every form of a finished run on the same tokens")
+    parser.add_argument("--run", required=True, type=Path, dest="run_folder", help="working folder of a finished run")
+    parser.add_argument("--preset", default="demo", choices=sorted(PRESETS), help="settings of that run")
+    parser.add_argument("--data", type=Path, help="folder that `harness data demo` wrote; else DATA_PATH says")
+    parser.add_argument("--rows", nargs="*", default=FURTHER_BY_DEFAULT, choices=sorted(FURTHER), metavar="ROW")
+    parser.add_argument("--processes", type=int, default=1, help="rows that are scored side by side")
+    parser.add_argument("--json", type=Path, help="write the table here too")
+    parser.set_defaults(run=run_table)
+
+
+def run_table(arguments: argparse.Namespace) -> int:
+    """Measure and print the table; the environment changes the settings, as it does those of the script."""
+    config = Config.from_environment(os.environ, PRESETS[arguments.preset])
+    if arguments.data is not None:
+        config = DemoData(arguments.data, config.model.vocab_size).apply_full_validation(config)
+    rows, processes = arguments.rows, arguments.processes
+    found = like_for_like(arguments.preset, config, arguments.run_folder, rows, processes)
+    if arguments.json is not None:
+        write_whole(arguments.json, (json.dumps(found.as_json(), indent=2) + "\n").encode())
+    print(found.as_text())
+    return 0
+
+
 def add_release(subparsers: Subparsers) -> None:
     """Declare `release prepare` and `release finish`."""
     parser = subparsers.add_parser("release", help="make a record folder out of real runs")
@@ -186,7 +213,7 @@ def run_presets(_arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (add_bundle, add_check_bundles, add_compare, add_fullsize, add_params, add_presets, add_release)
+COMMANDS = (add_bundle, add_check_bundles, add_compare, add_fullsize, add_params, add_presets, add_release, add_table)
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:

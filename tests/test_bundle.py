@@ -136,11 +136,14 @@ def test_the_demo_script_trains_scores_and_packs_again_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lora", "phased", "phased_lora"])
+@pytest.mark.parametrize(
+    ("kind", "carry"), [("lora", 0), ("phased", 0), ("phased_lora", 0), ("sgd", 1), ("phased_lora", 1)]
+)
 def test_every_kind_of_training_at_test_time_works_in_miniature(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, carry: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TTT_KIND", kind)
+    monkeypatch.setenv("EVAL_CARRY_STATE", str(carry))
     script = bundle(package_texts(Path(reference_model.__file__).parent), "demo", "0")
     assert run_bundled(tmp_path, {"demo": script})["demo"].startswith("legal_ttt_exact val_loss:")
 
