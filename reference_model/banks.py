@@ -65,7 +65,7 @@ def plain_linear(role: str, rows: int, columns: int, *, bias: bool = False) -> L
 def bank_shapes(config: ModelConfig) -> dict[str, tuple[int, int, int]]:
     """Shape of every bank, N, R, C."""
     dim, channels, layers = config.model_dim, config.ssm_dim, config.num_layers
-    kv_dim, hidden = config.num_kv_heads * config.head_dim, config.mlp_mult * dim
+    kv_dim, hidden = config.num_kv_heads * config.head_dim, config.hidden_dim
     attention, projected = {"qo": (dim, dim), "kv": (kv_dim, dim)}, config.ssm_dt_rank + 2 * config.ssm_state
     mlp = {"mlp_up": (hidden, dim), "mlp_down": (dim, hidden)}
     scan = {"ssm_x": (projected, channels), "ssm_out": (dim, channels)}

@@ -27,6 +27,8 @@ class ModelConfig(Section):
     num_heads: Annotated[int, Setting("NUM_HEADS", 1, 256)] = 8
     num_kv_heads: Annotated[int, Setting("NUM_KV_HEADS", 1, 256)] = 4
     mlp_mult: Annotated[int, Setting("MLP_MULT", 1, 64)] = 4
+    # 0: MLP_MULT times the width.
+    mlp_hidden: Annotated[int, Setting("MLP_HIDDEN", 0, 1 << 20)] = 0
     activation: Annotated[str, Setting("ACTIVATION", choices=("relu2", "leaky_relu2", "silu"))] = "relu2"
     leaky_relu_slope: Annotated[float, Setting("LEAKY_RELU_SLOPE", 0, 1)] = 0.9
     tie_embeddings: Annotated[bool, Setting("TIE_EMBEDDINGS")] = True
@@ -37,6 +39,8 @@ class ModelConfig(Section):
     bigram_dim: Annotated[int, Setting("BIGRAM_HASH_DIM", 1, 1 << 14)] = 128
     use_unet_skips: Annotated[bool, Setting("USE_UNET_SKIPS")] = True
     use_hymba: Annotated[bool, Setting("USE_HYMBA")] = True
+    # Off: hybrid layers scan alone.
+    use_attention: Annotated[bool, Setting("USE_ATTENTION")] = True
     # None (auto): all. Layers beyond the last are left out, as in pull request 1961.
     hybrid_layers: Annotated[tuple[int, ...] | None, Setting("HYMBA_LAYERS")] = None
     # How attention and scan meet: a learned weight (#599), side by side as heads (#1961), a mean of norms (the paper).
@@ -48,6 +52,8 @@ class ModelConfig(Section):
     fused_projection: Annotated[bool, Setting("FUSED_PROJECTION")] = True
     separate_kv: Annotated[bool, Setting("SEPARATE_KV")] = False
     hymba_expand: Annotated[int, Setting("HYMBA_EXPAND", 1, 16)] = 1
+    # Mamba's scan, whose weights depend on the input, or S4D-Lin (arXiv:2206.11893), one long filter for each channel.
+    ssm_kind: Annotated[str, Setting("HYMBA_SSM_KIND", choices=("selective", "s4d_lin"))] = "selective"
     ssm_state: Annotated[int, Setting("HYMBA_SSM_STATE", 1, 256)] = 8
     conv_width: Annotated[int, Setting("HYMBA_CONV_KERNEL", 1, 64)] = 4
     dt_rank: Annotated[int, Setting("HYMBA_DT_RANK", 0, 1 << 14)] = 0
@@ -87,11 +93,28 @@ class ModelConfig(Section):
             raise ConfigError(f"HYMBA_FUSION: norms need branches of one width, HYMBA_EXPAND is {self.hymba_expand}")
         if self.banks != "none" and (self.fusion == "heads" or self.kv_share):
             raise ConfigError(f"PARAMETER_BANKS: {self.banks} excludes HYMBA_FUSION=heads and HYMBA_KV_SHARE=1")
+        self.check_kinds()
+
+    def check_kinds(self) -> None:
+        """What a scan alone, and a long filter, ask of the other settings."""
+        plain = self.fusion == "weight" and self.banks == "none"
+        if not self.use_attention and not (plain and self.use_hymba and self.hymba_expand == 1 and not self.kv_share):
+            needed = "HYMBA_FUSION=weight, HYMBA_EXPAND=1, no PARAMETER_BANKS and no HYMBA_KV_SHARE"
+            raise ConfigError(f"USE_ATTENTION: 0 needs USE_HYMBA=1, {needed}")
+        if self.ssm_kind != "selective" and not (plain and self.use_attention):
+            raise ConfigError(f"HYMBA_SSM_KIND: {self.ssm_kind} needs HYMBA_FUSION=weight and no PARAMETER_BANKS")
+        if self.ssm_kind != "selective" and self.ssm_state % 2:
+            raise ConfigError(f"HYMBA_SSM_STATE: {self.ssm_state} is odd, the states of s4d_lin come in pairs")
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.model_dim // self.num_heads
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width between the two matrices of an MLP."""
+        return self.mlp_hidden or self.mlp_mult * self.model_dim
 
     @property
     def ssm_dim(self) -> int:

@@ -54,8 +54,7 @@ class AttentionMixer(nn.Module):
         self.window_backend = config.window_backend
         self.lends = any(config.kv_source(later) == layer for later in range(layer + 1, config.num_layers))
         self.head_dim, self.kv_dim = config.head_dim, config.num_kv_heads * config.head_dim
-        self.c_q = linear("c_q", config.model_dim, config.model_dim)
-        self.q_gain = nn.Parameter(torch.full((self.query_heads(config),), config.qk_gain_init))
+        self.add_queries(config, linear)
         self.proj = linear("proj", config.model_dim, config.model_dim)
         self.separate_kv = config.separate_kv
         self.add_projections(config, linear)
@@ -64,6 +63,11 @@ class AttentionMixer(nn.Module):
     def query_heads(config: ModelConfig) -> int:
         """How many heads attend."""
         return config.num_heads
+
+    def add_queries(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the projection of the queries and their gains."""
+        self.c_q = linear("c_q", config.model_dim, config.model_dim)
+        self.q_gain = nn.Parameter(torch.full((self.query_heads(config),), config.qk_gain_init))
 
     def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
         """Create the projections of keys and values, unless another layer's serve."""
@@ -123,6 +127,11 @@ class HymbaMixer(AttentionMixer):
 
     def __init__(self, config: ModelConfig, layer: int, linear: MakeLinear = plain_linear) -> None:
         super().__init__(config, layer, linear)
+        self.add_scan(config, linear)
+        self.add_merge(config, linear)
+
+    def add_scan(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the convolution and the scan."""
         channels, rank, state = config.ssm_dim, config.ssm_dt_rank, config.ssm_state
         self.scan_sizes = (rank, state, state)
         self.scan_chunk, self.scan_backend = config.scan_chunk, config.scan_backend
@@ -131,6 +140,9 @@ class HymbaMixer(AttentionMixer):
         self.add_step_projection(rank, channels, linear)
         self.A_log = nn.Parameter(torch.arange(1, state + 1).float().log().repeat(channels, 1))
         self.D = nn.Parameter(torch.ones(channels))
+
+    def add_merge(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create what joins the branches."""
         self.averages = config.fusion == "norms"
         if self.averages:
             # The published model has one output projection, behind the mean.
@@ -138,7 +150,7 @@ class HymbaMixer(AttentionMixer):
             self.attention_norm = nn.Parameter(torch.ones(config.model_dim))
             self.mamba_norm = nn.Parameter(torch.ones(config.model_dim))
         else:
-            self.mamba_out_proj = linear("mamba_out_proj", config.model_dim, channels)
+            self.mamba_out_proj = linear("mamba_out_proj", config.model_dim, config.ssm_dim)
             self.merge_alpha = nn.Parameter(torch.zeros(1))
 
     def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
@@ -196,6 +208,27 @@ class HymbaMixer(AttentionMixer):
         attention_BTD = self.attend(x_BTD, keys_values, context)
         mamba_BTD = self.scan(scanned_BTD, gate_BTD, context.remembered(self.layer))
         output_BTD: Tensor = self.proj(self.merge(attention_BTD, mamba_BTD))
+        return output_BTD
+
+
+class ScanMixer(HymbaMixer):
+    """Mamba alone: the hybrid without its attention, for comparisons."""
+
+    def add_queries(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Nothing asks."""
+
+    def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the projection of scan input and gate."""
+        self.mamba_proj = linear("mamba_proj", 2 * config.ssm_dim, config.model_dim)
+
+    def add_merge(self, config: ModelConfig, linear: MakeLinear) -> None:  # noqa: ARG002 - as in the hybrid
+        """Nothing to merge: one output projection is enough."""
+        self.mamba_out_proj = nn.Identity()
+
+    def forward(self, x_BTD: Tensor, context: LayerContext) -> Tensor:
+        """Mix over time; returns B, T, D."""
+        scanned_BTD, gate_BTD = self.mamba_proj(x_BTD).chunk(2, -1)
+        output_BTD: Tensor = self.proj(self.scan(scanned_BTD, gate_BTD, context.remembered(self.layer)))
         return output_BTD
 
 

@@ -20,7 +20,8 @@ from reference_model.conv import DepthwiseConv
 from reference_model.heads import HeadsMixer, ScanHead
 from reference_model.memory import KeyValues, LayerMemory, Memory, Tail, previous
 from reference_model.meta import init_meta, meta_parameter, with_meta
-from reference_model.mixer import AttentionMixer, HymbaMixer, LayerContext, SharedMatrixMixer
+from reference_model.mixer import AttentionMixer, HymbaMixer, LayerContext, ScanMixer, SharedMatrixMixer
+from reference_model.s4d import FilterMixer, LongFilter
 
 BIGRAM_MULTIPLIER = 92_821
 ORTHOGONAL_MIN_SIDE = 16
@@ -61,8 +62,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig, linear: MakeLinear = plain_linear) -> None:
         super().__init__()
-        self.fc = linear("fc", config.mlp_mult * config.model_dim, config.model_dim)
-        self.proj = linear("mlp_proj", config.model_dim, config.mlp_mult * config.model_dim)
+        self.fc = linear("fc", config.hidden_dim, config.model_dim)
+        self.proj = linear("mlp_proj", config.model_dim, config.hidden_dim)
         self.activation, self.slope = config.activation, config.leaky_relu_slope
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -82,6 +83,10 @@ def make_mixer(config: ModelConfig, layer: int, linear: MakeLinear) -> Attention
         return AttentionMixer(config, layer, linear)
     if config.fusion == "heads":
         return HeadsMixer(config, layer, linear)
+    if not config.use_attention:
+        return ScanMixer(config, layer, linear)
+    if config.ssm_kind != "selective":
+        return FilterMixer(config, layer, linear)
     mixer = SharedMatrixMixer if config.banks == "shared" else HymbaMixer
     return mixer(config, layer, linear)
 
@@ -152,7 +157,7 @@ class HymbaLM(nn.Module):
             elif is_linear or isinstance(module, DepthwiseConv):
                 init_matrix(module.weight, module.bias, generator)
         for module in self.modules():
-            if isinstance(module, (HeadsMixer, ScanHead)):
+            if isinstance(module, (HeadsMixer, LongFilter, ScanHead)):
                 module.init_weights(generator)
         init_meta(self.meta_tokens, generator)
         std = self.config.tied_embed_init_std if self.config.tie_embeddings else 1.0

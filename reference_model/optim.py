@@ -14,7 +14,7 @@ from reference_model.exchange import Exchange, Pending, average_gradients, ready
 from reference_model.muon import Muon
 
 # Small tensors that steer the network rather than carry its content: Adam, no decay, full precision.
-ADAM_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log")
+ADAM_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log", "s4d")
 
 # What torch's own clipping adds to the norm.
 CLIP_EPSILON = 1e-6
