@@ -71,7 +71,7 @@ nox.options.error_on_missing_interpreters = True
 # One environment for every session: torch is large, and installing it once is most of the waiting.
 MAIN = ROOT / ".venv" / f"main-{sys.version_info.major}.{sys.version_info.minor}"
 BIN = MAIN / ("Scripts" if os.name == "nt" else "bin")
-EVERYTHING = ("bench", "certify", "demo", "dev", "torch")
+EVERYTHING = ("bench", "certify", "demo", "dev", "study", "torch")
 DEMO = "submissions/hymba_demo"
 DEMO_DATA = ".cache/demo"
 
@@ -204,6 +204,21 @@ def bench(session: nox.Session) -> None:
     for script in sorted((ROOT / "benchmarks").glob("bench_*.py")):
         if not session.posargs or script.stem.removeprefix("bench_") in session.posargs:
             _run(session, "python", str(script.relative_to(ROOT)))
+
+
+@nox.session(venv_backend="none")
+def study(session: nox.Session) -> None:
+    """Try published claims at the demo's scale and write docs/hymba.md: `nox -s study -- [EXPERIMENT...] [options]`.
+
+    An interrupted study goes on where it ended.
+    """
+    _prepare(session, "torch", "demo", "study")
+    if not (ROOT / DEMO_DATA / "manifest.json").is_file():
+        _run(session, "harness", "data", "demo", "--output", DEMO_DATA)
+    # 1: a run failed, which is told; the others stand.
+    options = ("--data", DEMO_DATA, *session.posargs)
+    _run(session, "python", "-m", "reference_model", "study", "run", *options, success_codes=[0, 1])
+    _run(session, "python", "-m", "reference_model", "study", "page")
 
 
 @nox.session(venv_backend="none")

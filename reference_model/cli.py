@@ -29,6 +29,10 @@ from reference_model.release import ReleaseError, finish, prepare
 from reference_model.releases import RELEASES, presets_table
 from reference_model.settings import ConfigError
 from reference_model.storage import RunError, write_whole
+from reference_model.study.design import StudyError
+from reference_model.study.experiments import EXPERIMENTS
+from reference_model.study.publish import listing, publish
+from reference_model.study.runner import Study, chosen
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
@@ -36,6 +40,10 @@ STATUS_FAILED = 1
 STATUS_USAGE = 2
 DEMO_SECONDS = 60.0
 FULLSIZE_FILE = Path("docs/fullsize.json")
+STUDY_PAGE = Path("docs/hymba.md")
+STUDY_RESULTS = Path("docs/hymba/results.jsonl")
+STUDY_SEEDS = 3
+STUDY_SECONDS = 20.0
 
 
 def bundled_script(preset: str) -> str:
@@ -213,7 +221,59 @@ def run_presets(_arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (add_bundle, add_check_bundles, add_compare, add_fullsize, add_params, add_presets, add_release, add_table)
+def add_study(subparsers: Subparsers) -> None:
+    """Declare `study run`, `study page` and `study list`."""
+    parser = subparsers.add_parser("study", help="try published claims at the demo's scale: docs/hymba.md")
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    run = steps.add_parser("run", help="do the runs that are not done yet; an interrupted study goes on")
+    run.add_argument("--data", type=Path, default=Path(".cache/demo"), help="folder that `harness data demo` wrote")
+    run.add_argument("--workers", type=int, default=1, help="runs beside each other, one thread each")
+    run.add_argument("--minutes", type=float, default=float("inf"), help="no run starts after so many")
+    page = steps.add_parser("page", help="write the page and its plots from the results")
+    page.add_argument("--page", type=Path, default=STUDY_PAGE)
+    listed = steps.add_parser("list", help="print the experiments, their runs and how long they train")
+    for step in (run, listed):
+        step.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="these only")
+        step.add_argument("--seconds", type=float, default=STUDY_SECONDS, help="of training, in one thread")
+        step.add_argument("--seeds", type=int, default=STUDY_SEEDS)
+    for step in (run, page):
+        step.add_argument("--results", type=Path, default=STUDY_RESULTS)
+    parser.set_defaults(run=run_study)
+
+
+def run_study(arguments: argparse.Namespace) -> int:
+    """Run one step of the study."""
+    if arguments.step == "page":
+        publish(EXPERIMENTS, arguments.results, arguments.page)
+        return 0
+    experiments = chosen(EXPERIMENTS, arguments.experiments)
+    if arguments.step == "list":
+        print(listing(experiments, arguments.seconds, arguments.seeds))
+        return 0
+    study = Study(
+        experiments,
+        arguments.seeds,
+        arguments.seconds,
+        arguments.data,
+        arguments.results,
+        arguments.workers,
+        arguments.minutes,
+        say=lambda line: print(line, flush=True),
+    )
+    return STATUS_FAILED if study.run() else 0
+
+
+COMMANDS = (
+    add_bundle,
+    add_check_bundles,
+    add_compare,
+    add_fullsize,
+    add_params,
+    add_presets,
+    add_release,
+    add_study,
+    add_table,
+)
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:
@@ -229,7 +289,7 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"reference_model {parsed.command}: {error}", file=sys.stderr)
         return STATUS_USAGE
-    except (ArtifactError, BundleError, MiniatureError, ReleaseError, RunError) as error:
+    except (ArtifactError, BundleError, MiniatureError, ReleaseError, RunError, StudyError) as error:
         print(f"reference_model {parsed.command}: {error}", file=sys.stderr)
         return STATUS_FAILED
     return status
