@@ -215,13 +215,21 @@ def bundle(texts: Mapping[str, str], preset: str, version: str, script: str = "t
     Raises:
         BundleError: See `read_module`, `in_dependency_order`; or two modules define one name.
     """
-    modules = in_dependency_order(texts, ENTRY_MODULE)
-    _refuse_collisions(modules)
-    parts = [HEADER.format(preset=preset, package=PACKAGE, version=version, script=script), _merged_imports(modules)]
-    parts.extend(f"\n\n\n# --- {module.name} ---\n\n{module.body}" for module in modules if module.body)
-    result = "".join(parts) + "\n" + FOOTER.format(preset=preset)
+    result = "".join(text for _, text in script_parts(texts, preset, version, script))
     ast.parse(result)
     return result
+
+
+def script_parts(
+    texts: Mapping[str, str], preset: str, version: str, script: str = "train_gpt.py"
+) -> list[tuple[str, str]]:
+    """The script in parts: what is before the modules, each module by name, what is behind them; see `bundle`."""
+    modules = in_dependency_order(texts, ENTRY_MODULE)
+    _refuse_collisions(modules)
+    header = HEADER.format(preset=preset, package=PACKAGE, version=version, script=script)
+    parts = [("header", header), ("imports", _merged_imports(modules))]
+    parts.extend((module.name, f"\n\n\n# --- {module.name} ---\n\n{module.body}") for module in modules if module.body)
+    return [*parts, ("footer", "\n" + FOOTER.format(preset=preset))]
 
 
 def compact(script: str) -> str:

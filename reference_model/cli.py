@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from reference_model import __version__
-from reference_model.artifact import ArtifactError
+from reference_model.artifact import ArtifactError, coding_of, read_content
 from reference_model.baselines import Comparer, DemoData
 from reference_model.bundle import BundleError, bundle, compact, package_texts
+from reference_model.byteaccount import account_text, artifact_account, coder_sizes, script_account
 from reference_model.config import Config
-from reference_model.fullsize import measure, read_rows, table, write_rows
+from reference_model.fullsize import measure, read_rows, table, trained_artifact, write_rows
 from reference_model.likeforlike import FURTHER, FURTHER_BY_DEFAULT, like_for_like
 from reference_model.miniature import MiniatureError, run_bundled
 from reference_model.params import parameter_table
@@ -28,7 +29,7 @@ from reference_model.presets import PRESETS
 from reference_model.release import ReleaseError, finish, prepare
 from reference_model.releases import RELEASES, presets_table
 from reference_model.settings import ConfigError
-from reference_model.storage import RunError, write_whole
+from reference_model.storage import RunError, read_whole, write_whole
 from reference_model.study.design import StudyError
 from reference_model.study.experiments import EXPERIMENTS
 from reference_model.study.publish import listing, publish
@@ -209,6 +210,25 @@ def run_fullsize(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_bytes(subparsers: Subparsers) -> None:
+    """Declare `bytes`."""
+    parser = subparsers.add_parser("bytes", help="where the bytes of an artifact and of the script go")
+    parser.add_argument("what", metavar="ARTIFACT_OR_PRESET", help="a preset: weights of a trained scale at full size")
+    parser.add_argument("--preset", default="demo", choices=sorted(PRESETS), help="whose script goes with an artifact")
+    parser.add_argument("--compact", action="store_true", help="count the script without comments and docstrings")
+    parser.set_defaults(run=run_bytes)
+
+
+def run_bytes(arguments: argparse.Namespace) -> int:
+    """Print the account."""
+    is_preset = arguments.what in PRESETS and not Path(arguments.what).is_file()
+    preset = arguments.what if is_preset else arguments.preset
+    blob = trained_artifact(PRESETS[preset]) if is_preset else read_whole(Path(arguments.what))
+    script = script_account(package_texts(Path(__file__).parent), preset, __version__, small=arguments.compact)
+    print(account_text(artifact_account(blob), script, coder_sizes(read_content(blob)), coding_of(blob)))
+    return 0
+
+
 def add_presets(subparsers: Subparsers) -> None:
     """Declare `presets`."""
     parser = subparsers.add_parser("presets", help="print the published presets beside what their authors claim")
@@ -265,6 +285,7 @@ def run_study(arguments: argparse.Namespace) -> int:
 
 COMMANDS = (
     add_bundle,
+    add_bytes,
     add_check_bundles,
     add_compare,
     add_fullsize,

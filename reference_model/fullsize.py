@@ -145,8 +145,6 @@ def measure(preset: str, config: Config, *, tokens: int, code_bytes: int, clock:
     float_loss, artifact = window_loss(model, window), pack_model(model.state_dict(), config)
     model.load_state_dict(unpack_model(artifact, config.model))
     packed_loss = window_loss(model, window)
-    steps, model = min(config.train.iterations, TRAINED_STEPS), build_model(config, "cpu")
-    spread_out(model, config, steps)
     return FullSize(
         preset=preset,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -157,10 +155,22 @@ def measure(preset: str, config: Config, *, tokens: int, code_bytes: int, clock:
         packed_loss=packed_loss,
         code_bytes=code_bytes,
         stepped_bytes=len(artifact),
-        trained_bytes=len(pack_model(model.state_dict(), config)),
-        trained_std=trained_std(config, config.model.model_dim, steps),
+        trained_bytes=len(trained_artifact(config)),
+        trained_std=trained_std(config, config.model.model_dim, trained_steps(config)),
         quantizer=f"int{config.quant.bits}, floor {config.quant.scale_floor}",
     )
+
+
+def trained_steps(config: Config) -> int:
+    """About how many steps training takes."""
+    return min(config.train.iterations, TRAINED_STEPS)
+
+
+def trained_artifact(config: Config) -> bytes:
+    """The artifact of weights of a trained scale; raises ArtifactError."""
+    model = build_model(config, "cpu")
+    spread_out(model, config, trained_steps(config))
+    return pack_model(model.state_dict(), config)
 
 
 HEAD = (
