@@ -256,8 +256,9 @@ def test_weights_rounded_to_other_bits_are_refused(trained: HymbaLM, corpus: Pat
 def test_two_processes_round_for_the_text_of_both(corpus: Path, tmp_path: Path) -> None:
     script = tmp_path / "train_gpt.py"
     script.write_text(bundle(package_texts(Path(reference_model.__file__).parent), "demo", "0"))
-    environ = {**os.environ, **environment(corpus, GRAD_ACCUM_STEPS="1"), "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, **environment(corpus, GRAD_ACCUM_STEPS="1", COMPRESSOR="ans"), "OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(start, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=170)
     assert done.returncode == 0, done.stderr
     assert "over 256 tokens of the train shards" in done.stdout
+    assert "Serialized model int4+ans: " in done.stdout
