@@ -50,7 +50,7 @@ class Exchange:
         try:
             work = dist.reduce_scatter(mine_S, list(shares), async_op=True)
         except RuntimeError:
-            # gloo has it since torch 2.7 or so: before that all get everything, and each keeps its share.
+            # gloo in older versions of torch has none: all get everything, and each keeps its share.
             return self._pending(dist.all_reduce(parts_N, async_op=True), shares[self.worker.rank])
         return self._pending(work, mine_S)
 
