@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 from reference_model.settings import ConfigError, Section, Setting, format_setting, parse_setting, section_settings
 
 SCANS = ("auto", "reference", "torch", "cpp", "cuda")
+CONVS = ("auto", "torch", "cpp", "cuda")
 WINDOWS = ("auto", "flex", "blocked", "sdpa")
 # What can have low-rank adapters: the projections of attention and scan, the MLP, the logits.
 LORA_PARTS = ("attention", "mamba", "mlp", "head")
@@ -60,8 +61,9 @@ class ModelConfig(Section):
     scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 64
     # How things are computed, not what: docs/backends.md.
     scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=SCANS)] = "torch"
-    conv_backend: Annotated[str, Setting("HYMBA_CONV_BACKEND", choices=("auto", "torch", "cuda"))] = "auto"
+    conv_backend: Annotated[str, Setting("HYMBA_CONV_BACKEND", choices=CONVS)] = "torch"
     window_backend: Annotated[str, Setting("SLIDING_WINDOW_BACKEND", choices=WINDOWS)] = "auto"
+    elementwise_backend: Annotated[str, Setting("ELEMENTWISE_BACKEND", choices=("auto", "torch"))] = "torch"
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
     global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from reference_model.cuda import cuda_conv, cuda_conv_problem
+from reference_model.fused import ConvSilu, fused_kernels
+from reference_model.fused_cpp import FUSED_SOURCE, FUSED_TAPS
 from reference_model.memory import Tail
+from reference_model.native import native_library
 from reference_model.settings import ConfigError
 
-# The best of those below that can serve; PyTorch's operators; causal-conv1d's kernel.
-CONV_BACKENDS = ("auto", "torch", "cuda")
+# The best of those below that can serve; PyTorch's operators; a compiled one with its SiLU; causal-conv1d's kernel.
+CONV_BACKENDS = ("auto", "torch", "cpp", "cuda")
 
 
 class ConvContext(FunctionCtx):
@@ -30,7 +33,7 @@ class DepthwiseConv(nn.Module):
     Same parameters as `torch.nn.Conv1d` with one group per channel; the last tap is the present step.
     """
 
-    def __init__(self, channels: int, width: int, backend: str = "auto") -> None:
+    def __init__(self, channels: int, width: int, backend: str = "torch") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels, 1, width))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -53,7 +56,7 @@ def causal_conv(
     tail: Tail | None = None,
     *,
     silu: bool = False,
-    backend: str = "auto",
+    backend: str = "torch",
 ) -> Tensor:
     """Convolve causally; differentiable, what stands before among it.
 
@@ -64,7 +67,7 @@ def causal_conv(
         tail: The inputs before, zeros when absent; keeps the last ones in turn.
         silu: Whether a SiLU follows.
         backend: One of CONV_BACKENDS; `auto` takes causal-conv1d's kernel where the tensors are on a GPU and the
-            package is there, else PyTorch's operators.
+            package is there, else the compiled one where it can serve, else PyTorch's operators.
 
     Returns:
         y_BTD.
@@ -73,7 +76,8 @@ def causal_conv(
         ConfigError: There is no such backend, or it cannot serve these tensors; the message says why.
 
     """
-    if choose_conv(backend, x_BTD, weight_D1K) == "cuda":
+    chosen = choose_conv(backend, x_BTD, weight_D1K, silu=silu)
+    if chosen == "cuda":
         before_BKD = None if tail is None else tail.before(x_BTD, weight_D1K.shape[2] - 1)
         y_BTD, after_BKD = cuda_conv(x_BTD, weight_D1K[:, 0], bias_D, before_BKD, silu=silu)
         if tail is not None:
@@ -81,6 +85,9 @@ def causal_conv(
         return y_BTD
     reach = 0 if tail is None else weight_D1K.shape[2] - 1
     joined_BTD = x_BTD if tail is None else tail.join(x_BTD, reach)
+    if chosen == "cpp":
+        lit_BTD: Tensor = ConvSilu.apply(joined_BTD, weight_D1K[:, 0].t(), bias_D)  # type: ignore[no-untyped-call]  # untyped in torch
+        return lit_BTD[:, reach:]
     if not torch.is_grad_enabled():
         y_BTD = convolved(joined_BTD, weight_D1K, bias_D)
     else:
@@ -88,7 +95,7 @@ def causal_conv(
     return F.silu(y_BTD[:, reach:]) if silu else y_BTD[:, reach:]
 
 
-def choose_conv(backend: str, x_BTD: Tensor, weight_D1K: Tensor) -> str:
+def choose_conv(backend: str, x_BTD: Tensor, weight_D1K: Tensor, *, silu: bool) -> str:
     """The backend that computes a convolution.
 
     Raises:
@@ -96,12 +103,29 @@ def choose_conv(backend: str, x_BTD: Tensor, weight_D1K: Tensor) -> str:
     """
     if backend not in CONV_BACKENDS:
         raise ConfigError(f"HYMBA_CONV_BACKEND: {backend!r} is not one of {', '.join(CONV_BACKENDS)}")
-    if backend == "torch":
-        return backend
-    problem = cuda_conv_problem(x_BTD, weight_D1K.shape[2])
-    if problem and backend == "cuda":
-        raise ConfigError(f"HYMBA_CONV_BACKEND: cuda cannot compute this convolution: {problem}")
-    return "torch" if problem else "cuda"
+    taps = weight_D1K.shape[2]
+    if backend == "auto":
+        if not cuda_conv_problem(x_BTD, taps):
+            return "cuda"
+        fits = fused_kernels(x_BTD, weight_D1K) is not None
+        return "torch" if not fits or cpp_conv_problem(x_BTD, taps, silu=silu) else "cpp"
+    problem = ""
+    if backend != "torch":
+        problem = cpp_conv_problem(x_BTD, taps, silu=silu) if backend == "cpp" else cuda_conv_problem(x_BTD, taps)
+    if problem:
+        raise ConfigError(f"HYMBA_CONV_BACKEND: {backend} cannot compute this convolution: {problem}")
+    return backend
+
+
+def cpp_conv_problem(x_BTD: Tensor, taps: int, *, silu: bool) -> str:
+    """Why the compiled convolution cannot serve, or an empty string."""
+    if x_BTD.device.type != "cpu":
+        return f"the tensors are on {x_BTD.device.type}, not on a CPU"
+    if x_BTD.dtype != torch.float32 or not x_BTD.numel():
+        return str(x_BTD.dtype).removeprefix("torch.") if x_BTD.numel() else "no elements"
+    if taps not in FUSED_TAPS or not silu:
+        return f"{taps} taps, it takes {FUSED_TAPS[0]} to {FUSED_TAPS[-1]}" if silu else "no SiLU follows"
+    return native_library(FUSED_SOURCE)[1]
 
 
 class CausalConv(torch.autograd.Function):

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_model.attention import attention_after_meta, continued_attention, normalized_heads
+from reference_model.attention import attention_after_meta, continued_attention
 from reference_model.banks import MakeLinear, MatrixRows, plain_linear
 from reference_model.config import ModelConfig
 from reference_model.conv import DepthwiseConv
+from reference_model.elementwise import elementwise
 from reference_model.memory import LayerMemory, Memory
 from reference_model.scan import ScanFrame, ScanInputs, selective_scan
 
@@ -51,7 +52,7 @@ class AttentionMixer(nn.Module):
     def __init__(self, config: ModelConfig, layer: int, linear: MakeLinear = plain_linear) -> None:
         super().__init__()
         self.layer, self.source, self.window = layer, config.kv_source(layer), config.layer_window(layer)
-        self.window_backend = config.window_backend
+        self.window_backend, self.elementwise = config.window_backend, elementwise(config.elementwise_backend)
         self.lends = any(config.kv_source(later) == layer for later in range(layer + 1, config.num_layers))
         self.head_dim, self.kv_dim = config.head_dim, config.num_kv_heads * config.head_dim
         self.add_queries(config, linear)
@@ -81,8 +82,8 @@ class AttentionMixer(nn.Module):
 
     def queries(self, q_BTC: Tensor, context: LayerContext, start: int = 0) -> Tensor:
         """Split, normalize, rotate by position from `start`, and scale; B, H, T, E."""
-        q_BTHE = normalized_heads(torch.unflatten(q_BTC, -1, (-1, self.head_dim)), context.rotary, start)
-        return (q_BTHE * self.q_gain[:, None].to(q_BTHE.dtype)).transpose(1, 2)
+        q_BTHE = torch.unflatten(q_BTC, -1, (-1, self.head_dim))
+        return self.elementwise.heads(q_BTHE, context.rotary, start, self.q_gain).transpose(1, 2)
 
     def keys_values(self, x_BTD: Tensor, context: LayerContext) -> KeysValues:
         """Keys and values of x, or those that an earlier layer kept."""
@@ -96,7 +97,7 @@ class AttentionMixer(nn.Module):
     def key_value_heads(self, k_BTC: Tensor, v_BTC: Tensor, context: LayerContext) -> KeysValues:
         """Split into heads, normalize and rotate the keys; keep both where a later layer uses them."""
         k_BTGE, v_BTGE = (torch.unflatten(part_BTC, -1, (-1, self.head_dim)) for part_BTC in (k_BTC, v_BTC))
-        found = normalized_heads(k_BTGE, context.rotary).transpose(1, 2), v_BTGE.transpose(1, 2)
+        found = self.elementwise.heads(k_BTGE, context.rotary).transpose(1, 2), v_BTGE.transpose(1, 2)
         if self.lends:
             context.kept[self.layer] = found
         return found

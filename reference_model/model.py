@@ -17,6 +17,7 @@ from reference_model.attention import rotary_tables
 from reference_model.banks import BankLinear, MakeLinear, MatrixRows, ParameterBanks, plain_linear
 from reference_model.config import ModelConfig
 from reference_model.conv import DepthwiseConv
+from reference_model.elementwise import elementwise
 from reference_model.heads import HeadsMixer, ScanHead
 from reference_model.memory import KeyValues, LayerMemory, Memory, Tail, previous
 from reference_model.meta import init_meta, meta_parameter, with_meta
@@ -64,16 +65,17 @@ class MLP(nn.Module):
         super().__init__()
         self.fc = linear("fc", config.hidden_dim, config.model_dim)
         self.proj = linear("mlp_proj", config.model_dim, config.hidden_dim)
-        self.activation, self.slope = config.activation, config.leaky_relu_slope
+        self.activation = config.activation
+        self.slope = config.leaky_relu_slope if config.activation == "leaky_relu2" else 0.0
+        self.elementwise = elementwise(config.elementwise_backend)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return B, T, D."""
         hidden = self.fc(x_BTD)
-        if self.activation == "silu":
-            hidden = F.silu(hidden)
-        else:
-            hidden = F.leaky_relu(hidden, self.slope if self.activation == "leaky_relu2" else 0.0).square()
-        output_BTD: Tensor = self.proj(hidden)
+        silu = self.activation == "silu"
+        output_BTD: Tensor = self.proj(
+            F.silu(hidden) if silu else self.elementwise.squared_rectifier(hidden, self.slope)
+        )
         return output_BTD
 
 
@@ -101,13 +103,14 @@ class Block(nn.Module):
         self.attn_scale = nn.Parameter(torch.ones(config.model_dim))
         self.mlp_scale = nn.Parameter(torch.ones(config.model_dim))
         self.resid_mix = nn.Parameter(torch.stack((torch.ones(config.model_dim), torch.zeros(config.model_dim))))
+        self.elementwise = elementwise(config.elementwise_backend)
 
     def forward(self, x_BTD: Tensor, x0_BTD: Tensor, context: LayerContext) -> Tensor:
         """Return B, T, D."""
-        width = x_BTD.shape[-1:]
-        x_BTD = torch.addcmul(self.resid_mix[0] * x_BTD, self.resid_mix[1], x0_BTD)
-        x_BTD = torch.addcmul(x_BTD, self.attn_scale, self.attn(F.rms_norm(x_BTD, width), context))
-        return torch.addcmul(x_BTD, self.mlp_scale, self.mlp(F.rms_norm(x_BTD, width)))
+        mix_D, refresh_D = self.resid_mix.unbind()
+        x_BTD, normed_BTD = self.elementwise.mix_norm(x_BTD, x0_BTD, refresh_D, mix_D)
+        x_BTD, normed_BTD = self.elementwise.mix_norm(x_BTD, self.attn(normed_BTD, context), self.attn_scale)
+        return self.elementwise.mix(x_BTD, self.mlp(normed_BTD), self.mlp_scale)
 
 
 class HymbaLM(nn.Module):
@@ -121,7 +124,7 @@ class HymbaLM(nn.Module):
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.elementwise = config, elementwise(config.elementwise_backend)
         self.tok_emb = nn.Embedding(config.vocab_size, config.model_dim)
         # Heads that attend have meta tokens of their own in every layer.
         self.meta_tokens = meta_parameter(config.meta_tokens * (config.fusion != "heads"), config.model_dim)
@@ -177,7 +180,7 @@ class HymbaLM(nn.Module):
             x_BTD = x_BTD + self.bigram_hash(tokens_BT, memory and memory.tokens)
         if self.smeargate is not None:
             x_BTD = self.smeargate(x_BTD, memory and memory.embedding)
-        return F.rms_norm(x_BTD, x_BTD.shape[-1:])
+        return self.elementwise.norm(x_BTD)
 
     def run_blocks(self, x_BTD: Tensor, memory: Memory | None = None) -> Tensor:
         """Run all blocks on embeddings; returns the normalized last stream, B, T, D."""
@@ -188,7 +191,7 @@ class HymbaLM(nn.Module):
             x_BTD = self.run_layers(x_BTD, x_BTD.shape[1] - text, memory)
         if memory is not None:
             memory.position += text
-        return F.rms_norm(x_BTD[:, -text:], x_BTD.shape[-1:])
+        return self.elementwise.norm(x_BTD[:, -text:])
 
     def run_layers(self, x_BTD: Tensor, meta: int, memory: Memory | None = None) -> Tensor:
         """Run all blocks on a stream whose first positions are meta tokens; returns the last stream."""
@@ -202,7 +205,7 @@ class HymbaLM(nn.Module):
         context, half = LayerContext(rotary, meta, memory), config.num_layers // 2
         for layer, block in enumerate(self.blocks):
             if self.skip_weights is not None and layer >= half and skips:
-                x_BTD = torch.addcmul(x_BTD, self.skip_weights[0, layer - half], skips.pop())
+                x_BTD = self.elementwise.mix(x_BTD, skips.pop(), self.skip_weights[0, layer - half])
             x_BTD = block(x_BTD, x0_BTD, context)
             if self.skip_weights is not None and layer < half:
                 skips.append(x_BTD)
@@ -214,18 +217,20 @@ class HymbaLM(nn.Module):
         With a memory the tokens go on where the last ones ended, and are remembered in turn: the logits are those
         that the whole text at once would give, up to rounding. Gradients end where these tokens begin.
         """
-        x_BTD = self.run_blocks(self.embed(tokens_BT, memory), memory)
-        cap = self.config.logit_softcap
-        if not cap:
-            uncapped_BTV: Tensor = self.head(x_BTD).float()
-            return uncapped_BTV
+        z_BTV, cap = self.uncapped(self.run_blocks(self.embed(tokens_BT, memory), memory)), self.config.logit_softcap
+        return cap * torch.tanh(z_BTV) if cap else z_BTV
+
+    def uncapped(self, x_BTD: Tensor) -> Tensor:
+        """What the logits are made of, z / cap where there is a cap: B, T, V in float32."""
         # Dividing the narrow side of the product spares a pass over the logits.
-        return cap * torch.tanh(self.head(x_BTD / cap).float())
+        z_BTV: Tensor = self.head(x_BTD / (self.config.logit_softcap or 1)).float()
+        return z_BTV
 
     def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor, memory: Memory | None = None) -> Tensor:
         """Cross-entropy of every target in nats, B, T in float32; with a memory as in `forward`."""
-        logits_BTV = self(tokens_BT, memory)
-        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(targets_BT)
+        z_BTV = self.uncapped(self.run_blocks(self.embed(tokens_BT, memory), memory))
+        cap = self.config.logit_softcap
+        return self.elementwise.capped_entropy(z_BTV.flatten(0, 1), targets_BT.flatten(), cap).view_as(targets_BT)
 
 
 def init_matrix(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:

@@ -34,8 +34,10 @@ NATIVE_HEADER = r"""
 #include <vector>
 
 constexpr int W = 16;
-typedef float V __attribute__((vector_size(4 * W), aligned(4)));
-typedef int32_t I __attribute__((vector_size(4 * W), aligned(4)));
+typedef float V __attribute__((vector_size(4 * W)));
+typedef int32_t I __attribute__((vector_size(4 * W)));
+// As it stands in memory. A copy by memcpy would go through the stack in halves, which costs more than the arithmetic.
+typedef float U __attribute__((vector_size(4 * W), aligned(4), may_alias));
 
 static inline V all(float x) { return x - V{}; }
 static inline V vabs(V x) { return (V)((I)x & 0x7fffffff); }
@@ -65,20 +67,35 @@ static inline V vsigmoid(V x) {
   return (x < 0.0f ? u : all(1.0f)) / (1.0f + u);
 }
 
+// All lanes, or the first few: two types, so that the usual case has no branch and stays in registers.
+struct Full {};
+static inline V load(const float* at, Full) { return *(const U*)at; }
 static inline V load(const float* at, int lanes) {
-  if (lanes == W) { V v; __builtin_memcpy(&v, at, sizeof v); return v; }
   V v{};
   for (int i = 0; i < lanes; ++i) v[i] = at[i];
   return v;
 }
+static inline void store(float* at, V v, Full) { *(U*)at = v; }
 static inline void store(float* at, V v, int lanes) {
-  if (lanes == W) { __builtin_memcpy(at, &v, sizeof v); return; }
   for (int i = 0; i < lanes; ++i) at[i] = v[i];
 }
+template <typename F>
+static inline void with_lanes(int64_t left, const F& f) {
+  if (left >= W) f(Full{});
+  else f((int)left);
+}
+template <typename F>
+static inline void each_vector(int64_t size, const F& f) {
+  int64_t d = 0;
+  for (; d + W <= size; d += W) f(d, Full{});
+  if (d < size) f(d, (int)(size - d));
+}
 static inline float sum(V v) {
-  float s = 0;
-  for (int i = 0; i < W; ++i) s += v[i];
-  return s;
+  float part[W];
+  __builtin_memcpy(part, &v, sizeof v);
+  for (int half = W / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
 }
 """
 

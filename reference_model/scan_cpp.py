@@ -55,17 +55,16 @@ static Scan scan_of(const float* const* in, const int64_t* s) {
           in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7]};
 }
 
-template <int N>
-static void forward_block(const Scan& s, float* y, float* hT, float* saved, int64_t b, int64_t k) {
+template <int N, typename Lanes>
+static void forward_block(const Scan s, float* y, float* hT, float* saved, int64_t b, int64_t k, Lanes lanes) {
   const int64_t d = k * W, D = s.D;
-  const int lanes = (int)std::min<int64_t>(W, D - d);
   const V skip = s.skip ? load(s.skip + d, lanes) : V{};
   V a[N], h[N];
   for (int n = 0; n < N; ++n) { a[n] = load(s.A + n * D + d, lanes); h[n] = load(s.h0 + (b * N + n) * D + d, lanes); }
   for (int64_t t = 0; t < s.T; ++t) {
     if (saved && t % L == 0) {
       float* at = saved + (((b * s.blocks + k) * s.chunks + t / L) * N) * W;
-      for (int n = 0; n < N; ++n) __builtin_memcpy(at + n * W, &h[n], sizeof(V));
+      for (int n = 0; n < N; ++n) store(at + n * W, h[n], Full{});
     }
     const int64_t row = b * s.T + t;
     const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
@@ -89,13 +88,13 @@ struct Grads {
   float *dx, *ddt, *dA, *dB, *dC, *dh0, *dskip, *dz;
 };
 
-// One batch row, blocks [first, last): adds up over its blocks what belongs to (t, n).
-template <int N>
-static void backward_blocks(const Scan& s, const Grads& o, float* dB, float* dC, int64_t b, int64_t first,
-                            int64_t last) {
-  const int64_t D = s.D, count = last - first;
-  std::vector<V> work(4 * L * N + 3 * L + count * (2 * N + 1));
-  V* hs = work.data();            // states before each step
+// One chunk of one block of channels: its steps again from the state at its beginning, then their gradients.
+template <int N, typename Lanes>
+static void backward_chunk(const Scan s, const Grads o, V* work, int64_t count, int64_t b, int64_t chunk, int64_t first,
+                           int64_t k, Lanes lanes) {
+  const int64_t D = s.D, begin = b * s.T + chunk * L;
+  const int len = (int)std::min<int64_t>(L, s.T - chunk * L);
+  V* hs = work;                   // states before each step
   V* decays = hs + L * N;
   V* sumB = decays + L * N;
   V* sumC = sumB + L * N;
@@ -105,73 +104,84 @@ static void backward_blocks(const Scan& s, const Grads& o, float* dB, float* dC,
   V* carry = slopes + L;          // gradient of the state, per block
   V* sumA = carry + count * N;
   V* sumD = sumA + count * N;
-  for (int64_t k = 0; k < count; ++k) {
+  const int64_t block = first + k, d = block * W;
+  const V skip = s.skip ? load(s.skip + d, lanes) : V{};
+  V a[N], h[N], g[N], ga[N], gd = sumD[k];
+  const float* at = o.saved + (((b * s.blocks + block) * s.chunks + chunk) * N) * W;
+  for (int n = 0; n < N; ++n) {
+    a[n] = load(s.A + n * D + d, lanes);
+    h[n] = load(at + n * W, Full{});
+    g[n] = carry[k * N + n];
+    ga[n] = sumA[k * N + n];
+  }
+  for (int i = 0; i < len; ++i) {
+    const int64_t row = begin + i;
+    const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+    const V value = load(s.x + row * s.x_row + d, lanes);
+    V step = load(s.dt + row * s.dt_row + d, lanes), slope = load(o.dy + row * D + d, lanes), z{}, lit{};
+    if (s.softplus) { bends[i] = vsigmoid(step); step = vsoftplus(step); }
+    const V in = step * value, wanted = slope;
+    if (s.z) { z = load(s.z + row * s.z_row + d, lanes); lit = vsigmoid(z); slope *= z * lit; }
+    V out = skip * value;
     for (int n = 0; n < N; ++n) {
-      const int64_t d = (first + k) * W;
-      carry[k * N + n] = load(o.dhT + (b * N + n) * D + d, (int)std::min<int64_t>(W, D - d));
-      sumA[k * N + n] = V{};
+      const V decay = vexp(step * a[n]);
+      hs[i * N + n] = h[n];
+      decays[i * N + n] = decay;
+      h[n] = decay * h[n] + in * Bt[n];
+      out += h[n] * Ct[n];
+      sumC[i * N + n] += slope * h[n];
     }
+    if (s.z) store(o.dz + row * D + d, wanted * out * lit * (1.0f + z * (1.0f - lit)), lanes);
+    steps[i] = step;
+    slopes[i] = slope;
+    gd += slope * value;
+  }
+  for (int i = len - 1; i >= 0; --i) {
+    const int64_t row = begin + i;
+    const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+    const V value = load(s.x + row * s.x_row + d, lanes), step = steps[i], slope = slopes[i], in = step * value;
+    V din{}, dstep{};
+    for (int n = 0; n < N; ++n) {
+      g[n] += slope * Ct[n];
+      sumB[i * N + n] += g[n] * in;
+      din += g[n] * Bt[n];
+      g[n] *= decays[i * N + n];
+      const V rate = g[n] * hs[i * N + n];  // gradient of the exponent dt * A
+      dstep += rate * a[n];
+      ga[n] += rate * step;
+    }
+    dstep += din * value;
+    store(o.dx + row * D + d, din * step + slope * skip, lanes);
+    store(o.ddt + row * D + d, s.softplus ? dstep * bends[i] : dstep, lanes);
+  }
+  for (int n = 0; n < N; ++n) { carry[k * N + n] = g[n]; sumA[k * N + n] = ga[n]; }
+  sumD[k] = gd;
+}
+
+// One batch row, blocks [first, last): adds up over its blocks what belongs to (t, n).
+template <int N>
+static void backward_blocks(const Scan& s, const Grads& o, float* dB, float* dC, int64_t b, int64_t first,
+                            int64_t last) {
+  const int64_t D = s.D, count = last - first;
+  std::vector<V> work(4 * L * N + 3 * L + count * (2 * N + 1));
+  V *sumB = work.data() + 2 * L * N, *sumC = sumB + L * N;
+  V *carry = sumC + L * N + 3 * L, *sumA = carry + count * N, *sumD = sumA + count * N;
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t d = (first + k) * W;
+    with_lanes(D - d, [&](auto lanes) {
+      for (int n = 0; n < N; ++n) carry[k * N + n] = load(o.dhT + (b * N + n) * D + d, lanes);
+    });
+    for (int n = 0; n < N; ++n) sumA[k * N + n] = V{};
     sumD[k] = V{};
   }
   for (int64_t chunk = s.chunks - 1; chunk >= 0; --chunk) {
     const int64_t begin = b * s.T + chunk * L;
     const int len = (int)std::min<int64_t>(L, s.T - chunk * L);
     for (int i = 0; i < len * N; ++i) { sumB[i] = V{}; sumC[i] = V{}; }
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t block = first + k, d = block * W;
-      const int lanes = (int)std::min<int64_t>(W, D - d);
-      const V skip = s.skip ? load(s.skip + d, lanes) : V{};
-      V a[N], h[N], g[N], ga[N], gd = sumD[k];
-      const float* at = o.saved + (((b * s.blocks + block) * s.chunks + chunk) * N) * W;
-      for (int n = 0; n < N; ++n) {
-        a[n] = load(s.A + n * D + d, lanes);
-        __builtin_memcpy(&h[n], at + n * W, sizeof(V));
-        g[n] = carry[k * N + n];
-        ga[n] = sumA[k * N + n];
-      }
-      for (int i = 0; i < len; ++i) {
-        const int64_t row = begin + i;
-        const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
-        const V value = load(s.x + row * s.x_row + d, lanes);
-        V step = load(s.dt + row * s.dt_row + d, lanes), slope = load(o.dy + row * D + d, lanes), z{}, lit{};
-        if (s.softplus) { bends[i] = vsigmoid(step); step = vsoftplus(step); }
-        const V in = step * value, wanted = slope;
-        if (s.z) { z = load(s.z + row * s.z_row + d, lanes); lit = vsigmoid(z); slope *= z * lit; }
-        V out = skip * value;
-        for (int n = 0; n < N; ++n) {
-          const V decay = vexp(step * a[n]);
-          hs[i * N + n] = h[n];
-          decays[i * N + n] = decay;
-          h[n] = decay * h[n] + in * Bt[n];
-          out += h[n] * Ct[n];
-          sumC[i * N + n] += slope * h[n];
-        }
-        if (s.z) store(o.dz + row * D + d, wanted * out * lit * (1.0f + z * (1.0f - lit)), lanes);
-        steps[i] = step;
-        slopes[i] = slope;
-        gd += slope * value;
-      }
-      for (int i = len - 1; i >= 0; --i) {
-        const int64_t row = begin + i;
-        const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
-        const V value = load(s.x + row * s.x_row + d, lanes), step = steps[i], slope = slopes[i], in = step * value;
-        V din{}, dstep{};
-        for (int n = 0; n < N; ++n) {
-          g[n] += slope * Ct[n];
-          sumB[i * N + n] += g[n] * in;
-          din += g[n] * Bt[n];
-          g[n] *= decays[i * N + n];
-          const V rate = g[n] * hs[i * N + n];  // gradient of the exponent dt * A
-          dstep += rate * a[n];
-          ga[n] += rate * step;
-        }
-        dstep += din * value;
-        store(o.dx + row * D + d, din * step + slope * skip, lanes);
-        store(o.ddt + row * D + d, s.softplus ? dstep * bends[i] : dstep, lanes);
-      }
-      for (int n = 0; n < N; ++n) { carry[k * N + n] = g[n]; sumA[k * N + n] = ga[n]; }
-      sumD[k] = gd;
-    }
+    for (int64_t k = 0; k < count; ++k)
+      with_lanes(D - (first + k) * W, [&](auto lanes) {
+        backward_chunk<N>(s, o, work.data(), count, b, chunk, first, k, lanes);
+      });
     for (int i = 0; i < len; ++i)
       for (int n = 0; n < N; ++n) {
         dB[(begin + i) * N + n] = sum(sumB[i * N + n]);
@@ -180,19 +190,23 @@ static void backward_blocks(const Scan& s, const Grads& o, float* dB, float* dC,
   }
   for (int64_t k = 0; k < count; ++k) {
     const int64_t d = (first + k) * W;
-    const int lanes = (int)std::min<int64_t>(W, D - d);
-    for (int n = 0; n < N; ++n) {
-      store(o.dh0 + (b * N + n) * D + d, carry[k * N + n], lanes);
-      store(o.dA + (b * N + n) * D + d, sumA[k * N + n], lanes);
-    }
-    if (s.skip) store(o.dskip + b * D + d, sumD[k], lanes);
+    with_lanes(D - d, [&](auto lanes) {
+      for (int n = 0; n < N; ++n) {
+        store(o.dh0 + (b * N + n) * D + d, carry[k * N + n], lanes);
+        store(o.dA + (b * N + n) * D + d, sumA[k * N + n], lanes);
+      }
+      if (s.skip) store(o.dskip + b * D + d, sumD[k], lanes);
+    });
   }
 }
 
 template <int N>
 static void forward_n(const Scan& s, float* const* out) {
   at::parallel_for(0, s.B * s.blocks, 1, [&](int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; ++i) forward_block<N>(s, out[0], out[1], out[2], i / s.blocks, i % s.blocks);
+    for (int64_t i = from; i < to; ++i)
+      with_lanes(s.D - i % s.blocks * W, [&](auto lanes) {
+        forward_block<N>(s, out[0], out[1], out[2], i / s.blocks, i % s.blocks, lanes);
+      });
   });
 }
 template <int N>

@@ -23,7 +23,7 @@ from reference_model.quantize import QuantizedTensor
 # Between a tensor's name and what is saved beside it; no name of a tensor holds it.
 ROUNDED_MARK = ":"
 # How things are computed, not what: an artifact serves every one of them.
-COMPUTING_SETTINGS = frozenset({"scan_backend", "scan_chunk", "conv_backend", "window_backend"})
+COMPUTING_SETTINGS = frozenset({"scan_backend", "scan_chunk", "conv_backend", "window_backend", "elementwise_backend"})
 
 
 class RunError(RuntimeError):

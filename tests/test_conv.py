@@ -101,7 +101,7 @@ def test_a_kernel_that_cannot_serve_says_why(
 def test_the_setting_offers_the_backends_that_there_are() -> None:
     choices = {setting.name: setting.choices for _, _, setting, _ in config_settings()}
     assert choices["HYMBA_CONV_BACKEND"] == CONV_BACKENDS
-    assert ModelConfig().conv_backend == "auto"
+    assert ModelConfig().conv_backend == "torch"
     x, weight, bias = leaves((1, 2, 8), (8, 1, 4), (8,))
     with pytest.raises(ConfigError, match="'abacus' is not one of"):
         causal_conv(x, weight, bias, backend="abacus")
