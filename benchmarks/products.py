@@ -1,0 +1,98 @@
+"""The matrix products of a piece of work, recorded while it runs and repeated alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addmv", "mv"}
+
+
+def layout(value: object) -> object:
+    """What a product depends on: size, strides and type of a tensor, anything else as it is."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.stride(), value.dtype
+    return value
+
+
+class RecordedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
+    """Records mm, addmm, bmm and baddbmm, those of the backward pass included.
+
+    Attributes:
+        calls: Every product by its operator and the layout of its operands, and how often it was taken.
+        flops: Their multiplications and additions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.calls: Counter[tuple[Any, tuple[Any, ...], tuple[Any, ...]]] = Counter()
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - as torch declares it
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        """Pass everything on; note the products."""
+        if func.overloadpacket.__name__ in PRODUCTS:
+            named = tuple(sorted((name, layout(value)) for name, value in (kwargs or {}).items() if name != "out"))
+            self.calls[func.overloadpacket, tuple(map(layout, args)), named] += 1
+            left, right = [value for value in args if isinstance(value, Tensor)][-2:]
+            self.flops += 2 * left.numel() * (right.shape[-1] if right.ndim > 1 else 1)
+        return func(*args, **(kwargs or {}))
+
+    def alone(self) -> Callable[[], None]:
+        """Repeat them on other numbers of the same layout."""
+        made: dict[object, Tensor] = {}
+
+        def operand(told: object) -> object:
+            if not (isinstance(told, tuple) and len(told) == 3 and isinstance(told[2], torch.dtype)):
+                return told
+            if told not in made:
+                shape, stride, dtype = told
+                made[told] = torch.empty_strided(shape, stride, dtype=dtype).normal_()
+            return made[told]
+
+        ready = [
+            (operator, [operand(told) for told in args], {name: operand(told) for name, told in named}, count)
+            for (operator, args, named), count in self.calls.items()
+        ]
+
+        def repeat() -> None:
+            with torch.no_grad():
+                for operator, args, named, count in ready:
+                    for _ in range(count):
+                        operator(*args, **named)
+
+        return repeat
+
+
+def recorded(action: Callable[[], object]) -> RecordedProducts:
+    """The products of one call."""
+    products = RecordedProducts()
+    with products:
+        action()
+    return products
+
+
+def peak_flops(
+    dtype: torch.dtype, sizes: Sequence[int] = (512, 1024, 2048)
+) -> dict[str, tuple[Callable[[], None], int]]:
+    """Square products to measure the machine's best rate with: what to call, and its flops."""
+
+    def product(size: int) -> tuple[Callable[[], None], int]:
+        left, right, out = (torch.randn(size, size).to(dtype) for _ in range(3))
+
+        def multiply() -> None:
+            torch.mm(left, right, out=out)
+
+        return multiply, 2 * size**3
+
+    return {f"square {size}": product(size) for size in sizes}
