@@ -307,10 +307,10 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         status: int = parsed.run(parsed)
-    except ConfigError as error:
+    except (ConfigError, StudyError) as error:
         print(f"reference_model {parsed.command}: {error}", file=sys.stderr)
         return STATUS_USAGE
-    except (ArtifactError, BundleError, MiniatureError, ReleaseError, RunError, StudyError) as error:
+    except (ArtifactError, BundleError, MiniatureError, ReleaseError, RunError) as error:
         print(f"reference_model {parsed.command}: {error}", file=sys.stderr)
         return STATUS_FAILED
     return status

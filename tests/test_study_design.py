@@ -43,6 +43,7 @@ def test_every_run_has_settings(experiment: Experiment) -> None:
 def test_what_is_declared_fits_together(experiment: Experiment) -> None:
     names = [variant.name for variant in experiment.variants]
     assert len(set(names)) == len(names) > 1
+    assert experiment.compared_with in names
     assert {"seconds", "tokens"} & set(experiment.equal)
     assert set(experiment.measures) <= set(MEASURES)
     assert len(set(experiment.measures)) == len(experiment.measures)

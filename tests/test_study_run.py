@@ -187,7 +187,7 @@ def test_the_command_runs_lists_and_writes(
     assert "**Nothing has been run yet**" in target.read_text()
     monkeypatch.setattr(runner, "run_in_process", fails)
     assert command_line(["study", "run", "--results", str(results), "--seeds", "2"]) == 1
-    assert command_line(["study", "run", "nothing"]) == 1
+    assert command_line(["study", "run", "nothing"]) == 2
     assert "reference_model study: no such experiment: nothing" in capsys.readouterr().err
 
 

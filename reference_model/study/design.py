@@ -70,13 +70,15 @@ class Experiment:
         source: Who claims it.
         claim: The published claim in our words, with its figures.
         equal: What all variants have in common: "seconds" or "tokens", and "parameters" where it is fitted.
-        variants: The first is what the others are compared with.
+        variants: In the order of tables and plots.
         contrasts: What the claim foretells.
         measures: Columns of the table; the first is drawn, and so are times.
         at_scale: What would replicate the claim itself.
         settings: Environment variables of all variants, over the demo's.
         budget: Multiple of the seconds that a run gets.
         full_validation: Score the whole validation split instead of its first 130 kB.
+        reference: The variant that the others are compared with in tables, and whose parameters are everybody's where
+            they are equal; the first when empty.
     """
 
     name: str
@@ -91,6 +93,12 @@ class Experiment:
     settings: Mapping[str, str] = field(default_factory=dict)
     budget: float = 1.0
     full_validation: bool = False
+    reference: str = ""
+
+    @property
+    def compared_with(self) -> str:
+        """Name of the variant that is the measure of the others."""
+        return self.reference or self.variants[0].name
 
     def variant(self, name: str) -> Variant:
         """The variant of that name; raises StudyError."""
@@ -146,7 +154,7 @@ def run_config(experiment: Experiment, variant: str, seconds: float, seed: int) 
     except ConfigError as error:
         raise StudyError(f"{experiment.name}, {variant}: {error}") from error
     if "parameters" in experiment.equal:
-        target = computing_parameters(_declared(experiment, experiment.variants[0].name).model)
+        target = computing_parameters(_declared(experiment, experiment.compared_with).model)
         config = replace(config, model=fitted(config.model, target))
     budget, train = seconds * experiment.budget, replace(config.train, seed=seed)
     if "seconds" in experiment.equal:

@@ -156,13 +156,13 @@ def table(told: Told) -> Iterator[str]:
     compared_by = f"{MEASURES[experiment.measures[0]].title}: difference"
     yield f"| variant | sets | runs | {' | '.join(heads)} | {compared_by} | beyond noise |"
     yield f"|{'---|' * (len(heads) + 5)}"
-    reference = told.values(experiment.measures[0])[experiment.variants[0].name]
+    reference = told.values(experiment.measures[0])[experiment.compared_with]
     for variant in experiment.variants:
         first = told.values(experiment.measures[0])[variant.name]
         if not first:
             continue
         cells = [mean_words(name, told.values(name)[variant.name]) for name in names]
-        is_reference = variant is experiment.variants[0] or not reference
+        is_reference = variant.name == experiment.compared_with or not reference
         compared = ("", "") if is_reference else difference_cells(experiment.measures[0], difference(first, reference))
         sets = words(variant.settings) if variant.settings else ""
         yield f"| {variant.name} | {sets} | {len(first)} | {' | '.join(cells)} | {' | '.join(compared)} |"

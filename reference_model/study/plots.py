@@ -37,12 +37,13 @@ def draw(panels: Mapping[str, Values]) -> str:
     """The plot, one panel for each measure, as the text of an SVG file."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = len(next(iter(panels.values())))
     size = PANEL_INCHES * len(panels) + 1.0, ROW_INCHES * rows + FRAME_INCHES
     # Text stays text: small files, and every reader has a sans-serif. Equal input gives equal bytes.
     with rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "study"}):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.08))
         all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (measure, values) in zip(all_axes, panels.items(), strict=True):
             _draw_panel(axes, MEASURES[measure].title, values)

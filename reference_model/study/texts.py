@@ -31,8 +31,8 @@ HOW = """\
 - **The verdict** follows from Welch's interval of 95 % around the difference of two means over seeds. The whole
   interval on the claimed side: *replicates at this scale*. The whole interval on the other side: *does not replicate
   at this scale*. Otherwise, or with one seed: *cannot be told*. A claim about a ratio is held against its limit in the
-  same way, on logarithms. *Beyond noise* in the tables: zero is outside the interval of the difference to the first
-  variant.
+  same way, on logarithms. *Beyond noise* in the tables: zero is outside the interval of the difference to the
+  variant that has none there.
 
 ```
 nox -s study                                                   # every experiment, three seeds, 20 s
@@ -41,7 +41,7 @@ python -m reference_model study list                           # experiments, ru
 python -m reference_model study page                           # page and plots again, from the results
 ```
 
-Results are added to [hymba/results.jsonl](hymba/results.jsonl), a line for each run. A run that is there, with the
+Results are added to `docs/hymba/results.jsonl`, a line for each run. A run that is there, with the
 same code, settings, length and machine, is not done again. One that fails is told, kept as failed, and tried again the
 next time.
 """
