@@ -213,6 +213,7 @@ def test_the_environment_is_that_of_the_claimed_run() -> None:
         "WIDTH": "64",
     }
     assert claimed.environment(configured(TTT_ENABLED="[1, 2]")) == {}
+    assert claimed.environment(configured(KIND="lora"), {"KIND", "OTHER"}) == {"KIND": "lora"}
     assert claimed.environment(configured(TTT_ENABLED="disabled", WIDTH="wide")) == {"WIDTH": "wide"}
 
 

@@ -9,6 +9,7 @@ import pytest
 import sentencepiece as spm
 
 from harness.challenge import BOS_TOKEN
+from harness.probe import miniature
 from harness.probe.miniature import choose
 from harness.probe.world import Spec, World, write_world
 from harness.sources.shards import document_starts, read_tokens
@@ -121,3 +122,19 @@ def test_a_script_that_divides_by_an_interval_unasked_gets_none_that_is_zero(con
 def test_tables_are_no_larger_than_the_small_text_needs(claimed: dict[str, str], expected: str) -> None:
     made = choose('import os\nbits = int(os.environ.get("NGRAM_TABLE_BITS", "26"))\n', claimed)
     assert made.environment["NGRAM_TABLE_BITS"] == expected
+
+
+HANDED_ON = """
+import os
+class A:
+    ttt_epochs: Annotated[int, Setting("TTT_EPOCHS", 0, 10_000)] = 3
+    kind: Annotated[str, Setting("KIND", choices=("sgd", "lora"))] = "sgd"
+main(os.environ)
+"""
+
+
+def test_settings_of_an_environment_that_is_handed_on_have_the_default_behind_their_type() -> None:
+    assert miniature.handed_on(HANDED_ON) == {"TTT_EPOCHS", "KIND"}
+    assert miniature.handed_on(HANDED_ON.replace("os.environ", "os.environ['X']")) == frozenset()
+    assert choose(HANDED_ON.replace("] = 3", "] = 1")).environment["TTT_EPOCHS"] == "1"
+    assert choose(HANDED_ON).environment["TTT_EPOCHS"] == "2"

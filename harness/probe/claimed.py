@@ -6,6 +6,7 @@ A default in the source is not the value of the run: with test-time training off
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from harness.checks.common import counted
 from harness.facts.configured import agreed, fits
@@ -17,8 +18,12 @@ _PLACES = re.compile(r"PATH|DIR|FILE|RUN_ID|HOST|RANK(?!_)|DEVICE|WORLD|PORT(?:$
 _WORD = re.compile(r"[\w.+-]{1,40}(?:,[\w.+-]{1,40}){0,40}")
 
 
-def environment(submission: Submission) -> dict[str, str]:
+def environment(submission: Submission, also: Iterable[str] = ()) -> dict[str, str]:
     """Settings of the claimed run by the variables that the shipped scripts read.
+
+    Args:
+        submission: with its logs and commands.
+        also: variables that a script may read where reading its text does not show it.
 
     Returns:
         name and value of each variable that a log or a command of the README gives one value, in order of the name.
@@ -27,6 +32,7 @@ def environment(submission: Submission) -> dict[str, str]:
     for name, default in (key.value for script in submission.package.scripts for key in script.environment):
         # A look at whether it is set at all gives no default.
         defaults[name] = default if default is not None else defaults.get(name)
+    defaults |= dict.fromkeys(set(also) - set(defaults))
     stated = {setting.value.key: f"{setting.value.value:.12g}" for setting in submission.settings}
     runs = counted(submission).runs
     # Of a claim that was taken back, with no log, a command is one for a run that nobody reports.

@@ -84,6 +84,8 @@ _ASKED = re.compile(
 # Tables of so many bits hold more places than the small text has contexts.
 _TABLES = re.compile(r"(?:TABLE|HASH|BUCKET)S?_BITS$")
 TABLE_BITS = 18
+_HANDED_ON = re.compile(r"\bos\.environ\b(?!\s*[.\[])|\bdict\(\s*os\.environ|\bos\.environ\.(?:copy|items)\(")
+_ANNOTATED = re.compile(r"""Annotated\[[^\n]*?["']([A-Z][A-Z0-9_]{2,40})["'][^\n]*\]\s*=\s*["']?([-\w.]+)""")
 _VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
 _PLACE = re.compile(r"""["'](?:\./)?data/([\w./-]+?)/?["']""")
 _CLASS = "Hyperparameters"
@@ -137,6 +139,11 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
     return Miniature(environment, classes, module, shrunk, _spec(text, environment))
 
 
+def handed_on(text: str) -> frozenset[str]:
+    """Names that a script may look up in an environment which it hands on whole: where, its text does not tell."""
+    return frozenset(_consulted(text)) if _HANDED_ON.search(text) else frozenset()
+
+
 def _consulted(text: str) -> dict[str, str]:
     """Environment keys that a script reads, with their defaults as text."""
     found: dict[str, str] = {}
@@ -144,7 +151,8 @@ def _consulted(text: str) -> dict[str, str]:
         return found
     for match in re.finditer(r"""["']([A-Z][A-Z0-9_]{2,40})["']\s*(?:,\s*(?:str\()?["']?([-\w.]+))?""", text):
         found.setdefault(match[1], match[2] or "")
-    return found
+    # There the second word is the low end of a range.
+    return found | {match[1]: match[2] for match in _ANNOTATED.finditer(text)}
 
 
 def _written(text: str, keys: Mapping[str, str]) -> tuple[dict[str, dict[str, Value]], dict[str, Value]]:

@@ -66,8 +66,9 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     script = next(each for each in scripts if each.path == entry.value.path)
     # Settings may be read in a module beside the script.
     helpers = [each.texts[-1] for each in scripts if each.path in facts.size.code_files and each is not script]
-    settings = claimed.environment(facts)
-    small = miniature.choose("\n".join((script.texts[-1], *helpers)), settings)
+    text = "\n".join((script.texts[-1], *helpers))
+    settings = claimed.environment(facts, miniature.handed_on(text))
+    small = miniature.choose(text, settings)
     spec = dataclasses.replace(small.spec, train_tokens=TRAIN_TOKENS)
     ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
     return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings, script.texts[-1], ranked)
