@@ -77,7 +77,7 @@ def largest_deviation(ours: Sequence[Tensor], theirs: Sequence[Tensor], leaves: 
         loss = sum(((y * weight).sum() for y, weight in zip(found, weights, strict=True)), torch.zeros(()))
         both.append([*found, *torch.autograd.grad(loss, leaves)])
     pairs = zip(*both, strict=True)
-    return max(float((mine - yours).abs().max() / yours.abs().max().clamp(min=1)) for mine, yours in pairs)
+    return max(float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1)) for a, b in pairs)
 
 
 def scan_deviation(reference: Reference, shape: tuple[int, int, int, int], backend: str) -> float:
@@ -119,7 +119,8 @@ def conv_deviation(reference: Reference, shape: tuple[int, int, int, int]) -> fl
     )
     if tail.items is None:
         raise AssertionError("nothing was left for the next inputs")
-    return largest_deviation((y, tail.items), (theirs.transpose(1, 2), after.transpose(1, 2)), leaves)
+    # What is kept has no gradient here.
+    return largest_deviation((y, tail.items), (theirs.transpose(1, 2), after.detach().transpose(1, 2)), leaves)
 
 
 def deviations(scan: Reference, conv: Reference) -> dict[str, float]:
