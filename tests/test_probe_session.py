@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -12,10 +14,10 @@ from harness.facts import submission
 from harness.facts.settings import Setting
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Verdict
-from harness.probe import claimed, probing, session, world
-from harness.probe.experiments import flips, variants
+from harness.probe import claimed, probing, session, unique, world
+from harness.probe.experiments import flips, ledger, ranks, variants
 from harness.probe.experiments.variants import Variant
-from harness.probe.session import Request
+from harness.probe.session import MiniatureRun, Request
 from harness.sandbox.backend import Backend, Sandbox
 from harness.sandbox.establish import BACKENDS
 from harness.sandbox.levels import Level
@@ -24,6 +26,7 @@ from harness.sources.cache import user_directory
 from tests import factories
 from tests.compose import Case, every_case, write_folder
 from tests.factories import at
+from tests.test_probe_flips import ENDED
 
 # Cases whose artifact depends on the validation text; their legal twins' does not.
 INTERFERING = ("calibration", "paid_prefix", "validation_in_training")
@@ -288,3 +291,28 @@ def test_dear_experiments_are_left_out_where_another_has_shown_a_violation(
         "flips": {"later": {"result": later}, "target": {"result": "same"}},
     }
     assert probing._certain(found) is certain
+
+
+@pytest.mark.parametrize(("printed", "names"), [(2.5, [ranks.TRACED]), (None, [ranks.TRACED, ranks.RUN])])
+def test_the_untraced_run_of_two_is_made_where_the_traced_one_has_no_score(
+    printed: float | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    alone = MiniatureRun(ENDED, (), 2.5, 4.0)
+
+    def go(name: str, *_: object, **__: object) -> MiniatureRun:
+        made.append(name)
+        return MiniatureRun(ENDED, (), printed if name == ranks.TRACED else 2.4, None)
+
+    runs = SimpleNamespace(
+        probe=SimpleNamespace(ranked=True, miniature=None, script="train_gpt.py"),
+        sandbox=SimpleNamespace(level=Level.L3),
+        directory=tmp_path,
+        done={probing.BARE: alone, ledger.RUN: alone},
+        go=go,
+        tell=lambda _: None,
+    )
+    monkeypatch.setattr(unique, "unique_world", lambda *_: (SimpleNamespace(val_tokens=100), ()))
+    found = probing._two_ranks(cast("Any", runs), cast("Any", None), tmp_path, certain=False)
+    assert made == names
+    assert (found["result"], found["val_bpb"]) == ("reached", printed or 2.4)

@@ -1,9 +1,10 @@
 """A world of two: the script as two processes that meet over gloo, as a published run is eight.
 
 Some scripts switch a cache or another way of training on only where there are several processes, and a token that one
-process learns from may be scored by the other one later. So the script runs once more on the first text, and once
-traced. The scores of the two are put together: each process counts a part of the text, and together they count each
-token once. What one process has learned reaches the other by collective operations, which carry it along.
+process learns from may be scored by the other one later. So the script runs once more as two, traced; and untraced, on
+the first text, where that comes to no score. The scores of the two are put together: each process counts a part of the
+text, and together they count each token once. What one process has learned reaches the other by collective operations,
+which carry it along.
 """
 
 from __future__ import annotations
