@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from reference_model.worker import Worker
 
 WORLD_TIMEOUT_S = 120
+ROOT = str(Path(__file__).parents[1])
 
 
 def run_world(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -29,8 +31,11 @@ def exit_codes(size: int, folder: Path, function: Callable[..., Any], *arguments
     context.set_forkserver_preload(["torch", "torch.distributed", "reference_model.main"])
     places = ((rank, size, folder, function, arguments) for rank in range(size))
     started = [context.Process(target=_take_part, args=place) for place in places]
+    # The processes look up by name what they run, which pytest has imported from no folder of the path.
+    sys.path.insert(0, ROOT)
     for process in started:
         process.start()
+    sys.path.remove(ROOT)
     for process in started:
         process.join(WORLD_TIMEOUT_S)
     codes = [process.exitcode for process in started]
