@@ -71,7 +71,7 @@ def evaluated(worker: Worker) -> dict[str, Found]:
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_several_processes_find_what_one_finds(world_size: int, tmp_path: Path) -> None:
-    shared, alone = run_world(world_size, tmp_path / "world", evaluated), evaluated(Worker())
+    shared, (alone,) = (run_world(size, tmp_path / str(size), evaluated) for size in (world_size, 1))
     for name, (nats, tokens, size, _) in alone.items():
         assert len({found[name][:3] for found in shared}) == 1
         assert shared[0][name][1:3] == (tokens, size)

@@ -73,7 +73,8 @@ def no_reduce_scatter(*_: object, **__: object) -> None:
     raise RuntimeError("ProcessGroupGloo does not support reduce_scatter")
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
 def test_sharded_muon_has_the_bits_of_one_process(size: int, tmp_path: Path) -> None:
     (expected,) = run_world(1, tmp_path / "alone", every_way)
     for found in run_world(size, tmp_path / "world", every_way):
