@@ -74,6 +74,8 @@ def introduction(told: Sequence[Told]) -> Iterator[str]:
     else:
         runs = sum(len(one.results) for one in done)
         yield f"**{len(done)} of {len(told)} experiments have been run**, {runs} runs; each section tells their length."
+        steps = [int(result.measures["steps"]) for one in done for result in one.results]
+        yield f"They took {min(steps):,} to {max(steps):,} steps; those behind the claims took 134 to 13,780."
         if missing := [f"`{one.experiment.name}`" for one in told if not one.results]:
             yield f"Not run: {', '.join(missing)}."
     yield ""
