@@ -28,8 +28,9 @@ from reference_model.artifact import ArtifactError, coding_of
 from reference_model.calibrate import Calibrator
 from reference_model.checkpoint import Checkpoints, run_identity
 from reference_model.codings import CODINGS, missing_packages
-from reference_model.config import Config, EvalConfig
+from reference_model.config import Config
 from reference_model.data import BatchLoader, ShardError, find_shards, load_validation
+from reference_model.evalconfig import EvalConfig
 from reference_model.evaluate import evaluate, evaluation_name
 from reference_model.hooks import audit_hooks
 from reference_model.launch import started_worker

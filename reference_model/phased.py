@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.carried import CarriedText
-from reference_model.config import EvalConfig
 from reference_model.documents import Span, document_spans
+from reference_model.evalconfig import EvalConfig
 from reference_model.lora import score_documents
 from reference_model.scoring import EvalResult, EvalTask, Windows, score_windows, sums_of_all
 from reference_model.ttt import ChunkHook, Lesson, adapted_weights, train_on

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from reference_model.config import EvalConfig
 from reference_model.course import Course, computing_threads, open_course
+from reference_model.evalconfig import EvalConfig
 from reference_model.memory import Memory
 from reference_model.metric import ByteTable
 from reference_model.model import HymbaLM

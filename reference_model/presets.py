@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from reference_model.config import Config, EvalConfig, ModelConfig, OptimConfig, QuantConfig, TrainConfig
+from reference_model.config import Config, ModelConfig, OptimConfig, QuantConfig, TrainConfig
+from reference_model.evalconfig import EvalConfig
 
 # Chosen in docs/demo-tuning.md: within a minute on two cores, speed and cheap bigrams count for more than depth.
 DEMO_MODEL = ModelConfig(

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from reference_model.config import EvalConfig
+from reference_model.evalconfig import EvalConfig
 from reference_model.hooks import Hooks
 from reference_model.memory import Memory
 from reference_model.metric import ByteTable, bits_per_byte

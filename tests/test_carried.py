@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from reference_model.attention import FAR_POSITION, causal_attention, continued_attention, rotary_tables
-from reference_model.config import Config, EvalConfig
+from reference_model.config import Config
 from reference_model.documents import document_spans
+from reference_model.evalconfig import EvalConfig
 from reference_model.evaluate import evaluate, evaluation_name
 from reference_model.hooks import Hooks
 from reference_model.memory import KeyValues

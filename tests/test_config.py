@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from reference_model.config import (
     Config,
-    EvalConfig,
     ModelConfig,
     TrainConfig,
     config_settings,
 )
+from reference_model.evalconfig import EvalConfig
 from reference_model.presets import PRESETS
 from reference_model.published import PUBLISHED, environment_of
 from reference_model.settings import ConfigError, Setting

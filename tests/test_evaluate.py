@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from reference_model.config import EvalConfig, ModelConfig
+from reference_model.config import ModelConfig
+from reference_model.evalconfig import EvalConfig
 from reference_model.evaluate import evaluate, evaluate_plain, evaluate_sliding, evaluation_name
 from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 from torch import Tensor
 
-from reference_model.config import EvalConfig
+from reference_model.evalconfig import EvalConfig
 from reference_model.evaluate import evaluate
 from reference_model.hooks import Hooks
 from reference_model.worker import Worker

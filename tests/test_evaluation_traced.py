@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from reference_model.config import EvalConfig
+from reference_model.evalconfig import EvalConfig
 from reference_model.evaluate import evaluate
 from reference_model.scoring import EvalResult
 from tests.test_lora import task_of

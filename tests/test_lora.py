@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from reference_model.adapters import START_SEED, AdapterStart, adapted_layers
-from reference_model.config import LORA_PARTS, Config, EvalConfig
+from reference_model.config import Config
 from reference_model.documents import document_groups, document_spans
+from reference_model.evalconfig import LORA_PARTS, EvalConfig
 from reference_model.evaluate import evaluate, evaluation_name
 from reference_model.hooks import Hooks
 from reference_model.lora import evaluate_lora, frozen_weights

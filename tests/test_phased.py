@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reference_model.config import EvalConfig
 from reference_model.documents import document_spans
+from reference_model.evalconfig import EvalConfig
 from reference_model.evaluate import evaluate, evaluate_plain, evaluation_name
 from reference_model.hooks import Hooks
 from reference_model.phased import evaluate_phased, phase_spans, phase_windows

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference_model.config import EvalConfig, ModelConfig
+from reference_model.config import ModelConfig
+from reference_model.evalconfig import EvalConfig
 from reference_model.evaluate import evaluate
 from reference_model.hooks import Hooks
 from reference_model.metric import ByteTable

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from reference_model.config import EvalConfig, ModelConfig
+from reference_model.config import ModelConfig
+from reference_model.evalconfig import EvalConfig
 from reference_model.model import HymbaLM
 from reference_model.predictor import Predictor, predicting
 from reference_model.serve import protocol_streams, serve
