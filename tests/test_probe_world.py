@@ -118,10 +118,20 @@ def test_a_script_that_divides_by_an_interval_unasked_gets_none_that_is_zero(con
     assert choose(text).environment["VAL_LOSS_EVERY"] == expected
 
 
-@pytest.mark.parametrize(("claimed", "expected"), [({}, "18"), ({"NGRAM_TABLE_BITS": "12"}, "12")])
-def test_tables_are_no_larger_than_the_small_text_needs(claimed: dict[str, str], expected: str) -> None:
-    made = choose('import os\nbits = int(os.environ.get("NGRAM_TABLE_BITS", "26"))\n', claimed)
-    assert made.environment["NGRAM_TABLE_BITS"] == expected
+@pytest.mark.parametrize(
+    ("name", "default", "claimed", "expected"),
+    [
+        ("NGRAM_TABLE_BITS", "26", {}, "18"),
+        ("NGRAM_TABLE_BITS", "26", {"NGRAM_TABLE_BITS": "12"}, "12"),
+        ("RECUR_START_STEP", "0", {"RECUR_START_STEP": "3000"}, "4"),
+        ("RECUR_START_STEP", "-1", {}, None),
+    ],
+)
+def test_what_is_too_large_for_a_small_run_is_cut(
+    name: str, default: str, claimed: dict[str, str], expected: str | None
+) -> None:
+    made = choose(f'import os\nvalue = int(os.environ.get("{name}", "{default}"))\n', claimed)
+    assert made.environment.get(name) == expected
 
 
 HANDED_ON = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness.probe.world import Spec
@@ -81,9 +81,9 @@ QUIET, NEVER = 0, 1_000_000
 _ASKED = re.compile(
     r"val_loss_every\s*(?:>|!=|and\b)|\b(?:if|and|not)\s+(?:\w+\.)*val_loss_every\s*(?:and\b|:|\))", re.IGNORECASE
 )
-# Tables of so many bits hold more places than the small text has contexts.
-_TABLES = re.compile(r"(?:TABLE|HASH|BUCKET)S?_BITS$")
-TABLE_BITS = 18
+# The same for numbers by the end of their names: tables of so many bits hold more places than the small text has
+# contexts, and what begins at some step has to begin in the few that there are.
+CAPPED_ENDINGS: dict[str, int] = {r"(?:TABLE|HASH|BUCKET)S?_BITS": 18, r"(?:START|BEGIN)_(?:STEP|ITER)S?": 4}
 _HANDED_ON = re.compile(r"\bos\.environ\b(?!\s*[.\[])|\bdict\(\s*os\.environ|\bos\.environ\.(?:copy|items)\(")
 _ANNOTATED = re.compile(r"""Annotated\[[^\n]*?["']([A-Z][A-Z0-9_]{2,40})["'][^\n]*\]\s*=\s*["']?([-\w.]+)""")
 _VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
@@ -129,14 +129,26 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
         if name in keys:
             shrunk[name] = (claimed.get(name, keys[name]), str(small))
             environment[name] = str(small)
-    for name, most in (CAPPED | {name: TABLE_BITS for name in keys if _TABLES.search(name)}).items():
+    for name, most in CAPPED.items():
         if name in keys:
             value = claimed.get(name, keys[name])
             environment[name] = str(min(int(value), most)) if value.isdigit() else str(most)
+    for name, most in _by_ending(keys):
+        value = claimed.get(name, keys[name])
+        if value.isdigit() and int(value) > most:
+            environment[name], shrunk[name] = str(most), (value, str(most))
     classes, module = _written(text, keys)
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
     return Miniature(environment, classes, module, shrunk, _spec(text, environment))
+
+
+def _by_ending(names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Names with such an ending, and the most that each may be."""
+    for name in names:
+        for ending, most in CAPPED_ENDINGS.items():
+            if re.search(rf"{ending}$", name):
+                yield name, most
 
 
 def handed_on(text: str) -> frozenset[str]:
