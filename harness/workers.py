@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing as mp
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,9 +97,18 @@ def _start(context: BaseContext, function: Callable[[T], R], task: T) -> tuple[C
 
 
 def _work(sender: Connection, function: Callable[[T], R], task: T) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     result = function(task)
     sender.send((result, _peak_bytes()))
     sender.close()
+
+
+def _end_with_parent() -> None:
+    """A process that was ended by force stops none of those that it had started."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _end(one: _Running[T], receiver: Connection, limit: float) -> Done[T, R]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,3 +44,37 @@ def test_crashes_and_hangs_are_told_and_end_nothing_else(monkeypatch: pytest.Mon
 
 def test_no_tasks_are_no_ends() -> None:
     assert list(each(answer, [], workers=2, seconds=1.0)) == []
+
+
+def linger(place: str) -> str:
+    Path(place).write_text(str(os.getpid()), encoding="utf-8")
+    time.sleep(120)
+    return place
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    place, root = tmp_path / "pid", Path(__file__).parent.parent
+    script = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from harness.workers import each\nfrom tests.test_workers import linger\n"
+        f"list(each(linger, [{str(place)!r}], workers=1, seconds=120.0))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    end = time.monotonic() + 60
+    while not (place.exists() and place.read_text(encoding="utf-8")) and time.monotonic() < end:
+        time.sleep(0.05)
+    worker = int(place.read_text(encoding="utf-8"))
+    parent.kill()
+    parent.wait()
+    while _lives(worker) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _lives(worker)
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
