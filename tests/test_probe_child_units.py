@@ -182,6 +182,13 @@ def test_the_gated_delta_rule_is_its_recurrence(monkeypatch: pytest.MonkeyPatch)
     assert fla.chunk_gated_delta_rule(v, v, v)[0].shape == v.shape
 
 
+@pytest.mark.parametrize(("name", "value"), [("use_gate_in_kernel", True), ("A_log", torch.ones(2)), ("head_first", 1)])
+def test_the_gated_delta_rule_refuses_what_would_change_its_result(name: str, value: object) -> None:
+    v, unlike = torch.randn(1, 4, 2, 3), {name: value}
+    with pytest.raises(NotImplementedError, match=f"{name}=.*no equivalent"):
+        fla.chunk_gated_delta_rule(v, v, v, **unlike)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("convolved", [True, False])
 def test_gated_delta_net_has_the_weights_of_the_original_and_looks_back_alone(*, convolved: bool) -> None:
     torch.manual_seed(5)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from harness.probe.experiments import artifact, kraft, scores, suffix, target
 from harness.probe.experiments.kraft import Kraft
@@ -39,10 +39,6 @@ class Judged:
     reason: str
     effect: float = 0.0
     positions: tuple[int, ...] = ()
-
-
-# An answer of either kind.
-JudgedT = TypeVar("JudgedT", Judged, Kraft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +116,8 @@ def nothing(reason: str) -> Flips:
 def needs_sum(found: Flips) -> bool:
     """Whether the sum over the vocabulary has to be made: it does not hold by construction."""
     exercised = any(test.exercised for test in found.tests)
-    clear = found.bound is not None and found.bound.clear
-    return found.sum.result == kraft.UNCLEAR and found.target.result != DEPENDS and exercised and clear
+    bound = found.bound is not None
+    return found.sum.result == kraft.UNCLEAR and found.target.result != DEPENDS and exercised and bound
 
 
 def judge(run: MiniatureRun, variants: Sequence[Variant], tokens: int) -> Flips:
@@ -168,19 +164,9 @@ def _of(seen: Mapping[str, View], variants: Sequence[Variant], which: tuple[Boun
     if later.result == DEPENDS and any(unit.loose for unit in base):
         later = Judged(UNCLEAR, "the scores were matched to places by their number alone, and more of them change")
     total = _sum(tests, aim, count, straight)
-    if not bound.clear:
-        later, aim, total = _only_about(later), _only_about(aim), _only_about(total)
     return Flips(
         BOUND, bound.reason, bound.where, count, straight, later, aim, kept, tuple(tests), total, bound, tuple(base)
     )
-
-
-def _only_about(answer: JudgedT) -> JudgedT:
-    """An answer for scores that have only about the printed loss: what they are not is no answer for the reported."""
-    if answer.result not in {SAME, kraft.ONE}:
-        return answer
-    reason = f"{answer.reason}; but these scores have only about the printed loss, and the reported may be others"
-    return dataclasses.replace(answer, result=UNCLEAR, reason=reason)
 
 
 def _sum(tests: Sequence[Test], aim: Judged, count: int, straight: int) -> Kraft:

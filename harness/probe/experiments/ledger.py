@@ -67,27 +67,26 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
     if not passes:
         return Ledger(NOTHING, "no score of the traced run could be followed")
     loss = run.val_loss
-    chosen, clear = binding.reported(passes, loss)
+    chosen = binding.reported(passes, loss)
     if len({_count(event.get("learned_before")) > 0 for event in chosen}) > 1:
         reason = f"several passes have about the printed loss of {loss:.6f}, and they differ in what had been learned"
         return Ledger(UNBOUND, reason, passes=len(passes))
     if not chosen:
         reason = f"the printed loss of {loss:.6f} is the mean of none of {len(passes)} passes that were followed"
+        nearest = min((event["mean"] for event in passes), key=lambda mean: binding.apart(mean, loss))
+        reason += f": the nearest has {nearest:.6f}, so what is reported may be another score"
         return Ledger(UNBOUND, reason, passes=len(passes))
-    nearest = chosen[-1]
-    if not clear and not _count(nearest.get("learned_before")):
-        reason = f"the pass that is nearest to the printed loss of {loss:.6f} has {nearest['mean']:.6f}"
-        return Ledger(UNBOUND, f"{reason}: what is reported may be another score", passes=len(passes))
-    blocks, left_out = timeline(run, nearest.get("pass"))
+    found = chosen[-1]
+    blocks, left_out = timeline(run, found.get("pass"))
     return Ledger(
         BOUND,
-        f"the printed loss of {loss:.6f} is the mean of the scores added up at {_text(nearest.get('where'))}",
-        where=_text(nearest.get("where")),
-        count=_count(nearest.get("count")),
-        learned_before=_count(nearest.get("learned_before")),
-        learned=_learned(run, nearest),
-        missing=pairs(nearest.get("missing"))[:RANGES_LIMIT],
-        doubled=pairs(nearest.get("doubled"))[:RANGES_LIMIT],
+        f"the printed loss of {loss:.6f} is the mean of the scores added up at {_text(found.get('where'))}",
+        where=_text(found.get("where")),
+        count=_count(found.get("count")),
+        learned_before=_count(found.get("learned_before")),
+        learned=_learned(run, found),
+        missing=pairs(found.get("missing"))[:RANGES_LIMIT],
+        doubled=pairs(found.get("doubled"))[:RANGES_LIMIT],
         tokens=max(val_tokens - 1, 0),
         passes=len(passes),
         timeline=blocks,

@@ -51,14 +51,12 @@ class Bound:
         keys: passes by number, or the account's function and name.
         where: the line, or the variable.
         reason: how it was found, or why it was not.
-        clear: whether they have the printed loss, and not only about it; then they can clear, too, of a suspicion.
     """
 
     by: str
     keys: tuple[Key, ...]
     where: str
     reason: str
-    clear: bool = True
 
 
 @dataclass(slots=True)
@@ -106,15 +104,15 @@ def bind(view: View, loss: float | None, tokens: int) -> Bound | str:
     if loss is None:
         return "the run that forks printed no loss"
     passes = [event for event in view.of("pass") if isinstance(event.get("mean"), (int, float))]
-    chosen, clear = binding.reported(passes, loss)
+    chosen = binding.reported(passes, loss)
     counts = {tokens, *(event["count"] for event in passes if type(event.get("count")) is int)}
-    account = None if clear else _account(view, {loss * count for count in counts})
+    account = None if chosen else _account(view, {loss * count for count in counts})
     if account is not None:
         return account
     if chosen:
         where = str(chosen[-1].get("where") or "")[:200]
-        reason = f"the printed loss is {'' if clear else 'about '}that of the scores added up at {where}"
-        return Bound(PASS, tuple(event["pass"] for event in chosen), where, reason, clear)
+        reason = f"the printed loss is that of the scores added up at {where}"
+        return Bound(PASS, tuple(event["pass"] for event in chosen), where, reason)
     return f"the printed loss of {loss:.6f} is neither the mean of a pass nor an account of the script's"
 
 

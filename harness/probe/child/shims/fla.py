@@ -23,7 +23,8 @@ def chunk_gated_delta_rule(
 ) -> Any:  # fmt: skip
     """Fla's gated delta rule: q and k are (batch, time, heads, width), g is the logarithm of the decay."""
     replaced("fla.gated_delta_rule", "the same recurrence in float32")
-    mamba.without("gated_delta_rule", cu_seqlens=keywords.get("cu_seqlens"), head_first=keywords.get("head_first"))
+    unlike = ("cu_seqlens", "head_first", "use_gate_in_kernel", "A_log", "dt_bias", "transpose_state_layout")
+    mamba.without("gated_delta_rule", **{name: keywords.get(name) for name in unlike})
     dtype, heads = v.dtype, v.shape[2]
     q, k = (part.float().repeat_interleave(heads // part.shape[2], 2) for part in (q, k))
     if use_qk_l2norm_in_kernel:
