@@ -96,6 +96,20 @@ def test_the_claimed_vocabulary_and_operators_win() -> None:
     assert (spec.vocabulary, spec.caseops) == (1024, True)
 
 
+@pytest.mark.parametrize("caseops", ["0", "1"])
+def test_a_script_without_places_of_its_own_is_told_the_data_s(tmp_path: Path, kept: Path, caseops: str) -> None:
+    text = """
+import os
+P, T = os.environ["DATA_PATH"], os.environ.get("TOKENIZER_PATH", "")
+C = os.environ.get("CASEOPS_ENABLED", "0")
+"""
+    told = choose(text, {"CASEOPS_ENABLED": caseops})
+    made = write_world(tmp_path / "data", told.spec, kept)
+    assert (tmp_path / told.environment["TOKENIZER_PATH"]).samefile(made.tokenizer)
+    assert (tmp_path / told.environment["DATA_PATH"]).samefile(made.shards)
+    assert "DATA_PATH" not in choose('import os\nP = os.environ.get("DATA_PATH", "./data/mine")\n').environment
+
+
 def test_a_script_that_is_no_program_is_left_alone() -> None:
     assert choose("def (").overrides() == {"class": {}, "module": {}}
 

@@ -140,7 +140,14 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
     classes, module = _written(text, keys)
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
-    return Miniature(environment, classes, module, shrunk, _spec(text, environment))
+    spec = _spec(text, environment)
+    return Miniature(environment | _places(keys, spec), classes, module, shrunk, spec)
+
+
+def _places(keys: Mapping[str, str], spec: Spec) -> dict[str, str]:
+    """Where the data are, for a script that has no place of its own for them."""
+    where = {"DATA_PATH": f"./data/{spec.shards}", "TOKENIZER_PATH": f"./data/{spec.tokenizer}"}
+    return {name: place for name, place in where.items() if keys.get(name) == ""}
 
 
 def _by_ending(names: Iterable[str]) -> Iterator[tuple[str, int]]:

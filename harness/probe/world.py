@@ -21,6 +21,7 @@ CASE_OPERATORS = ("\ue001", "\ue002", "\ue003", "\ue004")
 # A byte is its own token after so many reserved ones, by size of the vocabulary.
 BYTE_OFFSETS = {256: 0, 260: 4}
 _VERSION = 3
+_CASEOPS = "_lossless_caps_caseops_v1_reserved"
 _SYLLABLES = 220
 
 
@@ -47,6 +48,21 @@ class Spec:
     train_shards: int = 2
     seed: int = 0
     also: tuple[str, ...] = ()
+
+    @property
+    def shards(self) -> str:
+        """The folder of the shards, below `data`."""
+        if self.vocabulary in BYTE_OFFSETS:
+            return f"datasets/fineweb10B_byte{self.vocabulary}"
+        name = f"fineweb10B_sp{self.vocabulary}"
+        return f"datasets/{name}_caseops/datasets/datasets/{name}{_CASEOPS}" if self.caseops else f"datasets/{name}"
+
+    @property
+    def tokenizer(self) -> str:
+        """The SentencePiece model, below `data`; there is none where tokens are bytes."""
+        name = f"fineweb_{self.vocabulary}_bpe"
+        base = f"datasets/fineweb10B_sp{self.vocabulary}_caseops/datasets/tokenizers/{name}{_CASEOPS}.model"
+        return base if self.caseops else f"tokenizers/{name}.model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +95,7 @@ def write_world(folder: Path, spec: Spec, cache: Path) -> World:
     rng = np.random.default_rng(spec.seed)
     lexicon = _lexicon(np.random.default_rng(7))
     texts = [_text(rng, lexicon, spec.words) for _ in range(spec.documents)]
-    shards = folder / "datasets" / _dataset(spec)
+    shards = folder / spec.shards
     shards.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(folder, spec, cache, lexicon)
     validation, sizes = _encoded(texts, spec, tokenizer)
@@ -163,17 +179,6 @@ def shard_bytes(tokens: Tokens) -> bytes:
     return header.tobytes() + tokens.astype("<u2").tobytes()
 
 
-def _dataset(spec: Spec) -> str:
-    if spec.vocabulary in BYTE_OFFSETS:
-        return f"fineweb10B_byte{spec.vocabulary}"
-    if spec.caseops:
-        return (
-            f"fineweb10B_sp{spec.vocabulary}_caseops/datasets/datasets/"
-            f"fineweb10B_sp{spec.vocabulary}_lossless_caps_caseops_v1_reserved"
-        )
-    return f"fineweb10B_sp{spec.vocabulary}"
-
-
 def _lexicon(rng: np.random.Generator) -> list[str]:
     """Pseudo-words of syllables, the commonest first."""
     onsets, vowels, codas = (
@@ -206,11 +211,7 @@ def _tokenizer(folder: Path, spec: Spec, cache: Path, lexicon: list[str]) -> Pat
     """The model under the challenge's name; trained once and kept."""
     if spec.vocabulary in BYTE_OFFSETS:
         return folder
-    name = f"fineweb_{spec.vocabulary}_bpe"
-    target = folder / "tokenizers" / f"{name}.model"
-    if spec.caseops:
-        base = folder / "datasets" / f"fineweb10B_sp{spec.vocabulary}_caseops" / "datasets" / "tokenizers"
-        target = base / f"{name}_lossless_caps_caseops_v1_reserved.model"
+    target = folder / spec.tokenizer
     kept = cache / f"probe-{_VERSION}-{spec.vocabulary}{'-caseops' if spec.caseops else ''}.model"
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
