@@ -88,6 +88,23 @@ def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox:
     assert not (tmp_path / "evidence").exists()
 
 
+def test_a_script_that_ends_on_short_sequences_is_given_longer_ones(tmp_path: Path, sandbox: Sandbox) -> None:
+    needs = """
+stages, length = [], 128
+while length <= int(os.environ.get("TRAIN_SEQ_LEN", 1024)):
+    stages.append(length)
+    length *= 2
+print("last stage", stages[-1])
+"""
+    folder = write(tmp_path / "run", SCRIPT.format(files="train") + needs)
+    verdicts = probe(folder, tmp_path / "evidence", sandbox)
+    assert [verdicts[code] for code in ("PG701", "PG702", "PG703")] == [Verdict.PASS] * 3
+    document = probeevidence.read(tmp_path / "evidence")
+    assert document["shrunk"]["TRAIN_SEQ_LEN"] == ["1024", "128"]
+    assert document["runs"][0]["crash"] is None
+    assert "last stage 128" in (tmp_path / "evidence" / "bare" / "output.log").read_text(encoding="utf-8")
+
+
 # Writes a module beside itself and imports it, as scripts do that compile a helper.
 BESIDE = """
 import pathlib, torch

@@ -90,6 +90,16 @@ def test_only_what_the_script_consults_is_shrunk() -> None:
     assert made.spec.also == ("datasets/mine",)
 
 
+def test_what_counts_tokens_grows_with_the_length() -> None:
+    text = (
+        'import os\nA, B = os.environ["TRAIN_SEQ_LEN"], os.environ.get("EVAL_STRIDE", 64)\nTRAIN_BATCH_TOKENS = 4096\n'
+    )
+    usual, longer = choose(text), choose(text, length=128)
+    assert usual.environment == {"TRAIN_SEQ_LEN": "64", "EVAL_STRIDE": "32"}
+    assert longer.environment == {"TRAIN_SEQ_LEN": "128", "EVAL_STRIDE": "64"}
+    assert (usual.module, longer.module) == ({"TRAIN_BATCH_TOKENS": 512}, {"TRAIN_BATCH_TOKENS": 1024})
+
+
 def test_the_claimed_vocabulary_and_operators_win() -> None:
     text = 'import os\nV = int(os.environ.get("VOCAB_SIZE", 8192))\nC = os.environ.get("CASEOPS_ENABLED", "0")\n'
     spec = choose(text, {"VOCAB_SIZE": "1024", "CASEOPS_ENABLED": "1"}).spec

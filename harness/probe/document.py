@@ -30,6 +30,7 @@ class Probe:
         folder: the record folder.
         script: its training script.
         miniature: the configuration.
+        longer: the same with longer sequences, for a script that ends at the usual length.
         claimed: settings of the claimed run.
         text: the script, unpacked.
         ranked: whether the script asks for ranks or a process group.
@@ -41,6 +42,7 @@ class Probe:
     claimed: Mapping[str, str]
     text: str = ""
     ranked: bool = True
+    longer: Miniature | None = None
 
 
 def of(

@@ -12,9 +12,8 @@ from harness.probe.world import Spec
 Value = int
 PLACES_LIMIT = 8
 LENGTH = 64
-# Gradients of eight parts, one sequence each.
-BATCH_TOKENS = 8 * LENGTH
-VALIDATION_TOKENS = 2 * BATCH_TOKENS
+# What a script may want instead, where it ends at the usual length: rows of at least 128 tokens.
+LONGER = 2 * LENGTH
 BYTES = 256
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
 SMALL: dict[str, int] = {
@@ -26,33 +25,18 @@ SMALL: dict[str, int] = {
     "WARMUP_STEPS": 1,
     "LR_WARMUP_STEPS": 1,
     "MUON_MOMENTUM_WARMUP_STEPS": 4,
-    "TRAIN_SEQ_LEN": LENGTH,
-    "SEQ_LEN": LENGTH,
-    "ROPE_TRAIN_SEQ_LEN": LENGTH,
-    "YARN_MAX_LEN": LENGTH,
-    "TRAIN_BATCH_TOKENS": BATCH_TOKENS,
     "BATCH_SIZE": 2,
     "MODEL_DIM": 128,
     "NUM_HEADS": 4,
     "NUM_KV_HEADS": 2,
-    "VAL_BATCH_SIZE": VALIDATION_TOKENS,
-    "VAL_BATCH_TOKENS": VALIDATION_TOKENS,
     "VAL_MAX_TOKENS": 8_192,
-    "EVAL_SEQ_LEN": LENGTH,
-    "EVAL_STRIDE": LENGTH // 2,
-    "SLIDING_EVAL_STRIDE": LENGTH // 2,
-    "STRIDE": LENGTH // 2,
     "EVAL_BATCH_SEQS": 8,
     "EVAL_BATCH_SIZE": 8,
     "SLIDING_BATCH_SIZE": 8,
     "SW_EVAL_BATCH": 8,
-    "TTT_CHUNK_TOKENS": 8 * LENGTH,
-    "TTT_CHUNK_SIZE": LENGTH // 4,
-    "TTT_EVAL_SEQ_LEN": LENGTH,
     "TTT_LORA_RANK": 4,
     "TTT_BATCH_SEQS": 4,
     "TTT_BATCH_SIZE": 4,
-    "GLOBAL_TTT_CHUNK_TOKENS": 8 * LENGTH,
     "GLOBAL_TTT_BATCH_SEQS": 4,
     "PHASED_TTT_PREFIX_DOCS": 8,
     "GPTQ_CALIBRATION_BATCHES": 2,
@@ -60,7 +44,6 @@ SMALL: dict[str, int] = {
     "GPTQ_CALIB_SAMPLES": 2,
     "GPTQ_CALIB_SEQS": 2,
     "GPTQ_NUM_SEQS": 2,
-    "GPTQ_GEN_LEN": LENGTH,
     "GPTQ_RESERVE_SECONDS": 0,
     "GPTQ_RESERVE_MS": 0,
     "GPTQ_BATCH_SIZE": 2,
@@ -69,10 +52,29 @@ SMALL: dict[str, int] = {
     "D_STATE": 16,
     "MAMBA3_D_STATE": 16,
     "SIGREG_NUM_PROJ": 16,
-    "SLIDING_WINDOW": LENGTH // 2,
     "BIGRAM_VOCAB_SIZE": 256,
     "BIGRAM_BUCKETS": 256,
     "BIGRAM_HASH_BUCKETS": 256,
+}
+# The same as multiples of the length. Gradients are of eight parts, one sequence each.
+LENGTHS: dict[str, float] = {
+    "TRAIN_SEQ_LEN": 1,
+    "SEQ_LEN": 1,
+    "ROPE_TRAIN_SEQ_LEN": 1,
+    "YARN_MAX_LEN": 1,
+    "TRAIN_BATCH_TOKENS": 8,
+    "VAL_BATCH_SIZE": 16,
+    "VAL_BATCH_TOKENS": 16,
+    "EVAL_SEQ_LEN": 1,
+    "EVAL_STRIDE": 0.5,
+    "SLIDING_EVAL_STRIDE": 0.5,
+    "STRIDE": 0.5,
+    "TTT_CHUNK_TOKENS": 8,
+    "TTT_CHUNK_SIZE": 0.25,
+    "TTT_EVAL_SEQ_LEN": 1,
+    "GLOBAL_TTT_CHUNK_TOKENS": 8,
+    "GPTQ_GEN_LEN": 1,
+    "SLIDING_WINDOW": 0.5,
 }
 # Never raised above what is claimed.
 CAPPED: dict[str, int] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
@@ -114,18 +116,20 @@ class Miniature:
         return {"class": dict(self.classes), "module": dict(self.module)}
 
 
-def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
+def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LENGTH) -> Miniature:
     """Shrink a script.
 
     Args:
         text: its source, unpacked, with that of its own modules after it.
         claimed: the environment of the run that is claimed.
+        length: tokens of a sequence.
     """
     claimed = dict(claimed or {})
+    sizes = SMALL | {name: round(times * length) for name, times in LENGTHS.items()}
     keys = _consulted(text)
     environment, shrunk = dict(claimed), {}
     quiet = {"VAL_LOSS_EVERY": QUIET if _ASKED.search(text) else NEVER}
-    for name, small in {**SMALL, **quiet}.items():
+    for name, small in {**sizes, **quiet}.items():
         if name in keys:
             shrunk[name] = (claimed.get(name, keys[name]), str(small))
             environment[name] = str(small)
@@ -137,7 +141,7 @@ def choose(text: str, claimed: Mapping[str, str] | None = None) -> Miniature:
         value = claimed.get(name, keys[name])
         if value.isdigit() and int(value) > most:
             environment[name], shrunk[name] = str(most), (value, str(most))
-    classes, module = _written(text, keys)
+    classes, module = _written(text, keys, sizes)
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
     spec = _spec(text, environment)
@@ -174,24 +178,26 @@ def _consulted(text: str) -> dict[str, str]:
     return found | {match[1]: match[2] for match in _ANNOTATED.finditer(text)}
 
 
-def _written(text: str, keys: Mapping[str, str]) -> tuple[dict[str, dict[str, Value]], dict[str, Value]]:
+def _written(
+    text: str, keys: Mapping[str, str], sizes: Mapping[str, int]
+) -> tuple[dict[str, dict[str, Value]], dict[str, Value]]:
     """Plain numbers in the class of settings and in the module that no key of the environment sets."""
     try:
         body = ast.parse(text).body
     except SyntaxError:
         return {}, {}
     module = {
-        name: SMALL[name]
+        name: sizes[name]
         for name, value in _numbers(body)
-        if name in SMALL and name not in keys and value > SMALL[name]
+        if name in sizes and name not in keys and value > sizes[name]
     }
     classes: dict[str, dict[str, Value]] = {}
     for node in body:
         if isinstance(node, ast.ClassDef) and node.name == _CLASS:
             small = {
-                name: SMALL[name.upper()]
+                name: sizes[name.upper()]
                 for name, _ in _numbers(node.body)
-                if name.upper() in SMALL and name.upper() not in keys
+                if name.upper() in sizes and name.upper() not in keys
             }
             classes[node.name] = small
     return {name: values for name, values in classes.items() if values}, module

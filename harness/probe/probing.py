@@ -23,10 +23,12 @@ from harness.probe.experiments.kraft import Kraft
 from harness.probe.experiments.ledger import Ledger
 from harness.probe.experiments.ranks import Ranks
 from harness.probe.experiments.reach import Reach
+from harness.probe.miniature import Miniature
 from harness.probe.phrased import Phrased
 from harness.probe.session import MiniatureRun, Request
 from harness.probe.world import World
 from harness.sandbox.backend import Sandbox
+from harness.sandbox.disk import remove as remove_tree
 from harness.sources import ledgerfile, probeevidence
 from harness.sources.cache import user_directory
 from harness.sources.folder import walk
@@ -37,6 +39,8 @@ LEAST_SECONDS: Final = 1.0
 # So few that a miniature training comes to the end of all its files, whichever it takes them from.
 TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
+# The blame of an error that the script may have, or the small configuration.
+UNKNOWN: Final = "unknown"
 RUN_NAMES: Final = frozenset(
     {BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, variants.RUN, kraft.RUN, ranks.RUN, ranks.TRACED}
 )
@@ -68,10 +72,14 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     helpers = [each.texts[-1] for each in scripts if each.path in facts.size.code_files and each is not script]
     text = "\n".join((script.texts[-1], *helpers))
     settings = claimed.environment(facts, miniature.handed_on(text))
-    small = miniature.choose(text, settings)
-    spec = dataclasses.replace(small.spec, train_tokens=TRAIN_TOKENS)
+    small, longer = (_of_length(text, settings, length) for length in (miniature.LENGTH, miniature.LONGER))
     ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
-    return Probe(folder, script.path, dataclasses.replace(small, spec=spec), settings, script.texts[-1], ranked)
+    return Probe(folder, script.path, small, settings, script.texts[-1], ranked, longer)
+
+
+def _of_length(text: str, settings: Mapping[str, str], length: int) -> Miniature:
+    made = miniature.choose(text, settings, length)
+    return dataclasses.replace(made, spec=dataclasses.replace(made.spec, train_tokens=TRAIN_TOKENS))
 
 
 def run(
@@ -105,7 +113,7 @@ def run(
         kept = user_directory("tokenizers") or Path(place) / "kept"
         made = world.write_world(Path(place) / "data", probe.miniature.spec, kept)
         runs = _Runs(probe, directory, sandbox, tell, seconds, time.monotonic() + total_seconds)
-        bare = runs.go(BARE, made)
+        bare = _first(runs, made)
         found: dict[str, Any] = {}
         if bare.val_bpb is not None:
             found["non_interference"] = _non_interference(runs, made, Path(place) / "other", kept)
@@ -113,7 +121,7 @@ def run(
             found["reach"] = _plain(reach.judge(runs.done[ledger.RUN]))
             found["flips"] = _flips(runs, made, Path(place) / "phrased")
             found["two_ranks"] = _two_ranks(runs, made, Path(place) / "two-ranks", certain=_certain(found))
-    probeevidence.write(directory, document.of(probe, made, sandbox, runs.done, found))
+    probeevidence.write(directory, document.of(runs.probe, made, sandbox, runs.done, found))
 
 
 @dataclass(slots=True)
@@ -145,6 +153,18 @@ class _Runs:
         self.done[name] = session.run(request, self.directory / name, self.sandbox)
         self.tell(f"{name}: {_ended(self.done[name])}")
         return self.done[name]
+
+
+def _first(runs: _Runs, made: World) -> MiniatureRun:
+    """The script as it is; once more on longer sequences where it may have ended because they are so short."""
+    bare = runs.go(BARE, made)
+    longer = runs.probe.longer
+    if longer is None or bare.crash is None or bare.crash.get("blame") != UNKNOWN:
+        return bare
+    runs.tell(f"{BARE}: once more, on sequences of {miniature.LONGER} tokens")
+    runs.probe = dataclasses.replace(runs.probe, miniature=longer)
+    remove_tree(runs.directory / BARE)
+    return runs.go(BARE, made)
 
 
 def _non_interference(runs: _Runs, made: World, folder: Path, kept: Path) -> dict[str, Any]:
@@ -252,8 +272,6 @@ def remove(directory: Path) -> None:
     Raises:
         HarnessError: it holds something else.
     """
-    from harness.sandbox.disk import remove as remove_tree
-
     if directory.exists() and any(directory.iterdir()) and not _is_evidence(directory):
         raise HarnessError(f"{directory}: not an evidence directory of a probe, not removed")
     with contextlib.suppress(FileNotFoundError):
