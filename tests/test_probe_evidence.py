@@ -17,6 +17,7 @@ from harness.model import HarnessError, Located, Missing, Outcome, Verdict
 from harness.probe.experiments import ledger, reach
 from harness.probe.experiments.noninterference import judge
 from harness.probe.notrun import functions_not_run
+from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.probe.unique import unique_tokens
 from harness.probe.world import replace_everywhere
@@ -36,6 +37,7 @@ RUN: dict[str, Any] = {
     "peak_memory_bytes": 300_000_000,
     "val_bpb": 2.5,
     "val_loss": 4.2,
+    "unread": "",
     "replaced": [{"name": "torch.compile", "how": "runs uncompiled", "exact": False}],
     "refused": [],
     "crash": None,
@@ -180,7 +182,7 @@ def test_a_document_that_the_schema_rejects_is_not_written(folder: Path) -> None
 def ran(digest: str | None, size: int | None = 900) -> MiniatureRun:
     ended = Ended(Level.L3, "bubblewrap", "exit", "exit status 0", 0, 1.0, 1.0, 1, Path("o"), None, Path("k"))
     files = {} if digest is None else {"work/final_model.ptz": (digest, 900), "work/other.pt": ("o", 7)}
-    return MiniatureRun(ended, (), 2.5, 4.2, size, files)
+    return MiniatureRun(ended, (), Printed(2.5, 4.2, size), files)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +209,8 @@ def test_artifacts_are_compared_and_the_first_run_repeated_only_where_they_diffe
 def test_the_error_of_a_copy_is_not_that_of_the_run() -> None:
     mine, copied = {"kind": "crash", "type": "A"}, {"kind": "crash", "type": "B", "variant": "damaged"}
     outcome = ran("a").outcome
-    assert MiniatureRun(outcome, (copied,), None, None).crash is None
-    assert MiniatureRun(outcome, (copied, mine), None, None).crash == mine
+    assert MiniatureRun(outcome, (copied,)).crash is None
+    assert MiniatureRun(outcome, (copied, mine)).crash == mine
 
 
 def test_functions_that_never_ran_are_named(folder: Path) -> None:
@@ -222,7 +224,7 @@ def test_functions_that_never_ran_are_named(folder: Path) -> None:
 def test_two_files_of_the_printed_size_are_no_artifact() -> None:
     run = ran("a")
     files = dict(run.files) | {"work/copy.ptz": ("a", 900)}
-    assert MiniatureRun(run.outcome, (), 2.5, 4.2, 900, files).artifact() is None
+    assert MiniatureRun(run.outcome, (), Printed(2.5, 4.2, 900), files).artifact() is None
 
 
 def test_the_summary_says_what_ran_and_what_did_not(folder: Path) -> None:
@@ -397,10 +399,20 @@ def test_training_data_counts_only_after_the_artifact_was_read() -> None:
         {"kind": "process", "command": "nvidia-smi"},
     )
     run = ran("a")
-    found = reach.judge(MiniatureRun(run.outcome, events, 2.5, 4.2, run.model_bytes, run.files))
+    found = reach.judge(MiniatureRun(run.outcome, events, run.printed, run.files))
     assert found.training_data == ("data/fineweb_train_000001.bin",)
     assert (found.network, found.programs) == (("example.org",), ("nvidia-smi",))
-    assert reach.judge(MiniatureRun(run.outcome, events, 2.5, 4.2)).training_data == ()
+    assert reach.judge(MiniatureRun(run.outcome, events, Printed(2.5, 4.2))).training_data == ()
+
+
+def test_a_score_in_a_form_that_is_not_read_is_not_called_missing(folder: Path) -> None:
+    [rule] = [each for each in behaviour.RULES if each.code == "PG702"]
+    line = "VARIATIONAL BPB: 2.1655"
+    for unread, verdict in ((line, Verdict.UNDECIDED), ("", Verdict.WARN)):
+        outcome = rule.check(factories.submission(probe=facts(folder, {"val_bpb": None, "unread": unread})))
+        assert outcome is not None
+        assert outcome.verdict is verdict
+        assert unread in outcome.message
 
 
 def test_a_ledger_of_other_code_accuses_nobody(folder: Path) -> None:
@@ -415,7 +427,7 @@ def test_a_ledger_of_other_code_accuses_nobody(folder: Path) -> None:
 
 
 def traced(*events: dict[str, Any], loss: float | None = 4.2) -> MiniatureRun:
-    return MiniatureRun(ran("a").outcome, events, 2.5, loss)
+    return MiniatureRun(ran("a").outcome, events, Printed(2.5, loss))
 
 
 def test_the_reported_pass_is_the_one_with_the_printed_loss() -> None:

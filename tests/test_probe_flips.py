@@ -14,6 +14,7 @@ from harness.challenge import BOS_TOKEN
 from harness.probe.experiments import artifact, flips, scores, suffix, target, variants
 from harness.probe.experiments.scores import BASE, Bound, Unit, View
 from harness.probe.phrased import Phrased, phrased_text
+from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.sandbox.job import Outcome
 from harness.sandbox.levels import Level
@@ -23,7 +24,7 @@ PRINTED = "final_int8_zlib_roundtrip_exact val_loss:{:.8f} val_bpb:1.20000000\n"
 
 
 def ran(*events: Mapping[str, Any], loss: float | None = 2.0) -> MiniatureRun:
-    return MiniatureRun(ENDED, events, 1.2, loss)
+    return MiniatureRun(ENDED, events, Printed(1.2, loss))
 
 
 def score(at: int, first: int, nats: Sequence[float], **more: Any) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def test_nothing_depends_on_what_it_must_not() -> None:
 
 def test_scores_with_about_the_printed_loss_neither_accuse_nor_clear() -> None:
     for before in (1.5, 1.75):
-        found = flips.judge(dataclasses.replace(copies(before=before), val_loss=2.0002), CHOSEN, 4)
+        found = flips.judge(dataclasses.replace(copies(before=before), printed=Printed(1.2, 2.0002)), CHOSEN, 4)
         assert (found.result, found.later.result) == ("unbound", "unclear")
         assert (found.target.result, found.sum.result) == ("unclear", "unclear")
         assert "printed loss of 2.000200 is neither" in found.later.reason

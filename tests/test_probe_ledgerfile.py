@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.model import HarnessError
 from harness.probe import ledgerlines
+from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.sandbox.job import Outcome
 from harness.sandbox.levels import Level
@@ -87,7 +88,7 @@ HEADER = {
 def ran(events: list[dict[str, Any]], damaged: int = 0) -> MiniatureRun:
     ended = Outcome(Level.L3, "bubblewrap", "exit", "", 0, 1.0, 1.0, 1, Path("o"), None, Path("k"))
     numbered = ({"i": number, "t": 0.5, **event} for number, event in enumerate(events))
-    return MiniatureRun(ended, tuple(numbered), 2.5, 4.2, damaged=damaged)
+    return MiniatureRun(ended, tuple(numbered), Printed(2.5, 4.2), damaged=damaged)
 
 
 def written(folder: Path, events: list[dict[str, Any]], damaged: int = 0) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from harness.checks import behaviour_ranks
 from harness.facts import probe
 from harness.model import Missing, Outcome, Verdict
 from harness.probe.experiments import ledger, ranks
+from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.sandbox.job import Outcome as Ended
 from harness.sandbox.levels import Level
@@ -27,7 +28,7 @@ def ran(
     val_bpb: float | None = 2.5, val_loss: float | None = None, *events: dict[str, Any], ended: str = "exit"
 ) -> Any:
     outcome = Ended(Level.L3, "bubblewrap", ended, f"it was {ended}", 0, 1.0, 1.0, 1, Path("o"), None, Path("k"))
-    return MiniatureRun(outcome, events, val_bpb, val_loss)
+    return MiniatureRun(outcome, events, Printed(val_bpb, val_loss))
 
 
 def scored(

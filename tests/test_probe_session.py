@@ -17,6 +17,7 @@ from harness.model import HarnessError, Verdict
 from harness.probe import claimed, probing, session, unique, world
 from harness.probe.experiments import flips, ledger, ranks, variants
 from harness.probe.experiments.variants import Variant
+from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun, Request
 from harness.sandbox.backend import Backend, Sandbox
 from harness.sandbox.establish import BACKENDS
@@ -193,17 +194,6 @@ def test_what_cannot_be_probed_is_one_clear_error(tmp_path: Path, sandbox: Sandb
         probing.remove(tmp_path / "mine")
 
 
-def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:
-    lines = (
-        "step:8/8 val_loss:5.0712 val_bpb:1.8701 train_time:1608ms step_avg:201.06ms",
-        "final_int6_roundtrip val_loss:6.4290 val_bpb:2.3662 eval:0ms",
-        "final_int6_roundtrip_exact val_bpb:2.36622204",
-    )
-    assert session.printed("\n".join(lines).encode(), "output.log")[:2] == (2.36622204, 6.4290)
-    alone = "\n".join((lines[0], lines[2])).encode()
-    assert session.printed(alone, "output.log")[:2] == (2.36622204, None)
-
-
 def configured(**changes: object) -> Submission:
     script = factories.script(
         environment=(at(("TTT_ENABLED", "0")), at(("DATA_PATH", "x")), at(("WIDTH", None)), at(("TTT_ENABLED", None)))
@@ -310,16 +300,16 @@ def test_dear_experiments_are_left_out_where_another_has_shown_a_violation(
     assert probing._certain(found) is certain
 
 
-@pytest.mark.parametrize(("printed", "names"), [(2.5, [ranks.TRACED]), (None, [ranks.TRACED, ranks.RUN])])
+@pytest.mark.parametrize(("score", "names"), [(2.5, [ranks.TRACED]), (None, [ranks.TRACED, ranks.RUN])])
 def test_the_untraced_run_of_two_is_made_where_the_traced_one_has_no_score(
-    printed: float | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    score: float | None, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    alone = MiniatureRun(ENDED, (), 2.5, 4.0)
+    alone = MiniatureRun(ENDED, (), Printed(2.5, 4.0))
 
     def go(name: str, *_: object, **__: object) -> MiniatureRun:
         made.append(name)
-        return MiniatureRun(ENDED, (), printed if name == ranks.TRACED else 2.4, None)
+        return MiniatureRun(ENDED, (), Printed(score if name == ranks.TRACED else 2.4))
 
     runs = SimpleNamespace(
         probe=SimpleNamespace(ranked=True, miniature=None, script="train_gpt.py"),
@@ -332,4 +322,4 @@ def test_the_untraced_run_of_two_is_made_where_the_traced_one_has_no_score(
     monkeypatch.setattr(unique, "unique_world", lambda *_: (SimpleNamespace(val_tokens=100), ()))
     found = probing._two_ranks(cast("Any", runs), cast("Any", None), tmp_path, certain=False)
     assert made == names
-    assert (found["result"], found["val_bpb"]) == ("reached", printed or 2.4)
+    assert (found["result"], found["val_bpb"]) == ("reached", score or 2.4)

@@ -9,6 +9,7 @@ import pytest
 from harness.model import Value
 from harness.probe.experiments.events import pairs
 from harness.probe.experiments.timeline import BLOCKS_LIMIT, RANGES_LIMIT, Block, timeline
+from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.report.behaviour import behaviour
 from tests.test_probe_evidence import ran
@@ -16,7 +17,7 @@ from tests.test_probe_evidence import ran
 
 def run(*events: dict[str, Any]) -> MiniatureRun:
     made = ran("a")
-    return MiniatureRun(made.outcome, events, 2.5, 4.2)
+    return MiniatureRun(made.outcome, events, Printed(2.5, 4.2))
 
 
 def score(at: object, *positions: list[int], number: int = 0, **more: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.probe import session
 from harness.probe.miniature import Miniature
+from harness.probe.printed import printed
 from harness.probe.session import MiniatureRun
 from harness.probe.world import World
 from harness.sandbox.job import Outcome
@@ -88,8 +89,8 @@ class Warm:
         status = int(self.process.stdout.readline())
         events = session._read_events(channel)
         ended = Outcome(Level.L1, "none", "exit", "", status, 0.0, 0.0, 0, output, channel, place)
-        bits, loss, size = session.printed(output.read_bytes(), output.name)
-        return MiniatureRun(ended, tuple(events.found), bits, loss, size, session._files(place), events.damaged)
+        told = printed(output.read_bytes(), output.name)
+        return MiniatureRun(ended, tuple(events.found), told, session._files(place), events.damaged)
 
     def close(self) -> None:
         """End the process."""

@@ -70,7 +70,7 @@ def metric_not_reached(submission: Submission) -> Outcome | None:
 
     What it checks:
         The first miniature run prints a final score in a form that is read from logs too. A run that ended before
-        its end is undecided, with the reason.
+        its end is undecided, with the reason, and so is one that prints bits per byte in another form.
 
     Why it matters:
         The README asks for "a train log, automatically produced by your script": a script that prints no score has
@@ -90,6 +90,9 @@ def metric_not_reached(submission: Submission) -> Outcome | None:
         approximate = f" Approximated: {listed(run.approximated)}." if run.approximated else ""
         message = f"The miniature run printed {run.val_bpb.value:.4f} BPB, a number of its small world.{approximate}"
         return Outcome(Verdict.PASS, message, values, (Location(facts.script),))
+    if run.unread:
+        why = f"it prints what may be one in a form that is not read ({run.unread})"
+        return undecided("Whether the script reaches its score cannot be told", why, Location(facts.script))
     if run.ended == "exit" and run.returncode == 0:
         message = f"{facts.script} ran to its end and printed no final score."
         return Outcome(Verdict.WARN, message, values, (Location(facts.script),))

@@ -44,6 +44,7 @@ class MiniatureRun:
         peak_memory_bytes: the most resident memory at one time.
         val_bpb: the score that it printed.
         val_loss: the loss beside it, in nats per token.
+        unread: where no score was read, a line that may hold one; else empty.
         crash: the error that ended it, at its line.
         approximated: what was replaced by something whose numbers differ.
         refused: what has no equivalent on a CPU.
@@ -57,6 +58,7 @@ class MiniatureRun:
     peak_memory_bytes: int
     val_bpb: Fact[float]
     val_loss: Fact[float]
+    unread: str
     crash: Located[Crash] | None
     approximated: tuple[str, ...]
     refused: tuple[str, ...]
@@ -149,6 +151,7 @@ def _run(run: Mapping[str, Any], index: int, script: str, folder: Folder) -> Min
         peak_memory_bytes=run["peak_memory_bytes"],
         val_bpb=_number(run["val_bpb"], index, "val_bpb"),
         val_loss=_number(run["val_loss"], index, "val_loss"),
+        unread=run["unread"],
         crash=None if crash is None else _crash(crash, script, folder),
         approximated=tuple(f"{each['name']}: {each['how']}" for each in run["replaced"] if not each["exact"]),
         refused=tuple(f"{name}: {why}" for name, why in run["refused"]),

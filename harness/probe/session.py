@@ -6,16 +6,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness.facts.build_runs import build_runs
-from harness.facts.logfile import read_log
-from harness.facts.runs import Score
-from harness.model import HarnessError, Located
+from harness.model import HarnessError
 from harness.probe.miniature import Miniature
+from harness.probe.printed import Printed, printed
 from harness.probe.world import World
 from harness.sandbox import runner
 from harness.sandbox.backend import Sandbox
@@ -76,25 +74,37 @@ class MiniatureRun:
     Attributes:
         outcome: how the sandboxed command ended.
         events: what the child told, in order.
-        val_bpb: the headline that the script printed; None when it printed none.
-        val_loss: the loss beside it, in nats per token.
-        model_bytes: size of the compressed model, as the script printed it.
+        printed: its score, loss and sizes, as it printed them.
         files: SHA-256 and size in bytes of each file that it left and that may be the artifact, by path.
         damaged: events that could not be read.
     """
 
     outcome: Outcome
     events: tuple[Mapping[str, Any], ...]
-    val_bpb: float | None
-    val_loss: float | None
-    model_bytes: int | None = None
+    printed: Printed = field(default_factory=Printed)
     files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     damaged: int = 0
 
     def artifact(self) -> tuple[str, str] | None:
-        """Path and SHA-256 of the one file that has the printed size of the model; None where that is not clear."""
-        found = [(path, digest) for path, (digest, size) in self.files.items() if size == self.model_bytes]
+        """Path and SHA-256 of the one file that has the printed size of the model; None where that is not clear.
+
+        Where no size is told as that of the model, it is the smallest file, if its size was printed at all.
+        """
+        told = self.printed.model_bytes
+        least = min((size for _, size in self.files.values()), default=None)
+        wanted = told if told is not None else least if least in self.printed.sizes else None
+        found = [(path, digest) for path, (digest, size) in self.files.items() if size == wanted]
         return found[0] if len(found) == 1 else None
+
+    @property
+    def val_bpb(self) -> float | None:
+        """The headline that the script printed; None when it printed none."""
+        return self.printed.val_bpb
+
+    @property
+    def val_loss(self) -> float | None:
+        """The loss beside it, in nats per token."""
+        return self.printed.val_loss
 
     @property
     def crash(self) -> Mapping[str, Any] | None:
@@ -136,8 +146,7 @@ def run(request: Request, into: Path, sandbox: Sandbox) -> MiniatureRun:
     with tempfile.TemporaryDirectory(prefix="harness-child-") as place:
         outcome = runner.run(_job(request, _packages(Path(place))), into, sandbox=sandbox)
     events = _read_events(outcome.channel)
-    bits, loss, size = _printed(outcome)
-    return MiniatureRun(outcome, tuple(events.found), bits, loss, size, _files(outcome.kept), events.damaged)
+    return MiniatureRun(outcome, tuple(events.found), _printed(outcome), _files(outcome.kept), events.damaged)
 
 
 def _packages(place: Path) -> Path:
@@ -220,36 +229,9 @@ def _lines(channel: Path | None) -> Iterator[str]:
             yield line
 
 
-def _printed(outcome: Outcome) -> tuple[float | None, float | None, int | None]:
+def _printed(outcome: Outcome) -> Printed:
     with outcome.output.open("rb") as file:
         return printed(file.read(LOG_LIMIT_BYTES), outcome.output.name)
-
-
-def printed(data: bytes, name: str) -> tuple[float | None, float | None, int | None]:
-    """Score, loss and size of the model that an output reports, read as the log of any run is."""
-    runs = build_runs(read_log(data, name))
-    if not runs:
-        return None, None, None
-    last = runs[-1]
-    size = last.model_bytes.value if isinstance(last.model_bytes, Located) else None
-    if not isinstance(last.headline, Located):
-        return None, None, size
-    bits = last.headline.value.val_bpb
-    if not isinstance(bits, Located):
-        return None, None, size
-    loss = last.headline.value.val_loss
-    return bits.value, loss.value if isinstance(loss, Located) else _loss_beside(bits.value, last.scores), size
-
-
-def _loss_beside(headline: float, scores: Sequence[Score]) -> float | None:
-    """The loss of a line with the same score and fewer decimals, where the headline's line has none."""
-    for score in reversed(scores):
-        bits, loss = score.val_bpb, score.val_loss
-        if not isinstance(bits, Located) or not isinstance(loss, Located):
-            continue
-        if abs(bits.value - headline) <= 10.0**-score.digits:
-            return loss.value
-    return None
 
 
 def _files(kept: Path) -> dict[str, tuple[str, int]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.probe import session
 from harness.probe.experiments.variants import DAMAGED, NOISE
+from harness.probe.printed import printed
 from harness.probe.session import MiniatureRun
 
 SAME, DEPENDS, UNCLEAR = "same", "depends", "unclear"
@@ -56,4 +56,4 @@ def _ended(event: Mapping[str, Any]) -> bool:
 
 
 def _loss(event: Mapping[str, Any]) -> float | None:
-    return session.printed(str(event.get("printed")).encode(), "printed")[1]
+    return printed(str(event.get("printed")).encode(), "printed").val_loss

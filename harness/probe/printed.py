@@ -1,0 +1,73 @@
+"""What a miniature run printed of its result, read as the log of any run is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.facts.build_runs import build_runs
+from harness.facts.logfile import read_log
+from harness.facts.runs import Score
+from harness.model import Located
+
+UNREAD_LIMIT_CHARACTERS: Final = 120
+# Fewer digits are no size of a model.
+_SIZE = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+|\d{4,12})(?!\d|[.,]\d)")
+_UNREAD = re.compile(r"\b\w*(?:bpb|bits[ _-]per[ _-]byte)\b[^\d\n]{0,20}\d+\.\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """Score, loss and sizes that an output reports.
+
+    Attributes:
+        val_bpb: the headline; None when there is none.
+        val_loss: the loss beside it, in nats per token.
+        model_bytes: the size of the compressed model.
+        sizes: every number that may be a size in bytes.
+        unread: where there is no headline, the last line that names bits per byte and a number; empty when none does.
+    """
+
+    val_bpb: float | None = None
+    val_loss: float | None = None
+    model_bytes: int | None = None
+    sizes: frozenset[int] = frozenset()
+    unread: str = ""
+
+
+def printed(data: bytes, name: str) -> Printed:
+    """Read an output.
+
+    Args:
+        data: what was printed.
+        name: of the output.
+    """
+    text = data.decode(errors="replace")
+    sizes = frozenset(int(match[0].replace(",", "")) for match in _SIZE.finditer(text))
+    runs = build_runs(read_log(data, name))
+    last = runs[-1] if runs else None
+    size = last.model_bytes.value if last is not None and isinstance(last.model_bytes, Located) else None
+    bits = last.headline.value.val_bpb if last is not None and isinstance(last.headline, Located) else None
+    if last is None or not isinstance(last.headline, Located) or not isinstance(bits, Located):
+        return Printed(model_bytes=size, sizes=sizes, unread=_unread(text))
+    loss = last.headline.value.val_loss
+    nats = loss.value if isinstance(loss, Located) else _loss_beside(bits.value, last.scores)
+    return Printed(bits.value, nats, size, sizes)
+
+
+def _unread(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if _UNREAD.search(line)]
+    return lines[-1][:UNREAD_LIMIT_CHARACTERS] if lines else ""
+
+
+def _loss_beside(headline: float, scores: Sequence[Score]) -> float | None:
+    """The loss of a line with the same score and fewer decimals, where the headline's line has none."""
+    for score in reversed(scores):
+        bits, loss = score.val_bpb, score.val_loss
+        if not isinstance(bits, Located) or not isinstance(loss, Located):
+            continue
+        if abs(bits.value - headline) <= 10.0**-score.digits:
+            return loss.value
+    return None

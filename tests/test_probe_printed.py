@@ -1,0 +1,58 @@
+"""What a miniature run printed, and which of its files is the artifact."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.probe.printed import Printed, printed
+from harness.probe.session import MiniatureRun
+from tests.test_probe_flips import ENDED
+
+
+def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:
+    lines = (
+        "step:8/8 val_loss:5.0712 val_bpb:1.8701 train_time:1608ms step_avg:201.06ms",
+        "final_int6_roundtrip val_loss:6.4290 val_bpb:2.3662 eval:0ms",
+        "final_int6_roundtrip_exact val_bpb:2.36622204",
+    )
+    found = printed("\n".join(lines).encode(), "output.log")
+    assert (found.val_bpb, found.val_loss) == (2.36622204, 6.4290)
+    alone = printed("\n".join((lines[0], lines[2])).encode(), "output.log")
+    assert (alone.val_bpb, alone.val_loss) == (2.36622204, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "unread"),
+    [
+        ("loss=14.2\n  VARIATIONAL BPB: 2.1655\n", "VARIATIONAL BPB: 2.1655"),
+        ("bits per byte = 1.9\ndone", "bits per byte = 1.9"),
+        ("done in 3.5 s, no bpb", ""),
+        ("", ""),
+    ],
+)
+def test_a_score_in_an_unknown_form_is_told(text: str, unread: str) -> None:
+    found = printed(text.encode(), "output.log")
+    assert (found.val_bpb, found.unread) == (None, unread)
+
+
+def test_every_number_that_may_be_a_size_is_read() -> None:
+    text = b"artifact: 837482 bytes + 54,215 code = 891697 total, 15.9MB of 16,000,000, lr 0.12345, t=1234.5 s, v 12\n"
+    assert printed(text, "output.log").sizes == {837482, 54215, 891697, 16000000}
+
+
+@pytest.mark.parametrize(
+    ("told", "files", "artifact"),
+    [
+        (Printed(model_bytes=900), {"a.ptz": 900, "b.pt": 5000}, "a.ptz"),
+        (Printed(model_bytes=900), {"a.ptz": 901}, None),
+        (Printed(sizes=frozenset({900, 5000})), {"a.ptz": 900, "b.pt": 5000}, "a.ptz"),
+        (Printed(sizes=frozenset({5000})), {"a.ptz": 900, "b.pt": 5000}, None),
+        (Printed(sizes=frozenset({900})), {"a.ptz": 900, "b.pt": 900}, None),
+        (Printed(), {}, None),
+    ],
+)
+def test_the_artifact_is_the_file_whose_size_was_printed(
+    told: Printed, files: dict[str, int], artifact: str | None
+) -> None:
+    run = MiniatureRun(ENDED, (), told, {path: (f"hash of {path}", size) for path, size in files.items()})
+    assert run.artifact() == (None if artifact is None else (artifact, f"hash of {artifact}"))
