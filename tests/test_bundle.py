@@ -11,6 +11,7 @@ import pytest
 
 import reference_model
 from reference_model.bundle import BundleError, bundle, compact, in_dependency_order, package_texts
+from reference_model.cli import bundled_script
 from reference_model.miniature import run_bundled
 from reference_model.presets import PRESETS
 
@@ -151,5 +152,4 @@ def test_every_kind_of_training_at_test_time_works_in_miniature(
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_works_in_miniature(preset: str, tmp_path: Path) -> None:
-    texts = package_texts(Path(reference_model.__file__).parent)
-    assert "val_bpb:" in run_bundled(tmp_path, {preset: bundle(texts, preset, "0")})[preset]
+    assert "val_bpb:" in run_bundled(tmp_path, {preset: bundled_script(preset)})[preset]
