@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from harness.cli import output, probing
 from harness.cli.audit import found
 from harness.model import HarnessError, Located, Report
+from harness.probe.bounds import RUN_SECONDS
 from harness.report.plain import plain
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder, or a directory of them"
     )
     parser.add_argument("--evidence", type=Path, metavar="DIR", help="where the runs go (default: below .cache/probe)")
-    parser.add_argument("--seconds", type=probing.seconds, default=240.0, metavar="N", help="wall time of one run")
+    parser.add_argument(
+        "--seconds", type=probing.seconds, default=RUN_SECONDS, metavar="N", help="wall time of one run"
+    )
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier probe left in the directory")
     probing.bounds(parser)
     parser.add_argument(

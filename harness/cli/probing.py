@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.model import HarnessError
+from harness.probe.bounds import TOTAL_SECONDS
 
 if TYPE_CHECKING:
     from harness.probe.store import Store
     from harness.sandbox.backend import Sandbox
 
 NEEDED: Final = ("torch", "sentencepiece")
-TOTAL_SECONDS: Final = 1_800.0
 
 
 def declare(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from harness.facts.build_package import read_scripts
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
 from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, unique, world
+from harness.probe.bounds import RUN_SECONDS, TOTAL_SECONDS
 from harness.probe.document import Probe
 from harness.probe.experiments import flips, kraft, ledger, noninterference, ranks, reach, variants
 from harness.probe.experiments.flips import Flips
@@ -33,8 +34,6 @@ from harness.sources import ledgerfile, probeevidence
 from harness.sources.cache import user_directory
 from harness.sources.folder import walk
 
-SECONDS: Final = 240.0
-TOTAL_SECONDS: Final = 1_800.0
 LEAST_SECONDS: Final = 1.0
 # So few that a miniature training comes to the end of all its files, whichever it takes them from.
 TRAIN_TOKENS: Final = 1_800
@@ -87,7 +86,7 @@ def run(
     directory: Path,
     sandbox: Sandbox,
     tell: Callable[[str], None],
-    seconds: float = SECONDS,
+    seconds: float = RUN_SECONDS,
     *,
     total_seconds: float = TOTAL_SECONDS,
 ) -> None:

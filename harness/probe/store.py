@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import audit
-from harness.probe import probing
+from harness.probe import bounds, probing
 from harness.probe.document import Probe
 from harness.sandbox.backend import Sandbox
 from harness.sources import evidence, probeevidence
@@ -43,8 +43,8 @@ class Store:
 
     directory: Path
     sandbox: Sandbox
-    run_seconds: float = probing.SECONDS
-    total_seconds: float = probing.TOTAL_SECONDS
+    run_seconds: float = bounds.RUN_SECONDS
+    total_seconds: float = bounds.TOTAL_SECONDS
     fresh: bool = False
     tell: Callable[[str], None] = field(default=_nothing, compare=False)
 
