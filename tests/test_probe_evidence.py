@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from harness.facts import probe
 from harness.facts.probe import ProbeFacts
 from harness.model import HarnessError, Located, Missing, Outcome, Verdict
 from harness.probe.experiments import ledger, reach
-from harness.probe.experiments.noninterference import judge
 from harness.probe.notrun import functions_not_run
 from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
@@ -179,31 +179,10 @@ def test_a_document_that_the_schema_rejects_is_not_written(folder: Path) -> None
     assert not probeevidence.has_evidence(folder)
 
 
-def ran(digest: str | None, size: int | None = 900) -> MiniatureRun:
+def ran(digest: str | None, size: int | None = 900, sizes: Iterable[int] = ()) -> MiniatureRun:
     ended = Ended(Level.L3, "bubblewrap", "exit", "exit status 0", 0, 1.0, 1.0, 1, Path("o"), None, Path("k"))
     files = {} if digest is None else {"work/final_model.ptz": (digest, 900), "work/other.pt": ("o", 7)}
-    return MiniatureRun(ended, (), Printed(2.5, 4.2, size), files)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "repeated", "result"),
-    [
-        (ran("a"), ran("a"), None, "same"),
-        (ran("a"), ran("b"), ran("a"), "depends"),
-        (ran("a"), ran("b"), ran("c"), "unclear"),
-        (ran("a"), ran("b"), ran(None), "unclear"),
-        (ran(None), ran("b"), None, "unclear"),
-        (ran("a"), ran("b", size=None), None, "unclear"),
-    ],
-)
-def test_artifacts_are_compared_and_the_first_run_repeated_only_where_they_differ(
-    first: MiniatureRun, second: MiniatureRun, repeated: MiniatureRun | None, result: str
-) -> None:
-    def again() -> MiniatureRun:
-        assert repeated is not None, "there was no need to repeat it"
-        return repeated
-
-    assert judge(first, second, again).result == result
+    return MiniatureRun(ended, (), Printed(2.5, 4.2, size, frozenset(sizes)), files)
 
 
 def test_the_error_of_a_copy_is_not_that_of_the_run() -> None:

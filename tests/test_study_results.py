@@ -36,6 +36,7 @@ def result(variant: str = "a", seed: int = 1, value: float = 2.0, **changes: obj
         code="c",
         machine="m",
         settings=EXPERIMENT.variant_settings(variant),
+        declared=EXPERIMENT.declared(variant),
         measures={**measures, "computing": 4.0},
     )
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -59,7 +60,7 @@ def test_a_line_that_was_cut_off_is_left_out_and_replaced(tmp_path: Path) -> Non
     assert read_results(path) == [result(), result(seed=2)]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"schema": "study/0"}', '{"schema": "study/1", "seed": 1}'])
+@pytest.mark.parametrize("line", ["{", "[]", '{"schema": "study/0"}', '{"schema": "study/2", "seed": 1}'])
 def test_another_damaged_line_is_an_error_with_its_place(tmp_path: Path, line: str) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(f"{line}\n", encoding="utf-8")
@@ -67,8 +68,8 @@ def test_another_damaged_line_is_an_error_with_its_place(tmp_path: Path, line: s
         read_results(path)
 
 
-def test_only_results_of_todays_settings_count() -> None:
-    old = result(settings={"WEIGHT_DECAY": "0.5"})
+def test_only_results_of_todays_declaration_count() -> None:
+    old = result(declared=replace(EXPERIMENT, settings={"WEIGHT_DECAY": "0.5"}).declared("a"))
     gone, failed, other = replace(result(), variant="c"), result(error="broke"), result(experiment="another")
     twice = [result(value=1.0), result(value=3.0)]
     assert finished([old, gone, failed, other, *twice], EXPERIMENT) == [result(value=3.0)]

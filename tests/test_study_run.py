@@ -17,7 +17,7 @@ from reference_model.cli import command_line
 from reference_model.miniature import MINIATURE_SETTINGS, write_miniature_corpus
 from reference_model.study import runner
 from reference_model.study.design import Experiment, StudyError, Variant
-from reference_model.study.results import Result, append_results, read_results
+from reference_model.study.results import Result, append_results, finished, read_results
 from reference_model.study.runner import Study, chosen, code_digest, machine_name, result_of, run_in_process
 from reference_model.study.work import Work
 from tests.test_study_results import EXPERIMENT
@@ -75,6 +75,21 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     held = read_results(first.results)
     assert {(one.code, one.machine) for one in held} == {(code_digest(), machine_name())}
     assert len({one.key for one in held}) == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"settings": {"MATRIX_LR": "0.3"}}, {"budget": 2.0}, {"full_validation": True}, {"equal": ("seconds",)}],
+)
+def test_what_is_declared_otherwise_is_done_again(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert study(tmp_path, EXPERIMENT).run(does) == 0
+    today = replace(EXPERIMENT, **changes)
+    again = study(tmp_path, today)
+    assert len(list(again.remaining(code_digest(), machine_name()))) == 4
+    assert finished(read_results(again.results), today) == []
+    assert again.run(does) == 0
+    assert len(finished(read_results(again.results), today)) == 4
+    assert len(finished(read_results(again.results), EXPERIMENT)) == 4
 
 
 def test_a_variant_that_is_missing_is_run_without_the_others(tmp_path: Path) -> None:

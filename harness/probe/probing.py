@@ -41,7 +41,7 @@ BARE: Final = "bare"
 # The blame of an error that the script may have, or the small configuration.
 UNKNOWN: Final = "unknown"
 RUN_NAMES: Final = frozenset(
-    {BARE, noninterference.OTHER, noninterference.AGAIN, ledger.RUN, variants.RUN, kraft.RUN, ranks.RUN, ranks.TRACED}
+    {BARE, *noninterference.RUNS, ledger.RUN, variants.RUN, kraft.RUN, ranks.RUN, ranks.TRACED}
 )
 _RANKED: Final = re.compile(r"\b(?:WORLD_SIZE|LOCAL_RANK|init_process_group)\b")
 # Copies of the process may take so many times as long as the first run, all together, and at least so many seconds.
@@ -170,7 +170,8 @@ def _non_interference(runs: _Runs, made: World, folder: Path, kept: Path) -> dic
     """Compare the artifact with that of a run on other validation text."""
     other = noninterference.other_world(made, runs.probe.miniature, folder, kept)
     second = runs.go(noninterference.OTHER, other)
-    found = noninterference.judge(runs.done[BARE], second, lambda: runs.go(noninterference.AGAIN, made))
+    worlds = {noninterference.AGAIN: made, noninterference.OTHER_AGAIN: other}
+    found = noninterference.judge(runs.done[BARE], second, lambda name: runs.go(name, worlds[name]))
     runs.tell(f"non-interference: {found.result} ({found.reason})")
     return dataclasses.asdict(found)
 

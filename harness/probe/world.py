@@ -21,6 +21,7 @@ CASE_OPERATORS = ("\ue001", "\ue002", "\ue003", "\ue004")
 # A byte is its own token after so many reserved ones, by size of the vocabulary.
 BYTE_OFFSETS = {256: 0, 260: 4}
 _VERSION = 3
+VALIDATION_SHARD = "fineweb_val_000000.bin"
 _CASEOPS = "_lossless_caps_caseops_v1_reserved"
 _SYLLABLES = 220
 
@@ -99,7 +100,7 @@ def write_world(folder: Path, spec: Spec, cache: Path) -> World:
     shards.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(folder, spec, cache, lexicon)
     validation, sizes = _encoded(texts, spec, tokenizer)
-    write_shard(shards / "fineweb_val_000000.bin", validation)
+    write_shard(shards / VALIDATION_SHARD, validation)
     if spec.caseops:
         write_shard(shards / "fineweb_val_bytes_000000.bin", sizes)
     for number in range(spec.train_shards):
@@ -159,12 +160,17 @@ def with_validation(made: World, folder: Path, tokens: Tokens) -> tuple[World, t
         The world, and its validation shards as paths below its folder.
     """
     moved = moved_to(made, folder)
-    shard, sizes = moved.shards / "fineweb_val_000000.bin", moved.shards / "fineweb_val_bytes_000000.bin"
+    shard, sizes = moved.shards / VALIDATION_SHARD, moved.shards / "fineweb_val_bytes_000000.bin"
     replace_everywhere(folder, shard.read_bytes(), shard_bytes(tokens))
     if sizes.exists():
         lengths = np.where(tokens == BOS_TOKEN, 0, 2).astype(np.uint16)
         replace_everywhere(folder, sizes.read_bytes(), shard_bytes(lengths))
     return moved, (shard.relative_to(folder).as_posix(),)
+
+
+def read_shard(path: Path) -> Tokens:
+    """The tokens of a shard that was written here."""
+    return np.frombuffer(path.read_bytes(), dtype="<u2", offset=SHARD_HEADER_BYTES).astype(np.uint16)
 
 
 def write_shard(path: Path, tokens: Tokens) -> None:

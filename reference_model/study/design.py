@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -110,6 +112,12 @@ class Experiment:
     def variant_settings(self, name: str) -> dict[str, str]:
         """Environment variables of a variant over the preset, without those that are fitted."""
         return {**BASE_SETTINGS, **self.settings, **self.variant(name).settings}
+
+    def declared(self, name: str) -> str:
+        """Digest of all that a variant's numbers depend on in this declaration; raises StudyError."""
+        fitted_to = self.variant_settings(self.compared_with) if "parameters" in self.equal else {}
+        parts = [self.variant_settings(name), sorted(self.equal), self.budget, self.full_validation, fitted_to]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

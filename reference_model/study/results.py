@@ -10,7 +10,7 @@ from typing import Any
 
 from reference_model.study.design import Experiment, StudyError
 
-SCHEMA = "study/1"
+SCHEMA = "study/2"
 DIFFERENCES = {"int8_gap": ("int8_bpb", "float_bpb"), "int6_gap": ("int6_bpb", "float_bpb")}
 
 
@@ -25,7 +25,8 @@ class Result:
         seconds: That were asked for, before the experiment's own multiple.
         code: Digest of the sources that the run depends on.
         machine: Processor, cores, version of torch.
-        settings: What the variant sets, as it was declared then.
+        settings: What the variant sets.
+        declared: Digest of the declaration, see `Experiment.declared`.
         measures: By name; empty where the run failed.
         error: Last words of a run that failed.
     """
@@ -37,13 +38,14 @@ class Result:
     code: str
     machine: str
     settings: Mapping[str, str]
+    declared: str
     measures: Mapping[str, float]
     error: str = ""
 
     @property
-    def key(self) -> tuple[str, str, int, float, str, str]:
+    def key(self) -> tuple[str, str, str, int, float, str, str]:
         """What makes a run the same as another."""
-        return self.experiment, self.variant, self.seed, self.seconds, self.code, self.machine
+        return self.experiment, self.variant, self.declared, self.seed, self.seconds, self.code, self.machine
 
     def measure(self, name: str) -> float:
         """One measure, or the difference of two."""
@@ -90,14 +92,14 @@ def append_results(path: Path, results: Iterable[Result]) -> None:
 
 
 def finished(results: Iterable[Result], experiment: Experiment) -> list[Result]:
-    """Those of an experiment that ended well and have the settings that it declares today, the last of equal ones."""
-    known = {variant.name for variant in experiment.variants}
+    """Those of an experiment that ended well and are of what it declares today, the last of equal ones."""
+    today = {variant.name: experiment.declared(variant.name) for variant in experiment.variants}
     kept = {
         result.key: result
         for result in results
-        if result.experiment == experiment.name and result.variant in known and not result.error
+        if result.experiment == experiment.name and result.declared == today.get(result.variant) and not result.error
     }
-    return [one for one in kept.values() if dict(one.settings) == experiment.variant_settings(one.variant)]
+    return list(kept.values())
 
 
 def comparable(results: Sequence[Result]) -> list[Result]:

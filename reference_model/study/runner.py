@@ -111,11 +111,11 @@ class Study:
         """Runs whose results are not there yet, without variants that are."""
         done = {result.key for result in read_results(self.results) if not result.error}
         for work in self.order():
-            labelled = ((name, work.experiment.name, name, self.seconds) for name in work.variants)
+            one = work.experiment
             missing = tuple(
                 name
-                for name, experiment, variant, seconds in labelled
-                if (experiment, variant, work.seed, seconds, code, machine) not in done
+                for name in work.variants
+                if (one.name, name, one.declared(name), work.seed, self.seconds, code, machine) not in done
             )
             if missing:
                 yield replace(work, variants=missing)
@@ -161,8 +161,9 @@ def run_in_process(work: Work) -> list[Result]:
 
 def result_of(work: Work, variant: str, measures: Mapping[str, float], error: str = "") -> Result:
     """A result without the labels of code and machine."""
-    settings = work.experiment.variant_settings(variant)
-    return Result(work.experiment.name, variant, work.seed, work.seconds, "", "", settings, measures, error)
+    one = work.experiment
+    told = one.variant_settings(variant), one.declared(variant)
+    return Result(one.name, variant, work.seed, work.seconds, "", "", *told, measures, error)
 
 
 def chosen(experiments: Iterable[Experiment], names: Sequence[str]) -> list[Experiment]:

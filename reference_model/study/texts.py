@@ -42,6 +42,6 @@ python -m reference_model study page                           # page and plots 
 ```
 
 Results are added to `docs/hymba/results.jsonl`, a line for each run. A run that is there, with the
-same code, settings, length and machine, is not done again. One that fails is told, kept as failed, and tried again the
-next time.
+same code, declaration, length and machine, is not done again. One that fails is told, kept as failed, and tried again
+the next time.
 """
