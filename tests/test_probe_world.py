@@ -92,12 +92,40 @@ def test_only_what_the_script_consults_is_shrunk() -> None:
 
 def test_what_counts_tokens_grows_with_the_length() -> None:
     text = (
-        'import os\nA, B = os.environ["TRAIN_SEQ_LEN"], os.environ.get("EVAL_STRIDE", 64)\nTRAIN_BATCH_TOKENS = 4096\n'
+        'import os\nA, B = os.environ["TRAIN_SEQ_LEN"], os.environ.get("EVAL_STRIDE", 512)\nTRAIN_BATCH_TOKENS = 4096\n'
     )
     usual, longer = choose(text), choose(text, length=128)
     assert usual.environment == {"TRAIN_SEQ_LEN": "64", "EVAL_STRIDE": "32"}
     assert longer.environment == {"TRAIN_SEQ_LEN": "128", "EVAL_STRIDE": "64"}
     assert (usual.module, longer.module) == ({"TRAIN_BATCH_TOKENS": 512}, {"TRAIN_BATCH_TOKENS": 1024})
+
+
+@pytest.mark.parametrize(
+    ("default", "claimed", "expected"),
+    [
+        ('"0"', None, None),
+        ("0", None, None),
+        ("64", None, "32"),
+        ("str(64)", None, "32"),
+        ("8 * 64", None, "32"),
+        ("STRIDE", None, "32"),
+        ('"64"', "0", "0"),
+        ('"0"', "64", "32"),
+        ("16", None, None),
+    ],
+)
+def test_what_is_off_stays_off(default: str, claimed: str | None, expected: str | None) -> None:
+    text = f'import os\nS = int(os.environ.get("EVAL_STRIDE", {default}))\n'
+    made = choose(text, {} if claimed is None else {"EVAL_STRIDE": claimed})
+    assert made.environment.get("EVAL_STRIDE") == expected
+
+
+@pytest.mark.parametrize(
+    ("default", "expected"), [("str(DEFAULT)", None), ("DEFAULT", None), ('"0"', None), ("3", "2")]
+)
+def test_repetitions_that_are_not_known_are_not_set(default: str, expected: str | None) -> None:
+    text = f'import os\nDEFAULT = 0\nS = int(os.environ.get("SLOT_STEPS", {default}))\n'
+    assert choose(text).environment.get("SLOT_STEPS") == expected
 
 
 def test_the_claimed_vocabulary_and_operators_win() -> None:
@@ -170,5 +198,5 @@ main(os.environ)
 def test_settings_of_an_environment_that_is_handed_on_have_the_default_behind_their_type() -> None:
     assert miniature.handed_on(HANDED_ON) == {"TTT_EPOCHS", "KIND"}
     assert miniature.handed_on(HANDED_ON.replace("os.environ", "os.environ['X']")) == frozenset()
-    assert choose(HANDED_ON.replace("] = 3", "] = 1")).environment["TTT_EPOCHS"] == "1"
+    assert "TTT_EPOCHS" not in choose(HANDED_ON.replace("] = 3", "] = 1")).environment
     assert choose(HANDED_ON).environment["TTT_EPOCHS"] == "2"

@@ -76,7 +76,9 @@ LENGTHS: dict[str, float] = {
     "GPTQ_GEN_LEN": 1,
     "SLIDING_WINDOW": 0.5,
 }
-# Never raised above what is claimed.
+# Always set, since they have to fit each other.
+WIDTHS = frozenset({"MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS"})
+# Never raised above what is claimed, nor set where that is not known.
 CAPPED: dict[str, int] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
 # What only prints along the way is turned off; where a script divides by it unasked, it does not come to it instead.
 QUIET, NEVER = 0, 1_000_000
@@ -86,6 +88,12 @@ _ASKED = re.compile(
 # The same for numbers by the end of their names: tables of so many bits hold more places than the small text has
 # contexts, and what begins at some step has to begin in the few that there are.
 CAPPED_ENDINGS: dict[str, int] = {r"(?:TABLE|HASH|BUCKET)S?_BITS": 18, r"(?:START|BEGIN)_(?:STEP|ITER)S?": 4}
+# A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
+_KEY = re.compile(
+    r"""["'](?P<name>[A-Z][A-Z0-9_]{2,40})["']\s*"""
+    r"""(?:,\s*(?:["']{2}|(?:str\()?["']?(?P<literal>[-\w.]+)["']?\s*(?=[),\]\n#])|(?P<other>[^\s])))?"""
+)
+EXPRESSION = "an expression"
 _HANDED_ON = re.compile(r"\bos\.environ\b(?!\s*[.\[])|\bdict\(\s*os\.environ|\bos\.environ\.(?:copy|items)\(")
 _ANNOTATED = re.compile(r"""Annotated\[[^\n]*?["']([A-Z][A-Z0-9_]{2,40})["'][^\n]*\]\s*=\s*["']?([-\w.]+)""")
 _VOCABULARY = re.compile(r"""["']VOCAB_SIZE["'],\s*(?:str\()?["']?(\d+)""")
@@ -130,15 +138,11 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
     environment, shrunk = dict(claimed), {}
     quiet = {"VAL_LOSS_EVERY": QUIET if _ASKED.search(text) else NEVER}
     for name, small in {**sizes, **quiet}.items():
-        if name in keys:
-            shrunk[name] = (claimed.get(name, keys[name]), str(small))
-            environment[name] = str(small)
-    for name, most in CAPPED.items():
-        if name in keys:
-            value = claimed.get(name, keys[name])
-            environment[name] = str(min(int(value), most)) if value.isdigit() else str(most)
-    for name, most in _by_ending(keys):
-        value = claimed.get(name, keys[name])
+        value = claimed.get(name, keys.get(name, ""))
+        if name in keys and (name in quiet or _is_larger(name, value, small)):
+            environment[name], shrunk[name] = str(small), (value, str(small))
+    for name, most in (*CAPPED.items(), *_by_ending(keys)):
+        value = claimed.get(name, keys.get(name, ""))
         if value.isdigit() and int(value) > most:
             environment[name], shrunk[name] = str(most), (value, str(most))
     classes, module = _written(text, keys, sizes)
@@ -152,6 +156,15 @@ def _places(keys: Mapping[str, str], spec: Spec) -> dict[str, str]:
     """Where the data are, for a script that has no place of its own for them."""
     where = {"DATA_PATH": f"./data/{spec.shards}", "TOKENIZER_PATH": f"./data/{spec.tokenizer}"}
     return {name: place for name, place in where.items() if keys.get(name) == ""}
+
+
+def _is_larger(name: str, value: str, small: int) -> bool:
+    """Whether a setting is to be made small: what is smaller stays, for 0 turns many a thing off."""
+    try:
+        return name in WIDTHS or float(value) > small
+    except ValueError:
+        # Left to an expression that was not followed.
+        return True
 
 
 def _by_ending(names: Iterable[str]) -> Iterator[tuple[str, int]]:
@@ -168,12 +181,12 @@ def handed_on(text: str) -> frozenset[str]:
 
 
 def _consulted(text: str) -> dict[str, str]:
-    """Environment keys that a script reads, with their defaults as text."""
+    """Environment keys that a script reads, with their defaults as text: empty where there is none."""
     found: dict[str, str] = {}
     if "environ" not in text and "getenv" not in text:
         return found
-    for match in re.finditer(r"""["']([A-Z][A-Z0-9_]{2,40})["']\s*(?:,\s*(?:str\()?["']?([-\w.]+))?""", text):
-        found.setdefault(match[1], match[2] or "")
+    for match in _KEY.finditer(text):
+        found.setdefault(match["name"], match["literal"] or (EXPRESSION if match["other"] else ""))
     # There the second word is the low end of a range.
     return found | {match[1]: match[2] for match in _ANNOTATED.finditer(text)}
 
@@ -189,15 +202,17 @@ def _written(
     module = {
         name: sizes[name]
         for name, value in _numbers(body)
-        if name in sizes and name not in keys and value > sizes[name]
+        if name in sizes and name not in keys and _is_larger(name, str(value), sizes[name])
     }
     classes: dict[str, dict[str, Value]] = {}
     for node in body:
         if isinstance(node, ast.ClassDef) and node.name == _CLASS:
             small = {
                 name: sizes[name.upper()]
-                for name, _ in _numbers(node.body)
-                if name.upper() in sizes and name.upper() not in keys
+                for name, value in _numbers(node.body)
+                if name.upper() in sizes
+                and name.upper() not in keys
+                and _is_larger(name.upper(), str(value), sizes[name.upper()])
             }
             classes[node.name] = small
     return {name: values for name, values in classes.items() if values}, module
