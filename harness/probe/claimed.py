@@ -13,7 +13,10 @@ from harness.facts.configured import agreed, fits
 from harness.facts.submission import Submission
 
 # Places of the machine that made the log, and names of one run.
-_PLACES = re.compile(r"PATH|DIR|FILE|RUN_ID|HOST|RANK(?!_)|DEVICE|WORLD|PORT(?:$|_)|ADDR|SEED$|WALLCLOCK|NPROC")
+_PLACES = re.compile(
+    r"(?:^|_)(?:PATHS?|DIRS?|DIRECTORY|FILES?|FOLDER|RUN_ID|HOST|HOSTNAME|ADDR|DEVICES?|PORT|WORLD_SIZE)(?:$|_)"
+    r"|(?:DIR|PATH|SEEDS?)$|^(?:LOCAL_|NODE_|GROUP_)?RANK$|WALLCLOCK|NPROC"
+)
 
 _WORD = re.compile(r"[\w.+-]{1,40}(?:,[\w.+-]{1,40}){0,40}")
 
