@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -60,4 +61,7 @@ def _one(store: Store, options: Options, folder: Path) -> Audited:
         directory = store(folder)
     except HarnessError as problem:
         return Audited(refused=str(problem))
+    except Exception as error:  # noqa: BLE001 - one folder's end is not that of the others
+        told = "".join(traceback.format_exception_only(error)).strip()
+        return Audited(crashes=(f"{folder}: the probe ended with {told}",))
     return audit.audit_folder(folder, dataclasses.replace(options, probe=directory))

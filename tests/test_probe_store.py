@@ -13,6 +13,7 @@ from harness.checks import RULES
 from harness.cli import main
 from harness.model import Report, Value, Verdict
 from harness.probe import probing, store
+from harness.probe.document import Probe
 from harness.report import probes
 from harness.sandbox.establish import establish
 from harness.workers import Done
@@ -98,6 +99,21 @@ def test_a_worker_that_dies_is_a_crash_of_the_harness_and_ends_nothing_else(
     found = list(probebatch.probe_each(folders[:2], kept, OPTIONS, workers=2, tell=lambda _: None))
     assert [one.crashes for one in found] == [(f"{folders[0]}: killed after 9 s",), ()]
     assert found[1].refused == "no script"
+
+
+def test_an_error_of_the_probe_itself_ends_one_folder_alone(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(made: Probe, *_: object, **__: object) -> None:
+        raise OverflowError(f"{made.folder.name} is too large")
+
+    monkeypatch.setattr(probing, "run", run)
+    kept = store.Store(tmp_path / "kept", establish())
+    found = list(probebatch.probe_each(folders, kept, OPTIONS, workers=1, tell=lambda _: None))
+    assert [one.crashes for one in found[:2]] == [
+        (f"{folder}: the probe ended with OverflowError: {folder.name} is too large",) for folder in folders[:2]
+    ]
+    assert "no script to probe" in found[2].refused
 
 
 def test_the_table_counts_runs_time_and_stand_ins(folders: list[Path]) -> None:
