@@ -36,7 +36,8 @@ class Reach:
 
 def judge(run: MiniatureRun) -> Reach:
     """Read the events of a traced run."""
-    network = [_text(event, "address") for event in run.of("socket")]
+    # To bind an address is to reach for nothing: it asks for a free port.
+    network = [_text(event, "address") for event in run.of("socket") if event.get("what") != "socket.bind"]
     programs = [_text(event, "command") for event in run.of("process")]
     return Reach(
         _some(address for address in network if not _LOCAL.search(address)),
