@@ -30,7 +30,7 @@ class Counterpart:
     """The probe's rules that bear on one rule of reading.
 
     Attributes:
-        deciding: of these one has to pass before the opposite is shown.
+        deciding: all of these have to pass before the opposite is shown.
         bearing: none of these may fail or warn then; any that fails agrees.
     """
 
@@ -39,15 +39,17 @@ class Counterpart:
 
 
 _ORDER = Counterpart(("PG704",), ("PG703", "PG704", "PG707", "PG711"))
+# What is kept of tokens beside the weights shows in the copies alone.
+_KEPT = Counterpart(("PG704", "PG707"), _ORDER.bearing)
 _ARTIFACT = Counterpart(("PG703",), ("PG703",))
 _TARGET = Counterpart(("PG708", "PG709"), ("PG707", "PG708", "PG709"))
 COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "PG601": _ORDER,
-    "PG602": _ORDER,
+    "PG602": _KEPT,
     "PG603": _ORDER,
     "PG604": _ARTIFACT,
     "PG605": _ARTIFACT,
-    "PG606": _ORDER,
+    "PG606": _KEPT,
     "PG620": _TARGET,
     "PG621": _TARGET,
     "PG622": _TARGET,
@@ -63,7 +65,7 @@ def combine(findings: Sequence[Finding], submission: Submission) -> list[Finding
         submission: with the facts of the probe; without them nothing changes.
     """
     facts = submission.probe
-    if isinstance(facts, Missing) or facts.stale:
+    if isinstance(facts, Missing):
         return list(findings)
     probed = {finding.rule: finding for finding in findings if finding.rule.startswith("PG7")}
     return [_held(finding, probed, facts) if finding.rule in COUNTERPARTS else finding for finding in findings]
@@ -77,12 +79,12 @@ def _held(finding: Finding, probed: Mapping[str, Finding], facts: ProbeFacts) ->
         names = listed([each.rule for each in against if each.verdict is Verdict.FAIL])
         return _said(finding, f"The probe agrees ({names}).")
     shown = [each for each in bearing if each.rule in counterpart.deciding and each.verdict is Verdict.PASS]
-    if finding.verdict not in {Verdict.FAIL, Verdict.UNDECIDED} or against or not shown:
+    if finding.verdict not in {Verdict.FAIL, Verdict.UNDECIDED} or against or len(shown) < len(counterpart.deciding):
         return finding
     evidence = " ".join(f"{each.rule}: {each.message}" for each in shown)
     exercised = _exercised(finding, facts)
     if finding.verdict is Verdict.UNDECIDED:
-        return _resolved(finding, evidence) if exercised is not False else finding
+        return _resolved(finding, evidence) if exercised else finding
     if exercised is not True:
         return _said(finding, "The probe did not exercise it: its miniature run did not go through all of these lines.")
     message = f"Reading and running disagree. Reading: {finding.message} Running, through the same lines: {evidence}"
