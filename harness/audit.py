@@ -120,7 +120,7 @@ def _exercised(rule: Rule[Submission], facts: Submission, *, has_reproduction: b
     given = {
         Evidence.FOLDER: True,
         Evidence.REPRODUCTION: has_reproduction,
-        Evidence.PROBE: not isinstance(facts.probe, Missing),
+        Evidence.PROBE: facts.probe != probe.NO_PROBE,
         Evidence.PREVIOUS: not isinstance(facts.previous, Missing),
         Evidence.PULL_REQUEST: not isinstance(facts.change, Missing),
         Evidence.RECOUNT: facts.size.recount != NOT_RECOUNTED,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,9 @@ def facts(folder: Path) -> ProbeFacts:  # noqa: F811
     where.mkdir()
     executed: Any = [{"path": "train_gpt.py", "ranges": [[1, 20], [30, 40]]}, {"path": "<unpacked 1>", "ranges": []}]
     probeevidence.write(where, document(folder, executed=[*executed, {"path": "<unpacked 2>", "ranges": [[5, 6]]}]))
-    return probe.read(where, walk(folder))
+    found = probe.read(where, walk(folder))
+    assert isinstance(found, ProbeFacts)
+    return found
 
 
 def together(facts: ProbeFacts, *findings: Finding) -> dict[str, Finding]:
@@ -69,9 +70,26 @@ def test_a_fail_in_lines_that_did_not_run_stays(facts: ProbeFacts, place: Locati
 def test_what_reading_leaves_open_passes_where_running_shows_it(
     facts: ProbeFacts, verdict: Verdict, *, resolved: bool
 ) -> None:
-    found = together(facts, finding("PG620", Verdict.UNDECIDED, HERE), finding("PG708", verdict))
+    probed = finding("PG708", verdict), finding("PG709", Verdict.PASS)
+    found = together(facts, finding("PG620", Verdict.UNDECIDED, HERE), *probed)
     assert (found["PG620"].verdict is Verdict.PASS) is resolved
     assert ("running does not" in found["PG620"].message) is resolved
+
+
+@pytest.mark.parametrize("code", ["PG602", "PG606", "PG622"])
+def test_one_answer_of_two_that_are_needed_leaves_it_open(facts: ProbeFacts, code: str) -> None:
+    first, second = COUNTERPARTS[code].deciding
+    for missing in (finding(second, Verdict.UNDECIDED), None):
+        said = [finding(code, Verdict.UNDECIDED, HERE), finding(first, Verdict.PASS), *([missing] if missing else [])]
+        assert together(facts, *said)[code].verdict is Verdict.UNDECIDED
+    failed = finding(code, Verdict.FAIL, HERE), finding(first, Verdict.PASS)
+    assert together(facts, *failed)[code].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("place", [Location("train_gpt.py"), Location("helper.c", 3)])
+def test_a_place_that_no_line_tells_of_stays_open(facts: ProbeFacts, place: Location) -> None:
+    found = together(facts, finding("PG601", Verdict.UNDECIDED, place), finding("PG704", Verdict.PASS))
+    assert found["PG601"].verdict is Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize("other", [Verdict.FAIL, Verdict.WARN])
@@ -80,12 +98,10 @@ def test_another_doubt_of_the_probe_leaves_it_open(facts: ProbeFacts, other: Ver
     assert together(facts, *said)["PG601"].verdict is Verdict.UNDECIDED
 
 
-def test_a_pass_and_stale_evidence_change_nothing(facts: ProbeFacts) -> None:
+def test_a_pass_and_no_evidence_change_nothing(facts: ProbeFacts) -> None:
     passed = finding("PG601", Verdict.PASS, HERE)
     assert together(facts, passed, finding("PG704", Verdict.FAIL))["PG601"] == passed
     failed = finding("PG601", Verdict.FAIL, HERE)
-    stale = dataclasses.replace(facts, stale=True)
-    assert together(stale, failed, finding("PG704", Verdict.PASS))["PG601"] == failed
     assert combine([failed], factories.submission()) == [failed]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness.checks import behaviour, behaviour_bytes, behaviour_order
+from harness.checks import RULES, behaviour, behaviour_bytes, behaviour_order
 from harness.cli import main
 from harness.cli.probe import summary
 from harness.facts import probe
 from harness.facts.probe import ProbeFacts
-from harness.model import HarnessError, Located, Missing, Outcome, Verdict
+from harness.model import Evidence, HarnessError, Located, Missing, Outcome, Verdict
 from harness.probe.experiments import ledger, reach
 from harness.probe.notrun import functions_not_run
 from harness.probe.printed import Printed
@@ -73,7 +73,9 @@ def facts(folder: Path, run: dict[str, Any] | None = None, **changes: Any) -> Pr
     where = folder.with_name("evidence")
     where.mkdir(exist_ok=True)
     probeevidence.write(where, document(folder, run, **changes))
-    return probe.read(where, walk(folder))
+    found = probe.read(where, walk(folder))
+    assert isinstance(found, ProbeFacts)
+    return found
 
 
 def decide(code: str, found: ProbeFacts | Missing) -> Outcome:
@@ -140,6 +142,7 @@ def test_the_artifact_may_not_depend_on_the_validation_text(folder: Path, result
     if verdict is Verdict.FAIL:
         (folder / "train_gpt.py").write_text("print(2)\n", encoding="utf-8")
         stale = probe.read(folder.with_name("evidence"), walk(folder))
+        assert isinstance(stale, Missing)
         assert decide("PG703", stale).verdict is Verdict.UNDECIDED
 
 
@@ -277,7 +280,6 @@ def test_facts_of_a_probe_have_places(folder: Path) -> None:
     assert isinstance(run.val_bpb, Located)
     assert str(run.val_bpb.location) == "probe.json#/runs/0/val_bpb"
     assert run.approximated == ("torch.compile: runs uncompiled",)
-    assert not found.stale
 
 
 LEDGER: dict[str, Any] = {
@@ -375,6 +377,7 @@ def test_training_data_counts_only_after_the_artifact_was_read() -> None:
         opened("train.log", "a"),
         {"kind": "socket", "address": "('127.0.0.1', 80)"},
         {"kind": "socket", "address": "example.org"},
+        {"kind": "socket", "what": "socket.bind", "address": "('0.0.0.0', 0)"},
         {"kind": "process", "command": "nvidia-smi"},
     )
     run = ran("a")
@@ -394,12 +397,22 @@ def test_a_score_in_a_form_that_is_not_read_is_not_called_missing(folder: Path) 
         assert unread in outcome.message
 
 
-def test_a_ledger_of_other_code_accuses_nobody(folder: Path) -> None:
+def test_evidence_of_other_code_says_nothing(folder: Path) -> None:
     facts(folder, experiments={"ledger": LEDGER | {"learned_before": 900, "learned": [[0, 900]]}})
     (folder / "train_gpt.py").write_text("print(3)\n", encoding="utf-8")
     stale = probe.read(folder.with_name("evidence"), walk(folder))
+    rules = [each for each in RULES if each.needs is Evidence.PROBE]
+    assert {"PG701", "PG702", "PG703", "PG706", "PG711", "PG712"} < {rule.code for rule in rules}
+    for rule in rules:
+        outcome = rule.check(factories.submission(probe=stale))
+        assert outcome is not None
+        assert outcome.verdict is Verdict.UNDECIDED
+        assert "no longer what was run" in outcome.message
+
+
+def test_a_ledger_that_is_not_there_accuses_nobody(folder: Path) -> None:
     [rule] = [each for each in behaviour_order.RULES if each.code == "PG704"]
-    for found in (stale, Missing("no evidence of a probe was given"), facts(folder)):
+    for found in (Missing("no evidence of a probe was given"), facts(folder)):
         outcome = rule.check(factories.submission(probe=found))
         assert outcome is not None
         assert outcome.verdict is Verdict.UNDECIDED

@@ -146,7 +146,7 @@ ORDER: dict[str, Any] = {
 REACHED = {"result": "reached", "reason": "two processes printed 2.5", "val_bpb": 2.5, "alone": 2.4, "ledger": ORDER}
 
 
-def decide(folder: Path, two_ranks: dict[str, Any] | None, *, stale: bool = False) -> Outcome:
+def decide(folder: Path, two_ranks: dict[str, Any] | None) -> Outcome:
     """The rule's outcome on evidence about a folder."""
     folder.mkdir()
     (folder / "train_gpt.py").write_text("print(1)\n", encoding="utf-8")
@@ -162,8 +162,6 @@ def decide(folder: Path, two_ranks: dict[str, Any] | None, *, stale: bool = Fals
         "experiments": {} if two_ranks is None else {"two_ranks": two_ranks},
     }
     probeevidence.write(folder.parent, document)
-    if stale:
-        (folder / "train_gpt.py").write_text("print(2)\n", encoding="utf-8")
     [rule] = behaviour_ranks.RULES
     outcome = rule.check(factories.submission(probe=probe.read(folder.parent, walk(folder))))
     assert outcome is not None
@@ -187,11 +185,6 @@ def test_tokens_learned_on_one_process_before_the_other_scores_them(
     assert outcome.verdict is verdict
     assert [str(place) for place in outcome.locations] == ["train_gpt.py"]
     assert verdict is not Verdict.FAIL or "101 of 1,000 tokens" in outcome.message
-
-
-def test_evidence_of_other_code_accuses_nobody(tmp_path: Path) -> None:
-    found = REACHED | {"ledger": ORDER | {"learned_before": 900}}
-    assert decide(tmp_path / "run", found, stale=True).verdict is Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_an_artifact_that_holds_validation_text_fails(tmp_path: Path, sandbox: S
     folder = write(tmp_path / "run", SCRIPT.format(files="val"))
     assert probe(folder, tmp_path / "evidence", sandbox)["PG703"] is Verdict.FAIL
     names = [run["name"] for run in probeevidence.read(tmp_path / "evidence")["runs"]]
-    assert names == ["bare", "other-validation", "again", "ledger", "flips"]
+    assert names == ["bare", "other-validation", "again", "other-validation-again", "ledger", "flips"]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,19 @@ def configured(**changes: object) -> Submission:
         factories.run(seed, config={name.lower(): at(str(value)) for name, value in changes.items()}) for seed in (1, 2)
     )
     return dataclasses.replace(factories.submission(runs=runs), package=package)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        *[(name, True) for name in ("FP16_EMBED_EXPORT", "LORA_RANK", "LQER_RANK", "RUN_PROFILE", "DIRICHLET_ALPHA")],
+        *[(name, False) for name in ("DATA_PATH", "DATADIR", "CKPT_DIR", "TRAIN_FILES", "LOCAL_RANK", "RANK", "SEED")],
+        *[(name, False) for name in ("MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "MAX_WALLCLOCK_SECONDS", "RUN_ID")],
+    ],
+)
+def test_places_of_a_machine_are_no_settings(name: str, kept: bool) -> None:  # noqa: FBT001
+    told = dataclasses.replace(configured(), commanded={name: "1"})
+    assert claimed.environment(told, {name}) == ({name: "1"} if kept else {})
 
 
 def test_words_of_a_command_are_settings_too() -> None:

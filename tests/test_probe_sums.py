@@ -173,11 +173,11 @@ def answered(name: str, answer: Answer) -> FlipFacts:
     return dataclasses.replace(FACTS, **fields)
 
 
-def decide(code: str, flip_facts: FlipFacts | None, *, stale: bool = False) -> Outcome:
+def decide(code: str, flip_facts: FlipFacts | None) -> Outcome:
     at = Location("probe.json")
     found = Missing("it was not made", at) if flip_facts is None else Located(flip_facts, at)
     unknown: Any = Missing("not made")
-    facts = ProbeFacts(stale, "train_gpt.py", "L3", (), (), unknown, unknown, unknown, found, unknown)
+    facts = ProbeFacts("train_gpt.py", "L3", (), (), unknown, unknown, unknown, found, unknown)
     [rule] = [each for each in behaviour_flips.RULES if each.code == code]
     outcome = rule.check(factories.submission(probe=facts))
     assert outcome is not None
@@ -197,7 +197,6 @@ def test_rules_tell_the_effect_the_seed_and_how_to_repeat_it(code: str, name: st
     assert outcome.values["positions"] == [7]
     assert decide(code, answered(name, Answer("unclear", "nobody knows", 0.0, ()))).verdict is Verdict.UNDECIDED
     assert decide(code, None).verdict is Verdict.UNDECIDED
-    assert decide(code, depends, stale=True).verdict is Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(

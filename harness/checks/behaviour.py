@@ -49,7 +49,7 @@ def script_crashes(submission: Submission) -> Outcome | None:
     crash = run.crash.value
     # A module that is not here may be a package that nobody named: PG008 judges what the folder lacks.
     certain = crash.blame == "script" and not crash.error.startswith("ModuleNotFoundError")
-    if certain and not facts.stale:
+    if certain:
         message = f"{facts.script} ends with an error of its own: {crash.error} ({crash.reason})."
         return Outcome(Verdict.FAIL, message, values, (run.crash.location,))
     refused = f"; it asks for {listed(run.refused)}" if run.refused else ""
@@ -140,7 +140,7 @@ def artifact_depends_on_validation(submission: Submission) -> Outcome | None:
     where = (Location(facts.script),)
     if experiment.result == "same":
         return Outcome(Verdict.PASS, f"In miniature, {experiment.reason} ({experiment.subject}).", values, where)
-    if experiment.result == "depends" and not facts.stale:
+    if experiment.result == "depends":
         message = f"In miniature, {experiment.subject} depends on the validation text: {experiment.reason}."
         return Outcome(Verdict.FAIL, message, values, where)
     return undecided(subject, experiment.reason, *where)

@@ -177,8 +177,6 @@ def _found(submission: Submission, subject: str) -> FlipFacts | Outcome:
         return undecided(subject, facts.reason)
     if isinstance(facts.flips, Missing):
         return undecided(subject, facts.flips.reason, Location(facts.script))
-    if facts.stale:
-        return undecided(subject, "the folder's code is no longer what was run", Location(facts.script))
     return facts.flips.value
 
 

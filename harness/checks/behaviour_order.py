@@ -6,15 +6,11 @@ import re
 
 from harness.checks.behaviour import FAMILY
 from harness.checks.common import listed, undecided
-from harness.facts.experiments import LedgerFacts
+from harness.facts.experiments import LEARNED_SHARE, LedgerFacts
 from harness.facts.submission import Submission
 from harness.model import Evidence, Location, Missing, Outcome, Status, Value, Verdict, rule
 
 BOUND = "bound"
-# A chunk that is trained on together with the one token that follows it: an error at the boundary, which was ruled
-# illegal where it was found, and which accepted scripts may hold unnoticed. What the tracer got wrong while it was
-# tried on accepted records was less than this share too.
-BOUNDARY_SHARE = 0.1
 # A window of one token may not be placed; a last window may be left out where the text is no multiple of it.
 SAME_COUNT_SHARE = 0.05
 _WHERE = re.compile(r"([^:]+):(\d+)")
@@ -67,7 +63,7 @@ def scored_after_learned(submission: Submission) -> Outcome | None:
         f"In miniature, {found.learned_before:,} of {found.count:,} tokens were scored with weights that had learned "
         f"from them (positions {places}), in the pass that is reported ({found.where})."
     )
-    return Outcome(Verdict.FAIL if share > BOUNDARY_SHARE else Verdict.WARN, message, values, where)
+    return Outcome(Verdict.FAIL if share > LEARNED_SHARE else Verdict.WARN, message, values, where)
 
 
 @rule(
@@ -173,9 +169,8 @@ def _bound(submission: Submission, subject: str) -> LedgerFacts | Outcome:
     if isinstance(facts.ledger, Missing):
         return undecided(subject, facts.ledger.reason, Location(facts.script))
     found = facts.ledger.value
-    if facts.stale or found.result != BOUND:
-        reason = "the folder's code is no longer what was run" if facts.stale else found.reason
-        return undecided(subject, reason, Location(facts.script))
+    if found.result != BOUND:
+        return undecided(subject, found.reason, Location(facts.script))
     return found
 
 

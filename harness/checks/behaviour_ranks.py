@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.checks.behaviour import FAMILY
-from harness.checks.behaviour_order import BOUND, BOUNDARY_SHARE
+from harness.checks.behaviour_order import BOUND
 from harness.checks.common import listed, undecided
-from harness.facts.experiments import LedgerFacts, RanksFacts
+from harness.facts.experiments import LEARNED_SHARE, LedgerFacts, RanksFacts
 from harness.facts.submission import Submission
 from harness.model import Evidence, Location, Missing, Outcome, Status, Value, Verdict, rule
 
@@ -52,8 +52,6 @@ def scored_after_learned_on_two_ranks(submission: Submission) -> Outcome | None:
         return undecided(SUBJECT, facts.two_ranks.reason, where)
     found = facts.two_ranks.value
     order = found.ledger
-    if facts.stale:
-        return undecided(SUBJECT, "the folder's code is no longer what was run", where)
     if order is None or order.result != BOUND:
         reason = f"not exercised there: {found.reason}" if order is None else order.reason
         return undecided(SUBJECT, reason, where)
@@ -77,7 +75,7 @@ def _judged(found: RanksFacts, order: LedgerFacts, where: Location) -> Outcome:
         f"In a world of two, {order.learned_before:,} of {order.count:,} tokens were scored with weights that had "
         f"learned from them on one of the two processes (positions {places})."
     )
-    return Outcome(Verdict.FAIL if share > BOUNDARY_SHARE else Verdict.WARN, message, values, (where,))
+    return Outcome(Verdict.FAIL if share > LEARNED_SHARE else Verdict.WARN, message, values, (where,))
 
 
 RULES = (scored_after_learned_on_two_ranks,)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.cli import output, probing
 from harness.cli.audit import found
-from harness.model import HarnessError, Located, Report
+from harness.model import HarnessError, Located, Missing, Report
 from harness.probe.bounds import RUN_SECONDS
 from harness.report.plain import plain
 
@@ -88,7 +88,8 @@ def _judge(parsed: argparse.Namespace, folder: Path, directory: Path) -> int:
     report = audit.report_of([audited])
     output.write(directory / REPORT_NAME, json.render(report))
     if parsed.format == "text":
-        output.say(summary(probe.read(directory, walk(folder))))
+        found = probe.read(directory, walk(folder))
+        output.say(f"probe: {found.reason}\n" if isinstance(found, Missing) else summary(found))
         output.say(f"evidence: {directory}\n{_ledger(directory)}\n")
     return _end(parsed, report, [], audited.crashes)
 

@@ -69,7 +69,6 @@ class ProbeFacts:
     """The miniature runs of a submission.
 
     Attributes:
-        stale: True when the folder's code is no longer what was run.
         script: the script that was run.
         isolation: level and backend.
         shrunk: settings that were made smaller, `NAME: 20000 -> 8`.
@@ -86,7 +85,6 @@ class ProbeFacts:
         val_bytes: bytes of text that these stand for.
     """
 
-    stale: bool
     script: str
     isolation: str
     shrunk: tuple[str, ...]
@@ -114,16 +112,17 @@ class ProbeFacts:
         return any(start <= place.line < end for start, end in self.executed[path])
 
 
-def read(directory: Path, folder: Folder) -> ProbeFacts:
-    """Read an evidence directory as facts about a folder.
+def read(directory: Path, folder: Folder) -> ProbeFacts | Missing:
+    """Read an evidence directory as facts about a folder; of other code than the folder's it tells nothing.
 
     Raises:
         HarnessError: the directory holds no evidence, or its document is broken.
     """
     document = probeevidence.read(directory)
+    if evidence.code_sha256(evidence.code_files(folder)) != document["folder_sha256"]:
+        return Missing("the folder's code is no longer what was run", Location(probeevidence.DOCUMENT_NAME))
     isolation = document["isolation"]
     return ProbeFacts(
-        stale=evidence.code_sha256(evidence.code_files(folder)) != document["folder_sha256"],
         script=document["script"],
         isolation=f"{isolation['level']} ({isolation['backend']})",
         shrunk=tuple(f"{name}: {old or 'unset'} -> {new}" for name, (old, new) in sorted(document["shrunk"].items())),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.facts.build_package import read_scripts
+from harness.facts.experiments import LEARNED_SHARE
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
 from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, unique, world
@@ -47,8 +48,6 @@ _RANKED: Final = re.compile(r"\b(?:WORLD_SIZE|LOCAL_RANK|init_process_group)\b")
 # Copies of the process may take so many times as long as the first run, all together, and at least so many seconds.
 COPIES_RUNS: Final = 7
 COPIES_SECONDS: Final = 40.0
-# Fewer may be an error at the boundaries of chunks, which is no certain violation.
-LEARNED_SHARE: Final = 0.1
 # The same for the sums over the vocabulary.
 SUMS_RUNS: Final = 12
 SUMS_SECONDS: Final = 120.0
