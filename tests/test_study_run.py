@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -192,6 +193,7 @@ def test_the_command_runs_lists_and_writes(
 ) -> None:
     monkeypatch.setattr(cli, "EXPERIMENTS", (EXPERIMENT,))
     monkeypatch.setattr(runner, "run_in_process", does)
+    monkeypatch.setattr(runner, "check_data", lambda _: None)
     results, target = tmp_path / "hymba" / "results.jsonl", tmp_path / "page.md"
     assert command_line(["study", "run", "--results", str(results), "--seeds", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "2 runs to do, 20 s of training each before multiples"
@@ -206,6 +208,41 @@ def test_the_command_runs_lists_and_writes(
     assert "reference_model study: no such experiment: nothing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("lacks", "variable"),
+    [("", "TOKENIZER_PATH"), ("tokenizers", "TOKENIZER_PATH"), ("datasets/demo_sp300", "no such shards")],
+)
+def test_data_that_cannot_be_read_end_a_study_before_its_first_run(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, lacks: str, variable: str
+) -> None:
+    def never(work: Work) -> list[Result]:
+        raise AssertionError(work)
+
+    monkeypatch.setattr(runner, "run_in_process", never)
+    data, said = tmp_path / "data", list[str]()
+    if lacks:
+        shutil.copytree(corpus, data)
+        shutil.rmtree(data / lacks)
+    whole = study(tmp_path, replace(TINY, full_validation=True), data=data, say=said.append)
+    with pytest.raises(StudyError) as error:
+        whole.run()
+    assert str(error.value).startswith(f"{data}: ")
+    assert variable in str(error.value)
+    assert f"harness data demo --output {data}" in str(error.value)
+    assert not whole.results.exists()
+    assert said == []
+
+
+def test_the_command_names_data_that_is_not_there_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, nowhere = tmp_path / "results.jsonl", tmp_path / "nowhere"
+    assert command_line(["study", "run", "--results", str(results), "--data", str(nowhere)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert f"harness data demo --output {nowhere}" in said.err
+    assert not results.exists()
+
+
 @pytest.mark.slow
 def test_a_study_of_two_variants_in_processes_of_their_own(tmp_path: Path, corpus: Path) -> None:
     whole = study(tmp_path, replace(TINY, variants=(Variant("a"), Variant("b", {"USE_HYMBA": "0"}))), data=corpus)
@@ -214,5 +251,5 @@ def test_a_study_of_two_variants_in_processes_of_their_own(tmp_path: Path, corpu
     assert [sorted(one.measures) for one in read_results(tiny.results)].count([]) == 0
     assert {one.variant for one in read_results(tiny.results)} == {"a", "b"}
     nowhere = replace(tiny, data=tmp_path / "nowhere", results=tmp_path / "failed.jsonl")
-    assert nowhere.run() == 2
+    assert nowhere.run(run_in_process) == 2
     assert "TOKENIZER_PATH" in json.loads(nowhere.results.read_text().splitlines()[0])["error"]

@@ -82,13 +82,15 @@ class Study:
             raise StudyError("--seconds and --workers are above 0")
 
     def run(self, do: Callable[[Work], list[Result]] | None = None) -> int:
-        """Do what is not done yet; returns how many runs failed. `do` replaces the processes, for tests.
+        """Do what is not done yet; returns how many runs failed. `do` replaces the processes and data, for tests.
 
         Raises:
-            StudyError: The results cannot be read.
+            StudyError: The results cannot be read, or the data.
         """
         labels = code_digest(), machine_name()
         waiting = list(self.remaining(*labels))
+        if do is None:
+            check_data(waiting)
         self.say(f"{len(waiting)} runs to do, {self.seconds:g} s of training each before multiples")
         began_s, failed, running = self.clock(), 0, set[Future[list[Result]]]()
         with ThreadPoolExecutor(self.workers) as pool:
@@ -139,6 +141,12 @@ class Study:
             told = result.error or f"int6 {result.measures['int6_bpb']:.4f} BPB, {result.measures['steps']:.0f} steps"
             self.say(f"{result.experiment}, {result.variant}, seed {result.seed}: {told}")
         return sum(bool(result.error) for result in kept)
+
+
+def check_data(works: Iterable[Work]) -> None:
+    """Open the data of runs before any of them begins, once for each folder; raises StudyError naming it."""
+    for work in {(work.data, work.experiment.full_validation): work for work in works}.values():
+        work.check_data()
 
 
 def run_in_process(work: Work) -> list[Result]:

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from reference_model.baselines import DemoData
 from reference_model.config import Config
+from reference_model.data import ShardError
 from reference_model.evaluate import evaluate
 from reference_model.main import Inputs, build_model, evaluation_task
 from reference_model.model import HymbaLM
 from reference_model.runlog import RunLog
 from reference_model.scoring import EvalResult
+from reference_model.settings import ConfigError
 from reference_model.storage import pack_model, unpack_model
-from reference_model.study.design import Contrast, Experiment, Variant, computing_parameters, run_config
+from reference_model.study.design import Contrast, Experiment, StudyError, Variant, computing_parameters, run_config
 from reference_model.train import Clock, Trainer, training_loader
 from reference_model.worker import Worker
 
@@ -73,6 +75,20 @@ class Work:
         # Training shards are in one folder, the whole validation split in another.
         return data.apply_full_validation(config)
 
+    def training(self, config: Config) -> Config:
+        """The same settings on the training shards: another folder than that of the whole validation split."""
+        return DemoData(self.data, config.model.vocab_size).apply(config)
+
+    def check_data(self) -> None:
+        """Open everything that the run reads; raises StudyError naming the folder."""
+        config = self.config(self.variants[0])
+        try:
+            Inputs.load(config)
+            training_loader(self.training(config), Worker())
+        except (ConfigError, ShardError) as error:
+            told = f"{self.data}: {error}; `harness data demo --output {self.data}` writes what a study reads"
+            raise StudyError(told) from error
+
     def run(self, clock: Clock = time.process_time) -> Iterator[tuple[str, dict[str, float]]]:
         """Train once, then score every variant; yields its name and measures.
 
@@ -83,7 +99,7 @@ class Work:
         """
         config = self.config(self.variants[0])
         inputs, model = Inputs.load(config), build_model(config, "cpu")
-        measured = trained(model, DemoData(self.data, config.model.vocab_size).apply(config), clock)
+        measured = trained(model, self.training(config), clock)
         artifacts = {bits: pack_model(model.state_dict(), with_bits(config, bits)) for bits in PACKED_BITS}
         measured |= {f"int{bits}_bytes": len(artifact) for bits, artifact in artifacts.items()}
         states = {bits: unpack_model(artifact, config.model) for bits, artifact in artifacts.items()}
