@@ -24,7 +24,7 @@ from reference_model.data import BatchLoader
 from reference_model.gptq import Rounding, round_with_hessian
 from reference_model.model import HymbaLM
 from reference_model.quantize import QuantizedTensor, quantize_rows, tensor_kind
-from reference_model.runlog import RunLog
+from reference_model.runlog import RunLog, calibration_line
 from reference_model.scoring import evaluation_mode
 from reference_model.worker import Worker
 
@@ -162,7 +162,10 @@ class Calibrator:
             f"gptq:collected {len(statistics.sums)} hessians over {statistics.tokens * self.worker.world_size} tokens "
             f"of {'the train shards' if quant.gptq_calibration == 'train' else 'its own'} in {budget.spent_s():.3f}s"
         )
-        return self.round_all(stored, statistics, budget) if self.worker.rank == 0 else {}
+        rounded = self.round_all(stored, statistics, budget) if self.worker.rank == 0 else {}
+        if limit_s:
+            self.log.say(calibration_line(train_s, budget.spent_s()))
+        return rounded
 
     def round_all(
         self, stored: Mapping[str, Tensor], statistics: InputStatistics, budget: Budget

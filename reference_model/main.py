@@ -38,7 +38,15 @@ from reference_model.metric import ByteTable, load_byte_table
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
 from reference_model.quantize import QuantizedTensor, QuantizeError
-from reference_model.runlog import RunLog, diagnostic_line, score_lines, size_lines, version_lines
+from reference_model.runlog import (
+    RunLog,
+    diagnostic_line,
+    packing_line,
+    reserve_line,
+    score_lines,
+    size_lines,
+    version_lines,
+)
 from reference_model.scoring import EvalResult, EvalTask
 from reference_model.serve import serve_artifact
 from reference_model.settings import ConfigError
@@ -141,6 +149,8 @@ class Run:
         self._describe(inputs, model)
         validate = partial(self.score_plain, model, inputs, stride=0) if self._validates else None
         config = replace(self.config, train=self.config.schedule)
+        if reserved_s := self.config.train.max_wallclock_seconds - config.train.max_wallclock_seconds:
+            self.log.say(reserve_line(reserved_s, config.train.max_wallclock_seconds))
         checkpoints = self._checkpoints()
         trainer = Trainer(model, config, loader, self.worker, self.log, self.clock, validate, checkpoints)
         self._save(model, loader, trainer.run())
@@ -167,8 +177,10 @@ class Run:
         if self.worker.rank == 0:
             weights = Path(self.config.data.weights_path)
             rounded = load_rounded(weights) if self.config.quant.method == "gptq" else {}
+            began_s = self.clock()
             blob = pack_model(load_state(weights), self.config, rounded)
             self._report_size(blob)
+            self.log.say(packing_line(self._quantizer(blob), self.clock() - began_s))
             write_whole(artifact_path(self.config), blob)
         self._wait_for_all()
 
@@ -223,11 +235,14 @@ class Run:
         )
 
     def _report_size(self, artifact: bytes) -> None:
-        code_bytes, quant = self.script.stat().st_size, self.config.quant
-        coder = CODINGS[coding_of(artifact)].label.format(level=quant.zstd_level)
-        self.log.say(*size_lines(f"int{quant.bits}+{coder}", code_bytes, len(artifact)))
+        code_bytes = self.script.stat().st_size
+        self.log.say(*size_lines(self._quantizer(artifact), code_bytes, len(artifact)))
         if (total := code_bytes + len(artifact)) > TOTAL_CAP_BYTES:
             raise RunError(f"{total} bytes of code and model, the cap is {TOTAL_CAP_BYTES}")
+
+    def _quantizer(self, artifact: bytes) -> str:
+        quant = self.config.quant
+        return f"int{quant.bits}+{CODINGS[coding_of(artifact)].label.format(level=quant.zstd_level)}"
 
     def _score_artifact(self, model: HymbaLM, inputs: Inputs) -> None:
         """Load what is on disk and score it; the last line is the headline."""

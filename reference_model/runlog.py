@@ -83,6 +83,22 @@ def size_lines(quantizer: str, code_bytes: int, model_bytes: int) -> tuple[str, 
     )
 
 
+def packing_line(quantizer: str, seconds: float) -> str:
+    """What quantizing and compressing took, beside all limits."""
+    return f"Serialize: {quantizer} done in {seconds:.3f}s"
+
+
+def reserve_line(reserved_s: float, left_s: float) -> str:
+    """Seconds that are kept of the training time for calibration, and those that are left for steps."""
+    return f"gptq:reserving {reserved_s:g}s, effective={1000.0 * left_s:.0f}ms"
+
+
+def calibration_line(train_s: float, spent_s: float) -> str:
+    """Training and calibration together, which one limit holds."""
+    train_ms, spent_ms = round(1000.0 * train_s), round(1000.0 * spent_s)
+    return f"gptq:budget_check train:{train_ms}ms + gptq:{spent_ms}ms = {train_ms + spent_ms}ms"
+
+
 def version_lines() -> tuple[str, ...]:
     """The versions that a run's numbers depend on."""
     return (

@@ -188,10 +188,12 @@ def test_time_ends_the_text_and_then_the_rounding(trained: HymbaLM, corpus: Path
     tokens = re.search(r"over (\d+) tokens", hurried[0])
     assert tokens is not None
     assert 0 < int(tokens[1]) < 2048
-    counts = [int(found[1]) for lines in (unhurried, hurried) if (found := re.search(r"quantized (\d+)", lines[-1]))]
+    counts = [int(found[1]) for lines in (unhurried, hurried) if (found := re.search(r"quantized (\d+)", lines[-2]))]
     assert counts[0] > counts[1] > 0
     # Time was over before it began: one batch is seen, and everything is rounded to nearest.
-    assert "quantized 0 matrices" in run(itertools.count(), "12")[-1]
+    late = run(itertools.count(), "12")
+    assert "quantized 0 matrices" in late[-2]
+    assert re.fullmatch(r"gptq:budget_check train:10000ms \+ gptq:\d+000ms = \d+000ms", late[-1])
 
 
 def test_training_ends_early_enough(corpus: Path) -> None:
@@ -224,6 +226,9 @@ def test_a_run_rounds_logs_and_packs_again_without_its_text(corpus: Path, inside
     assert re.search(
         r"\ngptq:quantized \d+ matrices by their inputs, the rest of \d+ tensors to nearest, in [\d.]+s\n", log
     )
+    # Without a limit there is nothing to reserve, and no clock is read for it.
+    assert "gptq:reserving" not in log
+    assert "gptq:budget_check" not in log
     artifact.unlink()
     assert main(environment(corpus, REPACK_ONLY="1"), script, "demo") == 0
     assert artifact.read_bytes() == first
@@ -233,6 +238,23 @@ def test_a_run_rounds_logs_and_packs_again_without_its_text(corpus: Path, inside
     assert pack_model(state, config, rounded) == first != pack_model(state, config)
     result = unpack_model(first, config.model)
     assert all(torch.equal(result[name], dequantize_rows(one)) for name, one in rounded.items())
+
+
+def test_a_limited_run_reserves_and_says_so(corpus: Path, inside: Path) -> None:
+    script, ticks = inside / "script.py", itertools.count()
+    script.write_text("pass\n")
+    limit = environment(corpus, MAX_WALLCLOCK_SECONDS="60", ITERATIONS="1000", TRAIN_LOG_EVERY="1")
+    assert main(limit, script, "demo", clock=lambda: float(next(ticks))) == 0
+    log = Path("logs/miniature.txt").read_text()
+    assert "\ngptq:reserving 10s, effective=50000ms\n" in log
+    trained = re.search(r"\nstopping_early: wallclock_cap train_time:(\d+)ms", log)
+    spent = re.search(r"\ngptq:budget_check train:(\d+)ms \+ gptq:(\d+)ms = (\d+)ms\n", log)
+    assert trained is not None
+    assert spent is not None
+    assert 50_000 <= int(trained[1]) == int(spent[1]) <= 52_000
+    assert int(spent[1]) + int(spent[2]) == int(spent[3])
+    # Compressing comes after both, and is timed.
+    assert log.index("gptq:budget_check") < log.index("\nSerialize: int4+zstd-22 done in 1.000s\n")
 
 
 def test_weights_that_were_not_rounded_are_refused(corpus: Path, inside: Path) -> None:

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from harness.facts.phasekinds import ARTIFACT, SUM, phase_kind
+from harness.sources.logevents import PhaseEvent
+from harness.sources.loggrammar import parse_line
 from reference_model.runlog import (
     RULE_LINE,
     Progress,
     RunLog,
+    calibration_line,
     diagnostic_line,
+    packing_line,
+    reserve_line,
     score_lines,
     size_lines,
     stop_line,
@@ -47,6 +53,18 @@ def test_lines_of_sizes_add_up() -> None:
         "Serialized model int6+zstd-22: 900000 bytes",
         "Total submission size int6+zstd-22: 960000 bytes",
     )
+
+
+def test_packing_and_calibration_state_their_seconds_as_published_logs_do() -> None:
+    packed, checked = packing_line("int6+zstd-22", 0.5), calibration_line(586.066, 9.8231)
+    assert packed == "Serialize: int6+zstd-22 done in 0.500s"
+    assert checked == "gptq:budget_check train:586066ms + gptq:9823ms = 595889ms"
+    assert reserve_line(12.0, 588.0) == "gptq:reserving 12s, effective=588000ms"
+    phases = [event for line in (packed, checked) for event in parse_line(line, 1)]
+    assert [(phase_kind(event.name), event.milliseconds) for event in phases if isinstance(event, PhaseEvent)] == [
+        (ARTIFACT, 500.0),
+        (SUM, 9823.0),
+    ]
 
 
 def test_diagnostics_are_marked() -> None:
