@@ -119,6 +119,35 @@ def test_the_last_finished_run_of_a_joined_log_counts() -> None:
     assert value(run.train_shards) == 3
 
 
+def resumed_log(
+    *, source: str = SCRIPT, resumed: str = "resumed:c.pt step:4/12 train_time:400ms step_avg:100.00ms"
+) -> str:
+    """A run that was killed after its sixth step and resumed after its fourth; settings stand before the seed."""
+    head = "Hyperparameters:\n  resume: {}\n  seed: 7\n" + "=" * 100 + "\n{}" + "=" * 100 + "\nseed:7\n"
+    steps = [f"step:{n}/12 train_loss:{9 - n / 4} train_time:{100 * n}ms step_avg:100.00ms" for n in range(1, 13)]
+    later = [line.replace("00ms step", "50ms step") for line in steps[4:]]
+    parts = (head.format(0, SCRIPT), *steps[:6], "Traceback (most recent call last):", head.format(1, source), resumed)
+    return "\n".join((*parts, *later, "final_int8_exact val_loss:2.7 val_bpb:1.2 eval_time:9ms")) + "\n"
+
+
+def test_a_resumed_run_is_one_run_without_the_steps_that_were_lost() -> None:
+    run = run_of(resumed_log())
+    assert (value(run.seed), value(run.steps), value(run.train_seconds), run.concatenated) == (7, 12, 1.25, 1)
+    assert [step for step, _ in run.losses] == list(range(1, 13))
+    assert [(step.value, step.location.line) for step in run.resumed] == [(4, 30)]
+    assert value(run.complete) is True
+    # The settings of the part that finished are the run's.
+    assert run.config["resume"].value == "1"
+
+
+def test_a_part_of_another_script_is_another_run() -> None:
+    run = run_of(resumed_log(source=SCRIPT + "# changed\n"))
+    assert (run.concatenated, [step for step, _ in run.losses]) == (2, list(range(5, 13)))
+    assert value(run.source) == source_sha256(SCRIPT + "# changed\n")
+    unsaid = run_of(resumed_log(resumed="going on"))
+    assert (unsaid.concatenated, unsaid.resumed) == (2, ())
+
+
 def test_the_runs_of_several_seeds_in_one_log_all_count() -> None:
     crashed = log(3, bpb=1.9).partition("stopping_early")[0]
     joined = log(1, bpb=1.5) + log(2, bpb=1.4) + crashed

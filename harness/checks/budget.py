@@ -58,7 +58,8 @@ def training_over_cap(submission: Submission) -> Outcome | None:
         The training time that each claimed run logs at its last step. Runs stop between steps, so up to two mean
         steps above the cap are normal. It does not apply to non-record submissions, whose compute is free, and it
         decides nothing for runs that do not log eight processes. Up to three seconds above the cap it warns, as it does
-        for a log that does not hold the claimed score of its seed.
+        for a log that does not hold the claimed score of its seed. A run that was resumed from a checkpoint is said to
+        be one: its time is that of all its parts, as the log adds it up.
 
     Why it matters:
         Records must "reproducibly run in under 10 minutes on 8xH100s".
@@ -98,7 +99,8 @@ def _aside(submission: Submission, run: Run, verdict: Verdict, message: str) -> 
 
 def _training(run: Run, seconds: float, kind: str) -> tuple[Verdict, str]:
     """Verdict and sentence for the longest training."""
-    subject = f"Training took {seconds:,.3f} s at most ({seed_name(run)}); the cap is {TRAIN_CAP_SECONDS:.0f} s"
+    parts = "".join(f", resumed after step {step.value:,}" for step in run.resumed)
+    subject = f"Training took {seconds:,.3f} s at most ({seed_name(run)}{parts}); the cap is {TRAIN_CAP_SECONDS:.0f} s"
     excess = seconds - TRAIN_CAP_SECONDS
     if excess <= 0:
         return Verdict.PASS, f"{subject}."

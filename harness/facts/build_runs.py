@@ -82,6 +82,7 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         named_seed=_named_seed(log),
         evaluation_only=not log.of(StepEvent),
         concatenated=log.concatenated,
+        resumed=log.resumed(),
         sha256=log.sha256,
         phases=phases,
         losses=_losses(log),

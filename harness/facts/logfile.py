@@ -1,7 +1,7 @@
 """One training log, cut down to the events of its last finished run, or of one run for each seed.
 
 Logs are joined: a run that was repeated, the console and the log file of the same run, an evaluation after a run, the
-runs of several seeds.
+runs of several seeds, the parts of a run that was killed and resumed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from harness.model import HarnessError, Location
+from harness.model import HarnessError, Located, Location
 from harness.sources.folder import decode
 from harness.sources.logevents import (
     RESULT_LABEL,
@@ -20,10 +20,12 @@ from harness.sources.logevents import (
     ConfigEvent,
     CountEvent,
     CoverageEvent,
+    CrashEvent,
     DeviceEvent,
     Event,
     PhaseEvent,
     ProgressEvent,
+    ResumeEvent,
     ScoreEvent,
     SeedEvent,
     SourceEvent,
@@ -78,6 +80,10 @@ class LogFile:
     def at(self, line: int | None) -> Location:
         """A line of the log; the run as a whole when there is none."""
         return Location(self.path, self.first_line if line is None else line)
+
+    def resumed(self) -> tuple[Located[int], ...]:
+        """The steps after which the run went on from a checkpoint, in order."""
+        return tuple(Located(event.step, self.at(event.line)) for event in self.of(ResumeEvent))
 
 
 def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
@@ -164,11 +170,43 @@ def _segments(events: Sequence[Event]) -> list[list[Event]]:
     worked = False
     for event in events:
         if worked and _starts_run(event):
-            segments.append([])
+            segments.append(_settings_before(segments[-1]))
             worked = False
         segments[-1].append(event)
         worked = worked or isinstance(event, StepEvent) or _is_final(event)
-    return _distinct(segments)
+    return _distinct(_continued(segments))
+
+
+def _settings_before(segment: list[Event]) -> list[Event]:
+    """Take the settings off the end of a run: those of the next, printed before its seed."""
+    own = len(segment)
+    while own and isinstance(segment[own - 1], ConfigEvent):
+        own -= 1
+    settings = segment[own:]
+    del segment[own:]
+    return settings
+
+
+def _continued(segments: Sequence[list[Event]]) -> list[list[Event]]:
+    """With what a run did after it was resumed joined to what it did before, without the steps that were lost."""
+    kept: list[list[Event]] = []
+    for segment in segments:
+        resumed = next((event for event in segment if isinstance(event, ResumeEvent)), None)
+        if resumed is not None and kept and _setup(kept[-1]) == _setup(segment):
+            kept[-1] = [*(event for event in kept[-1] if not _is_lost(event, resumed.step)), *segment]
+        else:
+            kept.append(segment)
+    return kept
+
+
+def _setup(segment: Sequence[Event]) -> tuple[set[int], set[str]]:
+    """Seeds and sources of a run."""
+    return _seeds(segment), {event.sha256 for event in segment if isinstance(event, SourceEvent)}
+
+
+def _is_lost(event: Event, step: int) -> bool:
+    """Whether a run that goes on after a step leaves behind what an event tells."""
+    return isinstance(event, CrashEvent) or (isinstance(event, StepEvent) and event.step > step)
 
 
 def _starts_run(event: Event) -> bool:

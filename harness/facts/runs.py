@@ -112,6 +112,8 @@ class Run:
         evaluation_only: True when the log scores an artifact and holds no training step.
         concatenated: runs that the log holds one after another: the facts are those of the last finished one, or of the
             last one of the seed where each names its own.
+        resumed: steps after which the run went on from a checkpoint, in order: steps and times are those of all parts,
+            without what was lost between a checkpoint and the end of its part.
         sha256: hash of the log file, to recognise a copy under another name.
         phases: every timed phase outside training steps, in order.
         losses: (step, training loss) in nats per token, thinned.
@@ -152,6 +154,7 @@ class Run:
     named_seed: Fact[int] = NO_NAMED_SEED
     evaluation_only: bool = False
     concatenated: int = 1
+    resumed: tuple[Located[int], ...] = ()
     sha256: str = ""
     phases: tuple[Phase, ...] = ()
     losses: tuple[tuple[int, float], ...] = ()

@@ -42,6 +42,15 @@ class StopEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeEvent:
+    """Training goes on from a checkpoint made after `step`, with the time counted until then."""
+
+    line: int
+    step: int
+    train_milliseconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreEvent:
     """A named evaluation.
 
@@ -199,6 +208,7 @@ class SourceEvent:
 Event: TypeAlias = (
     StepEvent
     | StopEvent
+    | ResumeEvent
     | ScoreEvent
     | ProgressEvent
     | SizeEvent

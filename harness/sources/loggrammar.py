@@ -22,6 +22,7 @@ from harness.sources.logevents import (
     Event,
     PhaseEvent,
     ProgressEvent,
+    ResumeEvent,
     ScoreEvent,
     SeedEvent,
     SizeEvent,
@@ -61,6 +62,7 @@ _RUNNING = re.compile(rf"(?:running_bpb|rb|bpb)\s*[:=]\s*({_NUMBER})")
 _UNDER_WAY = re.compile(r"\d/\d|\d%")
 _STOP = re.compile(r"stopping[_ ]early\s*:?\s*(\w*)", re.IGNORECASE)
 _STOP_STEP = re.compile(r"\bstep\s*:?\s*(\d{1,12})")
+_RESUME = re.compile(r"resumed:\S{1,200} step:(\d{1,12})/\d{1,12}(?!\d)")
 _TRAIN_TIME = re.compile(rf"train_time\s*[:=]\s*({_NUMBER})\s*(ms|s)(?!\w)")
 # A row of the driver's table of devices.
 _DEVICE = re.compile(r"\|\s{1,8}\d{1,2}\s{1,4}(NVIDIA [\w.-]+(?: [\w.-]+){0,6}) {1,40}(?:On|Off|N/A) ")
@@ -241,6 +243,14 @@ def _stop(text: str, number: int) -> Event | None:
     )
 
 
+def _resume(text: str, number: int) -> Event | None:
+    match = _RESUME.match(text) if text.startswith("resumed:") else None
+    if match is None:
+        return None
+    time = _TRAIN_TIME.search(text)
+    return ResumeEvent(number, int(match[1]), milliseconds(float(time[1]), time[2]) if time else None)
+
+
 def _trained(text: str, number: int) -> Event | None:
     match = _TRAINED.match(text) if "raining" in text[:11] else None
     if match is None:
@@ -305,6 +315,7 @@ _EXCLUSIVE: tuple[Callable[[str, int], Event | None], ...] = (
     _step,
     _stop,
     _trained,
+    _resume,
     _progress,
     _phase,
     _score,
