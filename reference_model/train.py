@@ -35,6 +35,7 @@ Validation: TypeAlias = Callable[[], tuple[float, float]]
 
 MICRO_BATCHES_BY_DEFAULT = 8
 FIRST_STEPS_LOGGED = 10
+ODD_WEIGHTS = 5
 TRAIN_FILES = "fineweb_train_*.bin"
 
 
@@ -154,7 +155,7 @@ class Trainer:
             OptimizerError: A parameter is in no group or in two.
             QuantizeError: A weight that is to be rounded cannot be stored.
             RunError: The checkpoint to go on from cannot be used.
-            TrainingError: The loss is not finite.
+            TrainingError: The loss is not finite, or weights that are to be saved are not.
         """
         saved = self.checkpoints.load() if self.checkpoints.resume else None
         self.model.train()
@@ -166,9 +167,9 @@ class Trainer:
             self.checkpoints.restore(state, saved)
             self._report_resumed(state)
         watch = Stopwatch(self.clock, self.worker.device, state.train_s)
-        rounding = False
+        rounding, loss = False, torch.zeros((), device=self.worker.device)
         watch.start()
-        while not schedule.is_over(state.step, elapsed_s := self._agree(watch.elapsed_s())):
+        while not schedule.is_over(state.step, elapsed_s := self._agree(watch.elapsed_s(), state.step, loss)):
             if not rounding and (rounding := schedule.rounds_weights(state.step, elapsed_s)):
                 self.log.say(f"qat:on after_step:{state.step}/{settings.iterations}")
             loss = self._step(state.optimizers, state.step, schedule.factor(state.step, elapsed_s), rounding=rounding)
@@ -177,13 +178,16 @@ class Trainer:
                 average.update(self.model.named_parameters())
             self._report(state.step, loss, watch)
             if self.checkpoints.is_due(state.step):
-                self._save(state, watch)
+                self._save(state, watch, loss)
         self._report_end(state.step, elapsed_s, schedule)
         return TrainingResult(state.step, elapsed_s, average.values())
 
-    def _save(self, state: RunState, watch: Stopwatch) -> None:
-        state.train_s = self._agree(watch.elapsed_s())
+    def _save(self, state: RunState, watch: Stopwatch, loss: Tensor) -> None:
+        state.train_s = self._agree(watch.elapsed_s(), state.step, loss)
         content = state.content()
+        # A step may ruin weights that its loss was finite with; the checkpoint before is worth more than such ones.
+        if odd := sorted(name for name, weight in content["weights"].items() if not bool(weight.isfinite().all())):
+            raise TrainingError(f"weights that are not finite after step {state.step}: {', '.join(odd[:ODD_WEIGHTS])}")
         if self.worker.rank == 0:
             self.checkpoints.save(content)
 
@@ -220,23 +224,26 @@ class Trainer:
             self.log.say(f"warmup_step:{step + 1}/{settings.warmup_steps}")
         self.model.load_state_dict(before)
 
-    def _agree(self, elapsed_s: float) -> float:
-        """The longest time of any process: all use the same rate and stop after the same step."""
-        if self.worker.world_size == 1:
-            return elapsed_s
-        longest = torch.tensor(elapsed_s, dtype=torch.float64, device=self.worker.device)
-        dist.all_reduce(longest, op=dist.ReduceOp.MAX)
-        return float(longest.item())
+    def _agree(self, elapsed_s: float, step: int, loss: Tensor) -> float:
+        """The longest time of any process: all use the same rate and stop after the same step.
+
+        A process whose last loss is not finite tells so as an endless time: all raise TrainingError then.
+        """
+        own = torch.tensor(elapsed_s, dtype=torch.float64, device=self.worker.device)
+        longest = torch.where(loss.isfinite(), own, math.inf)
+        if self.worker.world_size > 1:
+            dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+        if not math.isfinite(longest_s := longest.item()):
+            raise TrainingError(f"training loss that is not finite at step {step}")
+        return float(longest_s)
 
     def _report(self, step: int, loss: Tensor, watch: Stopwatch) -> None:
         settings = self.config.train
         shown = step <= FIRST_STEPS_LOGGED or step % max(settings.train_log_every, 1) == 0
         # The last step always: readers take the number of steps and the training time from its line.
         if step == settings.iterations or (settings.train_log_every and shown):
-            # The mean over all processes: what is not finite in one stops every one of them.
-            value = self.worker.all_sum(loss).item() / self.worker.world_size
-            if not math.isfinite(value):
-                raise TrainingError(f"training loss {value} at step {step}")
+            # The mean over all processes.
+            value = self.worker.all_sum(loss.clone()).item() / self.worker.world_size
             self.log.say(train_line(Progress(step, settings.iterations, 1000.0 * watch.elapsed_s()), value))
         if self.validate is not None and settings.val_loss_every and step % settings.val_loss_every == 0:
             progress = Progress(step, settings.iterations, 1000.0 * watch.elapsed_s())

@@ -17,10 +17,11 @@ from reference_model.checkpoint import CHECKPOINT_MAGIC, Checkpoints, run_identi
 from reference_model.config import Config
 from reference_model.main import build_model, main
 from reference_model.miniature import miniature_environment, write_miniature_corpus
+from reference_model.optim import Optimizers
 from reference_model.presets import PRESETS
 from reference_model.runlog import RunLog
 from reference_model.storage import RunError
-from reference_model.train import TRAIN_FILES, Trainer, training_loader
+from reference_model.train import TRAIN_FILES, Trainer, TrainingError, training_loader
 from reference_model.worker import Worker
 from tests.worlds import exit_codes, run_world
 
@@ -131,6 +132,33 @@ def test_seconds_go_on_where_they_were_saved(corpus: Path, tmp_path: Path) -> No
     seconds, lines = run(itertools.count(1000.0), resume=True)
     assert 40.0 <= seconds < 43.0
     assert lines[1] == "resumed:c.pt step:4/1000 train_time:10000ms step_avg:2500.00ms"
+
+
+@pytest.mark.parametrize(
+    ("ruined", "message"),
+    [
+        (3, "training loss that is not finite at step 4"),
+        # The loss of the fourth step is that before it.
+        (4, "weights that are not finite after step 4: tok_emb.weight"),
+    ],
+)
+def test_a_good_checkpoint_stays_where_weights_are_ruined(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ruined: int, message: str
+) -> None:
+    environ = {**miniature_environment(corpus), **SAVING, "TRAIN_LOG_EVERY": "0", "WARMUP_STEPS": "0"}
+    config, steps, real = Config.from_environment(environ, PRESETS["demo"]), itertools.count(1), Optimizers.step
+    checkpoints, model = Checkpoints(tmp_path / "c.pt", 2), build_model(config, "cpu")
+
+    def step(self: Optimizers, factor: float, momentum: float) -> None:
+        real(self, factor, momentum)
+        if next(steps) == ruined:
+            torch.nn.init.constant_(model.tok_emb.weight, float("nan"))
+
+    monkeypatch.setattr(Optimizers, "step", step)
+    log = RunLog(None, lambda _: None)
+    with pytest.raises(TrainingError, match=message):
+        Trainer(model, config, training_loader(config, Worker()), Worker(), log, checkpoints=checkpoints).run()
+    assert checkpoints.load()["step"] == 2
 
 
 @pytest.mark.parametrize(

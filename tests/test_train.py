@@ -110,11 +110,12 @@ def test_average_is_taken_every_few_steps(corpus: Path) -> None:
     assert result.average == {}
 
 
-def test_loss_that_is_not_finite_stops_the_run(corpus: Path) -> None:
-    config = tiny_config(corpus)
+@pytest.mark.parametrize("every", ["0", "1"])
+def test_loss_that_is_not_finite_stops_the_run(corpus: Path, every: str) -> None:
+    config = tiny_config(corpus, TRAIN_LOG_EVERY=every)
     model = build_model(config, "cpu")
     torch.nn.init.constant_(model.tok_emb.weight, float("nan"))
-    with pytest.raises(TrainingError, match="training loss nan at step 1"):
+    with pytest.raises(TrainingError, match="training loss that is not finite at step 1"):
         Trainer(model, config, training_loader(config, Worker()), Worker(), RunLog(None, lambda _: None)).run()
 
 
