@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -154,8 +154,7 @@ class Calibrator:
         for batch_BT in self.batches(steps, budget):
             with statistics, torch.no_grad(), evaluation_mode(self.model), self.worker.precision():
                 self.model(batch_BT)
-            if budget.is_over(COLLECTING_SHARE):
-                break
+        self.drop_unless_all_saw(statistics)
         for place in sorted(statistics.sums):
             self.worker.all_sum(statistics.sums[place])
         self.log.say(
@@ -167,13 +166,24 @@ class Calibrator:
             self.log.say(calibration_line(train_s, budget.spent_s()))
         return rounded
 
+    def drop_unless_all_saw(self, statistics: InputStatistics) -> None:
+        """Forget everything where the time was over for one process before its first batch: sums are of all."""
+        saw = self.worker.all_sum(torch.tensor(float(bool(statistics.sums)), device=self.worker.device))
+        if int(saw.item()) < self.worker.world_size:
+            statistics.sums.clear()
+            statistics.tokens = 0
+
     def round_all(
         self, stored: Mapping[str, Tensor], statistics: InputStatistics, budget: Budget
     ) -> dict[str, QuantizedTensor]:
-        """Round one tensor after the other, to nearest where nothing is known or the time is over."""
+        """Round one tensor after the other, to nearest where nothing is known or the time is over.
+
+        When it is over no better clips are searched either.
+        """
         began_s, done, rounded = budget.spent_s(), 0, dict[str, QuantizedTensor]()
         for name, weight in stored.items():
-            nearest = nearest_of(name, weight, self.config.quant)
+            clip_search = self.config.quant.clip_search and not budget.is_over()
+            nearest = nearest_of(name, weight, replace(self.config.quant, clip_search=clip_search))
             matrices = weight.view(-1, *weight.shape[-2:])
             for index, matrix_RC in enumerate(matrices):
                 hessian_CC = statistics.sums.get((name, index))
@@ -193,13 +203,15 @@ class Calibrator:
         return rounded
 
     def batches(self, steps: int, budget: Budget) -> Iterator[Tensor]:
-        """This process's share of the text, B, T each."""
+        """This process's share of the text, B, T each; nothing is read or drawn when its time is over."""
         tokens = -(-self.config.quant.gptq_tokens // self.worker.world_size)
         if self.config.quant.gptq_calibration == "self":
             yield from self.samples(tokens, budget)
             return
         accumulation = self.loader.accumulation
         for place in range(-(-tokens // self.loader.micro_tokens)):
+            if budget.is_over(COLLECTING_SHARE):
+                return
             yield self.loader.batch(steps + place // accumulation, place % accumulation)[0]
 
     def samples(self, tokens: int, budget: Budget) -> Iterator[Tensor]:
@@ -208,6 +220,8 @@ class Calibrator:
         generator = torch.Generator(self.worker.device).manual_seed(self.config.train.seed + self.worker.rank)
         sequences = -(-tokens // length)
         for first in range(0, sequences, SAMPLED_AT_ONCE):
+            if budget.is_over(COLLECTING_SHARE):
+                return
             count, began_s = min(SAMPLED_AT_ONCE, sequences - first), budget.spent_s()
             with torch.no_grad(), evaluation_mode(self.model), self.worker.precision():
                 drawn_BT = sampled(self.model, (count, length), generator, lambda: budget.is_over(COLLECTING_SHARE))

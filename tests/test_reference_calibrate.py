@@ -190,8 +190,9 @@ def test_time_ends_the_text_and_then_the_rounding(trained: HymbaLM, corpus: Path
     assert 0 < int(tokens[1]) < 2048
     counts = [int(found[1]) for lines in (unhurried, hurried) if (found := re.search(r"quantized (\d+)", lines[-2]))]
     assert counts[0] > counts[1] > 0
-    # Time was over before it began: one batch is seen, and everything is rounded to nearest.
+    # Time was over before it began: no shard is read, and everything is rounded to nearest.
     late = run(itertools.count(), "12")
+    assert "collected 0 hessians over 0 tokens" in late[0]
     assert "quantized 0 matrices" in late[-2]
     assert re.fullmatch(r"gptq:budget_check train:10000ms \+ gptq:\d+000ms = \d+000ms", late[-1])
 
