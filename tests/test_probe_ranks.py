@@ -255,6 +255,12 @@ LEARN = {
         "    dist.all_gather_into_tensor(whole, part)\n"
         "    each.data.add_(whole.view_as(each), alpha=-0.1)"
     ),
+    "functional all_reduce of gradients": (
+        "import torch.distributed._functional_collectives as fc\n"
+        "losses(net, begin).mean().backward()\n"
+        "for each in net.parameters():\n"
+        '    each.data.add_(fc.wait_tensor(fc.all_reduce(each.grad, "avg", dist.group.WORLD)), alpha=-0.1)'
+    ),
     "broadcast of weights": (
         "losses(net, begin).mean().backward()\n"
         "torch.optim.SGD(net.parameters(), lr=0.1).step()\n"
@@ -289,6 +295,7 @@ def crossed(folder: Path, how: str) -> Ran:
         ("all_reduce of gradients", [BOTH, BOTH]),
         ("all_reduce of weights", [BOTH, BOTH]),
         ("reduce_scatter and all_gather", [BOTH, BOTH]),
+        ("functional all_reduce of gradients", [BOTH, BOTH]),
         ("broadcast of weights", [OWN[1], OWN[1]]),
     ],
 )

@@ -9,6 +9,15 @@ import torch.distributed as dist
 
 from ..events import replaced
 from ..patch import put
+from . import functional
+
+# Operations on one tensor each; torch 2.13 has new names for two of them.
+COPIED = tuple(
+    """
+    all_gather_into_tensor all_gather_single _all_gather_base reduce_scatter_tensor reduce_scatter_single
+    _reduce_scatter_base reduce_scatter all_to_all_single scatter
+    """.split()  # noqa: SIM905 - one word, one operation
+)
 
 
 class Done:
@@ -52,8 +61,16 @@ class Alone(torch.nn.Module):
         """There is nothing to communicate."""
 
 
-def _done(async_op: bool) -> Done | None:
-    return Done() if async_op else None
+def _done(async_op: bool, arguments: tuple[Any, ...] = ()) -> Done | None:
+    """What an operation returns; that it goes on beside others may be said by name or by place."""
+    return Done() if async_op or any(each is True for each in arguments) else None
+
+
+def _argument(arguments: tuple[Any, ...], keywords: dict[str, Any], place: int, *names: str) -> Any:
+    """An argument by its place, or by the name that it has in one operation or another."""
+    if len(arguments) > place:
+        return arguments[place]
+    return next((keywords[name] for name in names if name in keywords), None)
 
 
 class One:
@@ -72,38 +89,56 @@ class One:
         self.initialized = False
 
     @staticmethod
-    def unchanged(*_arguments: Any, async_op: bool = False, **_keywords: Any) -> Done | None:
+    def unchanged(*arguments: Any, async_op: bool = False, **_keywords: Any) -> Done | None:
         """Sums, maxima and copies of one process are what it has."""
-        return _done(async_op)
+        return _done(async_op, arguments)
 
     @staticmethod
-    def copied(
-        output: Any, source: Any = None, *_arguments: Any, async_op: bool = False, **keywords: Any
-    ) -> Done | None:
-        """Gathered or scattered: the output is the input."""
-        source = keywords.get("input_tensor", keywords.get("input", source)) if source is None else source
+    def copied(*arguments: Any, async_op: bool = False, **keywords: Any) -> Done | None:
+        """Gathered, reduced or scattered: the output is the input, or the one of a list."""
+        output = _argument(arguments, keywords, 0, "output_tensor", "output", "tensor")
+        source = _argument(arguments, keywords, 1, "input_tensor", "input", "input_list", "scatter_list")
         source = source[0] if isinstance(source, (list, tuple)) else source
         output.copy_(source.reshape(output.shape))
-        return _done(async_op)
+        return _done(async_op, arguments)
 
     @staticmethod
-    def listed(
-        outputs: Any, source: Any = None, *_arguments: Any, async_op: bool = False, **keywords: Any
-    ) -> Done | None:
+    def listed(*arguments: Any, async_op: bool = False, **keywords: Any) -> Done | None:
         """A list of one."""
-        source = keywords.get("tensor", keywords.get("obj", source)) if source is None else source
-        if isinstance(source, torch.Tensor) and isinstance(outputs[0], torch.Tensor):
-            outputs[0].copy_(source)
-        else:
-            outputs[0] = source
-        return _done(async_op)
+        outputs = _argument(arguments, keywords, 0, "tensor_list", "object_list")
+        _place(outputs, _argument(arguments, keywords, 1, "tensor", "obj"))
+        return _done(async_op, arguments)
 
     @staticmethod
-    def gathered(
-        source: Any, outputs: Any = None, *_arguments: Any, async_op: bool = False, **_keywords: Any
-    ) -> Done | None:
+    def exchanged(*arguments: Any, async_op: bool = False, **keywords: Any) -> Done | None:
+        """Lists of one each."""
+        outputs = _argument(arguments, keywords, 0, "output_tensor_list", "scatter_object_output_list")
+        _place(outputs, _argument(arguments, keywords, 1, "input_tensor_list", "scatter_object_input_list")[0])
+        return _done(async_op, arguments)
+
+    @staticmethod
+    def gathered(*arguments: Any, async_op: bool = False, **keywords: Any) -> Done | None:
         """Gather to one."""
-        return One.listed(outputs, source, async_op=async_op) if outputs else _done(async_op)
+        outputs = _argument(arguments, keywords, 1, "gather_list", "object_gather_list")
+        if outputs:
+            _place(outputs, _argument(arguments, keywords, 0, "tensor", "obj"))
+        return _done(async_op, arguments)
+
+    @staticmethod
+    def all_gathered(*arguments: Any, async_op: bool = False, **keywords: Any) -> Done | None:
+        """A list of one for each of several."""
+        lists = _argument(arguments, keywords, 0, "output_tensor_lists")
+        for outputs, source in zip(lists, _argument(arguments, keywords, 1, "input_tensor_list"), strict=True):
+            _place(outputs, source)
+        return _done(async_op, arguments)
+
+
+def _place(outputs: Any, source: Any) -> None:
+    """Put the one thing that there is into a list."""
+    if isinstance(source, torch.Tensor) and isinstance(outputs[0], torch.Tensor):
+        outputs[0].copy_(source)
+    else:
+        outputs[0] = source
 
 
 def install() -> None:
@@ -120,18 +155,13 @@ def install() -> None:
         get_world_size=lambda *_: 1,
         get_backend=lambda *_: "nccl",
         new_group=lambda *_, **__: None,
-        all_gather_into_tensor=One.copied,
-        _all_gather_base=One.copied,
-        reduce_scatter_tensor=One.copied,
-        _reduce_scatter_base=One.copied,
-        reduce_scatter=One.copied,
-        all_to_all_single=One.copied,
-        all_gather=One.listed,
-        all_gather_object=One.listed,
-        gather=One.gathered,
-        gather_object=One.gathered,
     )
+    put(dist, **dict.fromkeys(COPIED, One.copied))
+    put(dist, all_gather=One.listed, all_gather_object=One.listed, all_gather_coalesced=One.all_gathered)
+    put(dist, gather=One.gathered, gather_object=One.gathered)
+    put(dist, all_to_all=One.exchanged, scatter_object_list=One.exchanged)
     put(dist, **dict.fromkeys(("all_reduce", "reduce", "broadcast", "barrier", "broadcast_object_list"), One.unchanged))
     put(dist, monitored_barrier=One.unchanged, all_reduce_coalesced=One.unchanged)
+    functional.install(alone=True)
     put(torch.nn.parallel, DistributedDataParallel=Alone)
     put(torch.nn.parallel.distributed, DistributedDataParallel=Alone)

@@ -14,6 +14,7 @@ from torch._C._distributed_c10d import FileStore
 from ..collective import State, watched
 from ..events import refuse, replaced
 from ..patch import put
+from . import functional
 from .distributed import Done
 
 Real = torch.nn.parallel.DistributedDataParallel
@@ -29,7 +30,8 @@ WIDER = {
 REPLACED = tuple(
     """
     init_process_group destroy_process_group is_initialized new_group barrier all_reduce all_reduce_coalesced reduce
-    broadcast all_gather all_gather_into_tensor gather reduce_scatter_tensor reduce_scatter all_to_all_single
+    broadcast all_gather all_gather_coalesced all_gather_into_tensor gather reduce_scatter_tensor reduce_scatter
+    all_to_all all_to_all_single scatter
     """.split()  # noqa: SIM905 - one word, one operation
 )
 AWAY = ("send", "recv", "isend", "irecv", "batch_isend_irecv")
@@ -115,8 +117,7 @@ class Several:
         self, tensor: Any, src: Any = None, group: Any = None, async_op: bool = False, group_src: Any = None
     ) -> Any:
         """Copy from one to all."""
-        everybody: Any = dist.group.WORLD
-        source = src if src is not None else dist.get_global_rank(group or everybody, group_src or 0)
+        source = self._source(src, group, group_src)
 
         def copy() -> None:
             plain = _plain(tensor)
@@ -181,10 +182,61 @@ class Several:
         watched([input], [output], group, lambda: self.real["all_to_all_single"](output, input, *arguments, **keywords))
         return _done(async_op)
 
+    def all_to_all(
+        self, output_tensor_list: Any, input_tensor_list: Any, group: Any = None, async_op: bool = False
+    ) -> Any:
+        """The same in lists, which gloo does not know."""
+        sizes = [[each.numel() for each in tensors] for tensors in (output_tensor_list, input_tensor_list)]
+
+        def exchange() -> None:
+            given = torch.cat([each.reshape(-1) for each in input_tensor_list])
+            made = given.new_empty(sum(sizes[0]))
+            self.real["all_to_all_single"](made, given, *sizes, group=group)
+            for output, part in zip(output_tensor_list, made.split(sizes[0]), strict=True):
+                output.copy_(part.view_as(output))
+
+        watched(input_tensor_list, output_tensor_list, group, exchange)
+        return _done(async_op)
+
+    def all_gather_coalesced(
+        self, output_tensor_lists: Any, input_tensor_list: Any, group: Any = None, async_op: bool = False
+    ) -> Any:
+        """One after the other."""
+        for outputs, tensor in zip(output_tensor_lists, input_tensor_list, strict=True):
+            self.all_gather(outputs, tensor, group)
+        return _done(async_op)
+
+    def scatter(
+        self,
+        tensor: Any,
+        scatter_list: Any = None,
+        src: Any = None,
+        group: Any = None,
+        async_op: bool = False,
+        group_src: Any = None,
+    ) -> Any:
+        """A part from one for each."""
+        source = self._source(src, group, group_src)
+
+        def scatter() -> None:
+            plain = _plain(tensor)
+            parts = [_plain(part) for part in scatter_list] if self.rank == source else None
+            self.real["scatter"](plain, parts, source, group)
+            _back(plain, tensor)
+
+        watched(scatter_list or [], [tensor], group, scatter, silent=self.rank != source)
+        return _done(async_op)
+
     def barrier(self, group: Any = None, async_op: bool = False, device_ids: Any = None) -> Any:
         """Wait for all."""
         self.real["barrier"](group)
         return _done(async_op)
+
+    @staticmethod
+    def _source(src: Any, group: Any, group_src: Any) -> Any:
+        """The process that gives, among all."""
+        everybody: Any = dist.group.WORLD
+        return src if src is not None else dist.get_global_rank(group or everybody, group_src or 0)
 
     def _reduced(self, source: Any, target: Any, op: Any, group: Any) -> None:
         wide = source.to(WIDER.get(source.dtype, source.dtype)).contiguous()
@@ -227,7 +279,10 @@ def install(rank: int, world_size: int, store: str) -> None:
     """Replace what is replaced in a world of several."""
     world = Several(rank, world_size, store)
     put(dist, **{name: getattr(world, name) for name in REPLACED})
-    put(dist, _all_gather_base=world.all_gather_into_tensor, _reduce_scatter_base=world.reduce_scatter_tensor)
+    # Torch 2.13 has new names for two of them.
+    put(dist, **dict.fromkeys(("_all_gather_base", "all_gather_single"), world.all_gather_into_tensor))
+    put(dist, **dict.fromkeys(("_reduce_scatter_base", "reduce_scatter_single"), world.reduce_scatter_tensor))
+    functional.install(alone=False)
     put(dist, monitored_barrier=lambda group=None, *_, **__: world.barrier(group))
     put(dist, is_nccl_available=lambda: True, get_backend=lambda *_: "nccl", **dict.fromkeys(AWAY, _away))
     put(torch.nn.parallel, DistributedDataParallel=Parallel)
