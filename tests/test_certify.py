@@ -150,8 +150,8 @@ def test_who_waits_for_the_token_first_waits_for_ever(
     ("behaviour", "verdict", "message"),
     [
         ("rounded", "pass", "came back bit for bit"),
-        ("boasts", "fail", r"from more than is claimed: [\d,]+ bits, the claim is [\d,.]+ \(\+10\d\.\d+%\)"),
-        ("modest", "undecided", "from less than is claimed"),
+        ("boasts", "fail", r"cost more than is claimed: [\d,.]+ bits, the claim is [\d,.]+ \(\+(100|99)\.\d+%\)"),
+        ("modest", "undecided", "cost less than is claimed"),
         ("mute", "undecided", "nothing to compare its size with: the submission's own evaluation of the text failed"),
     ],
 )
