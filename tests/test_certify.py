@@ -210,7 +210,9 @@ def test_the_command(tmp_path: Path, dataset: Path, sandbox: Sandbox, capsys: py
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "record: pass: the text came back bit for bit" in said
-    assert "stream" in said
+    code_bytes = (folder / "train_gpt.py").stat().st_size
+    held = (folder / "model.bin").stat().st_size + code_bytes
+    assert f"  beside it  {held:,} bytes: artifact and {code_bytes:,} of code\n" in said
     assert json.loads((into / "certificate.json").read_text(encoding="utf-8"))["verdict"] == "pass"
     assert main([*command, "--env", "BEHAVIOUR=heavy", "--format", "json"]) == 1
     assert json.loads(capsys.readouterr().out)["verdict"] == "fail"

@@ -99,6 +99,7 @@ def summary(found: dict[str, Any], directory: Path) -> str:
     text, stream, isolation = found["text"], found["stream"], found["isolation"]
     held, seconds = found["submission"]["artifact"], found["seconds"]
     hashed = f"{held['bytes']:,} bytes, sha256 {held['sha256'][:16]}"
+    code_bytes = sum(file["bytes"] for file in found["predictor"]["code"])
     lines = [
         f"{found['submission']['folder']}: {found['verdict']}: {found['message']}",
         f"  artifact   {held['path']}, {hashed}",
@@ -107,6 +108,7 @@ def summary(found: dict[str, Any], directory: Path) -> str:
     ]
     if stream is not None:
         lines.append(f"  stream     {stream['bits'] // 8:,} bytes, {stream['bits_per_byte']:.6f} bits per byte")
+        lines.append(f"  beside it  {held['bytes'] + code_bytes:,} bytes: artifact and {code_bytes:,} of code")
     if found["claim"] is not None:
         lines.append(f"  claim      {found['claim']['val_bpb']:.6f} bits per byte ({found['claim']['label']})")
     lines.append("  seconds    " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
