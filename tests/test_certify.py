@@ -15,11 +15,14 @@ from harness import audit
 from harness.certify import certifying
 from harness.certify import text as texts
 from harness.certify.certifying import Request
+from harness.certify.conversation import LARGEST_VOCABULARY
 from harness.cli import main
 from harness.model import HarnessError
 from harness.reproduce import plan
+from harness.sandbox import runner
 from harness.sandbox.backend import Backend, Sandbox
 from harness.sandbox.establish import BACKENDS, establish
+from harness.sandbox.job import Job
 from harness.sandbox.levels import Level
 from harness.sources import schemas
 from harness.sources.folder import walk
@@ -162,6 +165,23 @@ def test_the_size_is_held_against_the_claim(
     assert found["verdict"] == verdict, found["message"]
     assert re.search(message, found["message"]), found["message"]
     assert found["decoded"]["tokens_equal"]
+
+
+def test_what_a_program_may_say_is_bounded(
+    tmp_path: Path, dataset: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+    run = runner.run
+
+    def seen(job: Job, *rest: Any, **named: Any) -> Any:
+        jobs.append(job)
+        return run(job, *rest, **named)
+
+    monkeypatch.setattr(runner, "run", seen)
+    certified(request(make_folder(tmp_path), dataset, token_count=20), tmp_path / "evidence", sandbox)
+    told = 20 * LARGEST_VOCABULARY * 8
+    assert [(job.channel, job.limits.channel_bytes // told) for job in jobs[:2]] == [(True, 1)] * 2
+    assert not jobs[2].channel
 
 
 def test_a_file_named_predictor_is_found_and_no_evaluation_is_no_claim(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.certify.coder import TOTAL, Decoder, DistributionError, Encoder, cost_bits, counts, probabilities
-from harness.certify.conversation import Conversation, PredictorError
+from harness.certify.conversation import LARGEST_VOCABULARY, Conversation, PredictorError
 from harness.certify.text import read_stream
 from harness.model import HarnessError
 
@@ -83,6 +83,11 @@ def test_distributions_may_arrive_in_any_pieces(cut: list[int]) -> None:
     assert talk.nats == pytest.approx(-sum(row[token] for row, token in zip(logs, tokens[1:], strict=True)))
     with pytest.raises(PredictorError, match="goes on after the last of 4 tokens"):
         talk.hear(b"x")
+
+
+def test_a_conversation_has_an_end() -> None:
+    talk = Conversation(1, 4, 3, Encoder(np.array([2, 0, 1], np.uint16)))
+    assert 3 * LARGEST_VOCABULARY * 8 < talk.limit_bytes < 5 * LARGEST_VOCABULARY * 8
 
 
 @pytest.mark.parametrize("data", [b"", b"PGC1", b"PGC2" + bytes(12), b"PGC1" + bytes(13)])

@@ -63,6 +63,12 @@ class Conversation:
         """Whether the whole text was told."""
         return self.told == self._tokens
 
+    @property
+    def limit_bytes(self) -> int:
+        """What the largest vocabulary takes, with one distribution more than is asked for: who goes on is told so."""
+        largest = max(np.dtype(name).itemsize for name in DTYPES.values())
+        return REPLY_LIMIT_BYTES + self._tokens * LARGEST_VOCABULARY * largest
+
     def begin(self) -> bytes:
         """The line that begins it, and the first token."""
         self.told = 1

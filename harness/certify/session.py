@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +34,6 @@ SHARD: Final = "fineweb_val_000000.bin"
 # The demo corpus is made of the texts in it.
 TEXTS: Final = ("botocore",)
 MEMORY_BYTES: Final = 6_000 * MIB
-# Room for the largest distribution (float64) and what surrounds it.
-CHANNEL_BYTES: Final = 1 << 62
 TAIL_CHARACTERS: Final = 300
 BASE: Final[Mapping[str, str]] = {
     "LANG": "C.UTF-8",
@@ -91,6 +89,8 @@ def converse(program: Program, conversation: Conversation, name: str, place: Pla
         PredictorError: it does not keep to the protocol, or ends early.
     """
     job = _job(program, name, place, {}, ())
+    limits = replace(job.limits, channel_bytes=conversation.limit_bytes)
+    job = replace(job, limits=limits, channel=True)
     try:
         outcome = runner.run(job, place.directory / name, sandbox=place.sandbox, partner=conversation)
     except PredictorError as error:
@@ -145,9 +145,7 @@ def _job(program: Program, name: str, place: Place, variables: Mapping[str, str]
             cpu_s=place.seconds * (os.cpu_count() or 1),
             wall_s=place.seconds,
             output_bytes=16 * MIB,
-            channel_bytes=CHANNEL_BYTES,
         ),
-        channel=True,
         hidden=tuple(hidden),
     )
 
