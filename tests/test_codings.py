@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from reference_model import coders, codings
-from reference_model.ans import RowTables, decode_rows, encode_rows, fit_tables, row_counts
+from reference_model.ans import Integers, RowTables, decode_rows, encode_rows, fit_tables, row_counts
 from reference_model.artifact import (
     ArtifactError,
     _digest,
@@ -265,7 +265,7 @@ SCALES = np.ones(2, "<f2").view(np.uint8).reshape(-1, 2).T.tobytes()
         (ROWS + _tables(2, words=8, kind=15) + SCALES, b"12345678", "words are left behind the last integer"),
         (ROWS + _tables(2, words=8, kind=15) + SCALES, b"1234\0\0\0\0", "no words of the coder"),
         (ROWS + _tables(2, words=5, kind=15) + SCALES, b"12345", "5 bytes for integers of"),
-        (with_tensors(["a", [2, 60], "int4"]) + _tables(2, kind=15) + SCALES, b"", "0 bytes for integers of 59"),
+        (with_tensors(["a", [2, 60], "int4"]) + _tables(2, kind=15) + SCALES, b"", "0 bytes for integers of 29"),
         (ROWS, b"", "ends 5 bytes early"),
         (with_tensors(["a", [2**19, 3], "int4"]) + _tables(9, kind=15), b"", "9 bytes for the tables of 524288 rows"),
     ],
@@ -333,6 +333,22 @@ def test_rows_of_one_spread_share_a_table_and_others_do_not() -> None:
     words = encode_rows([narrow], alone, 31)
     assert np.array_equal(decode_rows(words, alone, [(64, 256)], 31), narrow.ravel())
     assert len(words) < 1.01 * narrow.size * np.log2(5) / 8
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        # log2(63) is rounded up: half a step for each of a million integers is more than the coder's last words.
+        np.tile(np.arange(-31, 32, dtype=np.int8), (16_384, 1)),
+        # What is coded first, the end, costs nothing.
+        np.repeat(np.array([[31, -31]], np.int8), 512, 1),
+    ],
+    ids=["uniform", "free end"],
+)
+def test_integers_of_the_cheapest_symbols_come_back(matrix: Integers) -> None:
+    tables = fit_tables([matrix], 31)
+    decoded = decode_rows(encode_rows([matrix], tables, 31), tables, [matrix.shape], 31)
+    assert np.array_equal(decoded, matrix.ravel())
 
 
 @pytest.mark.parametrize(("coder", "package"), [("brotli", "brotli"), ("ans", "constriction")])
