@@ -42,7 +42,7 @@ class ModelConfig(Section):
     # Off: hybrid layers scan alone.
     use_attention: Annotated[bool, Setting("USE_ATTENTION")] = True
     # None (auto): all. Layers beyond the last are left out, as in pull request 1961.
-    hybrid_layers: Annotated[tuple[int, ...] | None, Setting("HYMBA_LAYERS")] = None
+    hybrid_layers: Annotated[tuple[int, ...] | None, Setting("HYMBA_LAYERS", 0, 255)] = None
     # How attention and scan meet: a learned weight (#599), side by side as heads (#1961), a mean of norms (the paper).
     fusion: Annotated[str, Setting("HYMBA_FUSION", choices=("weight", "heads", "norms"))] = "weight"
     meta_tokens: Annotated[int, Setting("HYMBA_META_TOK", 0, 4_096)] = 0
@@ -64,7 +64,7 @@ class ModelConfig(Section):
     window_backend: Annotated[str, Setting("SLIDING_WINDOW_BACKEND", choices=WINDOWS)] = "auto"
     elementwise_backend: Annotated[str, Setting("ELEMENTWISE_BACKEND", choices=("auto", "torch"))] = "torch"
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
-    global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
+    global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS", 0, 255)] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0
     # 0: the whole head.
     rope_dims: Annotated[int, Setting("ROPE_DIMS", 0, 1 << 14)] = 0

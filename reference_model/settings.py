@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """Environment name and allowed values of one field: a closed range, or a list of choices."""
+    """Environment name and allowed values of one field: a closed range, also of each of several, or choices."""
 
     name: str
     low: float = -math.inf
@@ -30,8 +30,9 @@ class Setting:
             raise ConfigError(f"{self.name}: {value!r} is not one of {', '.join(map(str, self.choices))}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{self.name}: {value} is not a finite number")
-        if isinstance(value, (int, float)) and not self.low <= value <= self.high:
-            raise ConfigError(f"{self.name}: {value} is outside {self.low:g} .. {self.high:g}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not self.low <= number <= self.high:
+                raise ConfigError(f"{self.name}: {number} is outside {self.low:g} .. {self.high:g}")
 
 
 def parse_setting(setting: Setting, kind: object, text: str) -> object:
