@@ -206,7 +206,9 @@ def blockwise_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: 
     return torch.cat(mixed, 2)
 
 
-def continued_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, kept: KeyValues, meta: int = 0) -> Tensor:
+def continued_attention(
+    q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, kept: KeyValues, *, meta: int = 0, backend: str = "auto"
+) -> Tensor:
     """Causal attention of a text's next tokens to themselves and to what is kept of those before; keeps them too.
 
     Behind kept ones, the cost of T tokens grows with T times the window (with T + those kept where there is none).
@@ -217,19 +219,21 @@ def continued_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, kept: Ke
         v_BGLE: Values.
         kept: The keys and values before.
         meta: Leading keys that are meta tokens, where a text begins: they stay visible.
+        backend: As for `causal_attention`; fewer queries than the window go under a dense mask.
 
     """
+    choose_window(backend, q_BHTE, k_BGLE, v_BGLE)
     begins, queries = not kept.end, q_BHTE.shape[2]
     k_BGKE, v_BGKE = kept.extend(k_BGLE, v_BGLE, meta)
     if begins and queries == k_BGLE.shape[2]:
-        return attention_after_meta(q_BHTE, k_BGLE, v_BGLE, window=kept.window, meta=meta)
+        return attention_after_meta(q_BHTE, k_BGLE, v_BGLE, window=kept.window, meta=meta, backend=backend)
     if begins:
-        return causal_attention(q_BHTE, k_BGLE, v_BGLE, kept.window)
+        return causal_attention(q_BHTE, k_BGLE, v_BGLE, kept.window, backend)
     held = k_BGKE.shape[2] - queries - kept.pinned
     if queries >= (kept.window or held):
         # Queries of zeros for those kept align both ends.
         q_BHLE = F.pad(q_BHTE, (0, 0, held, 0))
-        return causal_attention(q_BHLE, k_BGKE, v_BGKE, kept.window)[:, :, held:]
+        return causal_attention(q_BHLE, k_BGKE, v_BGKE, kept.window, backend)[:, :, held:]
     visible_TK = None
     if queries > 1:
         keys = k_BGKE.shape[2]

@@ -109,7 +109,9 @@ class HeadsMixer(AttentionMixer):
         if memory is None:
             mixed_BHTE = causal_attention(q_BHTE, *keys_values, self.window, self.window_backend)
         else:
-            mixed_BHTE = continued_attention(q_BHTE, *keys_values, memory.attention, meta)
+            mixed_BHTE = continued_attention(
+                q_BHTE, *keys_values, memory.attention, meta=meta, backend=self.window_backend
+            )
         return mixed_BHTE.transpose(1, 2).flatten(2)
 
     def scan(self, x_BTC: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

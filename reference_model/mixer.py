@@ -111,7 +111,9 @@ class AttentionMixer(nn.Module):
                 q_BHTE, k_BGTE, v_BGTE, window=self.window, meta=context.meta, backend=self.window_backend
             )
         else:
-            mixed_BHTE = continued_attention(q_BHTE, *keys_values, memory.attention, context.meta)
+            mixed_BHTE = continued_attention(
+                q_BHTE, *keys_values, memory.attention, meta=context.meta, backend=self.window_backend
+            )
         return mixed_BHTE.transpose(1, 2).flatten(2)
 
     def forward(self, x_BTD: Tensor, context: LayerContext) -> Tensor:

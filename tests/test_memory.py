@@ -14,6 +14,7 @@ from reference_model.config import Config, ModelConfig
 from reference_model.memory import KeyValues, Tail, previous
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
+from reference_model.settings import ConfigError
 from tests.test_hybrids import BY_PRESET, SMALL
 
 TOKENS = 40
@@ -79,6 +80,24 @@ def test_some_layers_see_everything(layers: tuple[int, ...] | None) -> None:
     with torch.no_grad():
         whole = model.run_blocks(model.embed(tokens))
     torch.testing.assert_close(streams(model, tokens, RUNS["runs"]), whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("preset", ["pr914", "mini1961_3"])
+def test_the_chosen_backend_computes_the_window_behind_a_memory(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        calls.append(window)
+        return causal_attention(q, k, v, window)
+
+    monkeypatch.setattr("reference_model.attention.flex_window_attention", counted)
+    config = small(preset, window_backend="flex")
+    config = replace(config, sliding_window=WINDOW, hybrid_layers=None)
+    model, tokens = random_model(config, torch.float32), random_tokens(config)
+    streams(model, tokens, [16, 16, 4, 4])
+    assert len(calls) == 2 * config.num_layers
+    with pytest.raises(ConfigError, match="flex cannot compute this attention"):
+        model.run_blocks(model.embed(tokens[:, :4], memory := model.new_memory()), memory)
 
 
 @pytest.mark.parametrize("window", [0, 1, 2, 7])
