@@ -145,6 +145,10 @@ class ModelConfig(Section):
         """Whether a layer has a scan beside its attention."""
         return self.use_hymba and (self.hybrid_layers is None or layer in self.hybrid_layers)
 
+    def attends(self, layer: int) -> bool:
+        """Whether a layer has attention: all but those that scan alone."""
+        return self.use_attention or not self.is_hybrid(layer)
+
     def kv_source(self, layer: int) -> int:
         """The layer whose keys and values a layer uses: itself, or a neighbour before it when they are shared.
 
@@ -273,7 +277,8 @@ class Config:
         if self.evaluation.has_adapters and self.evaluation.ttt_chunk_size > self.eval_seq_len:
             size = self.evaluation.ttt_chunk_size
             raise ConfigError(f"TTT_CHUNK_SIZE: {size} is longer than the {self.eval_seq_len} of a window")
-        unbounded = any(self.model.layer_window(layer) == 0 for layer in range(layers))
+        attending = (layer for layer in range(layers) if self.model.attends(layer))
+        unbounded = any(self.model.layer_window(layer) == 0 for layer in attending)
         if self.evaluation.eval_carry and not self.evaluation.isolates and unbounded:
             raise ConfigError("EVAL_CARRY_STATE: a layer without SLIDING_WINDOW would keep the whole text")
         if self.evaluation.eval_stride > self.eval_seq_len:

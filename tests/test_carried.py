@@ -217,6 +217,10 @@ def test_settings_and_names() -> None:
             Config.from_environment(changes, PRESETS["pr599"])
     assert Config.from_environment({"EVAL_CARRY_STATE": "1", "EVAL_LANES": "4"}, replace(
         PRESETS["pr914"], evaluation=CARRY)).evaluation.eval_lanes == 4  # fmt: skip
+    scanning = {"EVAL_CARRY_STATE": "1", "EVAL_STRIDE": "0", "USE_ATTENTION": "0"}
+    assert Config.from_environment(scanning, PRESETS["pr599"]).evaluation.eval_carry
+    with pytest.raises(ConfigError, match="a layer without SLIDING_WINDOW"):
+        Config.from_environment(scanning | {"HYMBA_LAYERS": "0,1,2,3,4,5"}, PRESETS["pr599"])
     names = [evaluation_name(task_of(windowed(), text(), config)) for config in (CARRY, *DOCUMENTS.values())]
     assert names[:3] == ["carried", "carried, documents", "score-first TTT, carried, documents"]
     with pytest.raises(TypeError, match="Unigram has no memory"):
