@@ -29,22 +29,26 @@ PART_LAYERS = {
 START_SEED = 0
 
 
-def adapted_layers(model: LanguageModel, parts: Sequence[str]) -> list[nn.Module]:
+def adapted_layers(model: LanguageModel, parts: Sequence[str], frozen_blocks: int = 0) -> list[nn.Module]:
     """The layers of some parts of a model, in its order; of matrices that are used in part, what is used.
+
+    The first `frozen_blocks` blocks have none.
 
     Raises:
         ValueError: There is none.
     """
+    frozen = {id(module) for block in list(model.blocks)[:frozen_blocks] for module in block.modules()}
     lenders = {id(module.owner[0]) for _, module in model.named_modules() if isinstance(module, MatrixRows)}
     names = tuple(name for part in parts for name in PART_LAYERS[part])
     found: list[nn.Module] = [
         module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | BankLinear | MatrixRows) and id(module) not in lenders
+        if isinstance(module, nn.Linear | BankLinear | MatrixRows) and id(module) not in lenders | frozen
         if any(f".{name}".endswith(f".{wanted}") for wanted in names)
     ]
     if not found:
-        raise ValueError(f"the model has no layer for adapters on {', '.join(parts)}")
+        beyond = f" beyond its first {frozen_blocks} blocks" if frozen_blocks else ""
+        raise ValueError(f"the model has no layer for adapters on {', '.join(parts)}{beyond}")
     return found
 
 

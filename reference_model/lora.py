@@ -59,7 +59,10 @@ def reach_of(task: EvalTask) -> int:
 
 def adapter_start(task: EvalTask) -> AdapterStart:
     """Where the adapters of every document begin; raises ValueError where the model has no layer for them."""
-    return AdapterStart.drawn(adapted_layers(task.model, task.config.lora_parts), task.config.ttt_lora_rank)
+    config = task.config
+    return AdapterStart.drawn(
+        adapted_layers(task.model, config.lora_parts, config.ttt_freeze_blocks), config.ttt_lora_rank
+    )
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from reference_model.documents import document_groups, document_spans
 from reference_model.evalconfig import LORA_PARTS, EvalConfig
 from reference_model.evaluate import evaluate, evaluation_name
 from reference_model.hooks import Hooks
-from reference_model.lora import evaluate_lora, frozen_weights
+from reference_model.lora import adapter_start, evaluate_lora, frozen_weights
 from reference_model.metric import ByteTable
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
@@ -109,6 +109,19 @@ def test_every_target_is_scored_once(lengths: list[int], size: int, chunk: int) 
     result = evaluate(task_of(tiny(), tokens, config, hooks=Hooks(lambda p, _: seen.update(p.tolist()))))
     assert seen == dict.fromkeys(range(1, tokens.numel()), 1)
     assert (result.tokens, result.bytes) == (tokens.numel() - 1, int(tokens[1:].sum()))
+
+
+@pytest.mark.parametrize("preset", ["pr914", "mini1961_3", "pr852_records"])
+def test_frozen_blocks_have_no_adapters(preset: str) -> None:
+    model = tiny(preset)
+    blocks = [{id(module) for module in block.modules()} for block in model.blocks]
+    adapted = {
+        id(layer) for layer in adapter_start(task_of(model, text(), replace(CONFIG, ttt_freeze_blocks=2))).layers
+    }
+    assert [bool(block & adapted) for block in blocks] == [False, False] + [True] * (len(blocks) - 2)
+    frozen = replace(CONFIG, ttt_freeze_blocks=len(blocks), ttt_lora_parts="mlp")
+    with pytest.raises(ValueError, match="no layer for adapters on mlp beyond its first 5 blocks"):
+        adapter_start(task_of(model, text(), frozen))
 
 
 def test_without_a_rate_every_chunk_is_scored_in_the_window_before_its_end() -> None:
