@@ -25,6 +25,7 @@ class EvalConfig(Section):
     eval_lanes: Annotated[int, Setting("EVAL_LANES", 1, 1 << 20)] = 1
     # See nothing of other documents.
     eval_isolate_docs: Annotated[bool, Setting("EVAL_ISOLATE_DOCS")] = False
+    # Of the published commands, and without effect: EVAL_BATCH_SEQS says how much is scored at a time.
     val_batch_size: Annotated[int, Setting("VAL_BATCH_SIZE", 1, 1 << 32)] = 524_288
     ttt_enabled: Annotated[bool, Setting("TTT_ENABLED")] = False
     ttt_lr: Annotated[float, Setting("TTT_LR", 0, 100)] = 0.002

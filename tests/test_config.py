@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from reference_model.presets import PRESETS
 from reference_model.published import PUBLISHED, environment_of
 from reference_model.settings import ConfigError, Setting
 
+PACKAGE = Path(__file__).parent.parent / "reference_model"
 RUN_COMMANDS = {preset: published.environment for preset, published in PUBLISHED.items() if published.environment}
 BASELINE_NAMES = """
 DATA_PATH TOKENIZER_PATH RUN_ID SEED VAL_BATCH_SIZE VAL_LOSS_EVERY TRAIN_LOG_EVERY ITERATIONS WARMDOWN_ITERS
@@ -66,6 +69,15 @@ def test_the_baselines_names_are_all_known() -> None:
 def test_no_environment_name_stands_for_two_fields() -> None:
     names = [setting.name for _, _, setting, _ in config_settings()]
     assert len(names) == len(set(names))
+
+
+def test_every_setting_has_an_effect_or_the_page_says_that_it_has_none() -> None:
+    code = [path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py") if path.name != "presets.py"]
+    read = {match for text in code for match in re.findall(r"\.([a-z]\w*)\b(?!\()", text)}
+    unread = [setting.name for _, name, setting, _ in config_settings() if name not in read]
+    page = (PACKAGE.parent / "docs" / "evaluation.md").read_text(encoding="utf-8").replace("\n", " ")
+    assert unread == ["VAL_BATCH_SIZE"]
+    assert re.search(r"`VAL_BATCH_SIZE`, [^.]* is accepted without effect\.", page)
 
 
 @pytest.mark.parametrize("base", PRESETS)
