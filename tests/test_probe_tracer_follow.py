@@ -343,3 +343,101 @@ def test_tensors_are_saved_as_they_would_be(shard: Path, tmp_path: Path) -> None
 
     traced(shard, run)
     assert torch.load(tmp_path / "a", weights_only=True).__dict__ == {}
+
+
+def _taught(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    loss().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def from_a_file(weight: torch.nn.Parameter, place: Path) -> None:
+    numbers = torch.load(place)
+    weight.copy_(numbers["q"].float() * numbers["scale"])
+
+
+def from_a_file_by_data(weight: torch.nn.Parameter, place: Path) -> None:
+    numbers = torch.load(place)
+    weight.data = numbers["q"].float() * numbers["scale"]
+
+
+def from_weights(weight: torch.nn.Parameter, _: Path) -> None:
+    weight.copy_(weight.to(torch.bfloat16))
+
+
+def from_weights_by_data(weight: torch.nn.Parameter, _: Path) -> None:
+    weight.data = weight.data.to(torch.bfloat16).float()
+
+
+def from_an_average(weight: torch.nn.Parameter, _: Path) -> None:
+    average = torch.zeros_like(weight)
+    average.mul_(0.5).add_(weight, alpha=0.5)
+    weight.copy_(average)
+
+
+def from_a_mean_of_states(weight: torch.nn.Parameter, _: Path) -> None:
+    weight.copy_(torch.stack([weight.detach(), torch.zeros_like(weight)]).mean(0))
+
+
+def from_a_file_of_theirs(weight: torch.nn.Parameter, place: Path) -> None:
+    torch.save({"q": [(weight * 100).round().to(torch.int8)]}, place)
+    weight.copy_(torch.load(place)["q"][0].float() / 100)
+
+
+def from_numpy(weight: torch.nn.Parameter, _: Path) -> None:
+    weight.copy_(torch.tensor((weight * 2).numpy().tolist()))
+
+
+@pytest.mark.parametrize(
+    ("way", "learned"),
+    [
+        (from_a_file, []),
+        (from_a_file_by_data, []),
+        (from_weights, [[1, 21]]),
+        (from_weights_by_data, [[1, 21]]),
+        (from_an_average, [[1, 21]]),
+        (from_a_mean_of_states, [[1, 21]]),
+        (from_a_file_of_theirs, [[1, 21]]),
+        (from_numpy, [[1, 21]]),
+    ],
+)
+def test_weights_that_are_written_over_have_learned_what_the_new_ones_had(
+    shard: Path, tmp_path: Path, way: Callable[..., None], learned: list[list[int]]
+) -> None:
+    x, y = batch(0)
+    weight = torch.nn.Parameter(table())
+    place = tmp_path / "artifact.pt"
+    torch.save(
+        {"q": torch.randint(-9, 9, weight.shape, dtype=torch.int8), "scale": torch.full((VOCABULARY, 1), 0.1)}, place
+    )
+
+    def loss() -> torch.Tensor:
+        return F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten())
+
+    def run() -> None:
+        with torch.no_grad():
+            loss().item()
+        _taught(weight, loss)
+        with torch.no_grad():
+            way(weight, place)
+            loss().item()
+
+    seen = traced(shard, run)
+    assert not seen.of("lost")
+    assert [event["learned"] for event in seen.of("score")] == [[], learned]
+
+
+def test_what_is_read_back_and_then_taught_has_learned(shard: Path, tmp_path: Path) -> None:
+    x, y = batch(0)
+    weight = torch.nn.Parameter(table())
+    place = tmp_path / "artifact.pt"
+    torch.save({"weight": torch.zeros(VOCABULARY, VOCABULARY)}, place)
+
+    def run() -> None:
+        (gradient,) = torch.autograd.grad(F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten()), [weight])
+        with torch.no_grad():
+            weight.copy_(torch.load(place)["weight"])
+            weight.sub_(gradient)
+            F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten()).item()
+
+    assert [event["learned"] for event in traced(shard, run).of("score")] == [[[1, 21]]]

@@ -46,7 +46,7 @@ NUMBERS = frozenset({"norm", "vector_norm", "item", "_foreach_norm", "linalg_vec
 SILENT = frozenset(
     """
     size dim stride numel nelement is_floating_point is_complex is_contiguous data_ptr element_size __len__ __hash__
-    __bool__ requires_grad_ register_hook storage_offset is_signed get_device untyped_storage __repr__ __set__
+    __bool__ requires_grad_ register_hook storage_offset is_signed get_device untyped_storage __repr__
     zero_grad retain_grad register_post_accumulate_grad_hook ndimension __dir__ __contains__ is_same_size
     """.split()  # noqa: SIM905 - the same
 )
@@ -89,14 +89,17 @@ class Follower(TorchFunctionMode):
     def watch(self, func: Any, name: str, call: tuple[Any, Any], out: Any) -> None:
         """Look at one call that was made."""
         args, kwargs = call
-        if name == "__get__":
-            self._attribute(getattr(func, "__self__", None), args[0], out)
+        if name in {"__get__", "__set__"}:
+            look = self._attribute if name == "__get__" else self._assigned
+            look(getattr(func, "__self__", None), args[0], args[-1] if name == "__set__" else out)
             return
         tensors = list(_tensors(args)) + (list(_tensors(kwargs.values())) if kwargs else [])
         if not self.updates.stepping:
             self._meet(name, tensors)
         if self.ledger.gradients:
             self._learned(name, tensors, out)
+        if self.updates.origins.awake:
+            self._made(name, tensors, out)
         known = name in CALLS or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
         if known and recognized(self, name, call, out):
             return
@@ -251,14 +254,32 @@ class Follower(TorchFunctionMode):
                 self.ledger.weights.met(tensor, used=not (inplace and place == 0))
         if name in SHARED and tensors:
             self.ledger.weights.share(tensors[0])
+            self.updates.origins.leaves(self.original(tensors[0]))
         if inplace and tensors:
-            self.updates.filled(name, self.original(tensors[0]))
+            self.updates.filled(name, *self._filled(tensors))
 
     def _attribute(self, which: Any, tensor: torch.Tensor, out: Any) -> None:
         if which is torch.Tensor.data:
             self._alias(tensor, out)
         elif which is torch.Tensor.grad and out is not None and not self.updates.stepping and self.ledger.pending.any():
             self.ledger.gradients.set(out, self.ledger.pending)
+
+    def _assigned(self, which: Any, tensor: torch.Tensor, value: Any) -> None:
+        """`.data = value`, which the counter does not tell either."""
+        if which is torch.Tensor.data and _is_leaf(tensor):
+            self.ledger.weights.touch(tensor)
+            self.updates.filled("__set__", *self._filled([tensor, value]))
+
+    def _filled(self, tensors: list[Any]) -> tuple[torch.Tensor, list[Any]]:
+        """What is changed in place, and what it is changed by."""
+        first, *others = map(self.original, tensors)
+        return first, others
+
+    def _made(self, name: str, tensors: list[Any], out: Any) -> None:
+        """What is made of weights, if it may become weights."""
+        if not self.updates.stepping and name not in LOST and name not in NUMBERS:
+            whole = name in SHAPE or name in JOIN or name in REDUCE
+            self.updates.origins.made(map(self.original, tensors), _tensors([out]), whole=whole)
 
     def _alias(self, tensor: torch.Tensor, alias: Any) -> None:
         """`.data`: changes through it are not seen by the counter."""
@@ -274,7 +295,9 @@ class Follower(TorchFunctionMode):
         """The weights that `.data` gave a tensor as another name of, or the tensor itself."""
         key = self._aliases.get(tensor.data_ptr()) if self._aliases and tensor.layout == torch.strided else None
         original = self.ledger.weights._living(key) if key is not None else None
-        return tensor if original is None or original.shape != tensor.shape else original
+        if original is None or original.shape != tensor.shape or original.data_ptr() != tensor.data_ptr():
+            return tensor
+        return original
 
     def _learned(self, name: str, tensors: list[Any], out: Any) -> None:
         """What is made of gradients has learned what they have."""

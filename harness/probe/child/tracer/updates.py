@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,15 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from .codes import ELEMENT_BITS
 from .ledger import Ledger
+from .origins import Origins
 from .positions import Places, ranges
 from .weights import Learned
 
 BOS = 1
 # Fill a tensor with what knows nothing of the text.
 FRESH = frozenset({"zero_", "fill_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_"})
+# Take the whole content of another tensor; `__set__` is that of `.data`.
+COPY = frozenset({"copy_", "__set__"})
 FRESH_PREFIX = ("kaiming_", "xavier_", "trunc_normal_", "orthogonal_", "constant_", "zeros_", "ones_", "eye_")
 
 
@@ -32,6 +35,7 @@ class Updates:
         self.stepping = False
         self.training_steps = 0
         self.training: list[int] = []
+        self.origins = Origins(ledger.weights, lambda: ledger.pending)
         # Called after each backward pass, in a world of several processes.
         self.synchronized: Callable[[], None] = lambda: None
         self._targets: Learned = ledger.weights.nothing
@@ -65,10 +69,12 @@ class Updates:
             return made
 
         torch.autograd.backward, torch.autograd.grad = backward, grad
+        saving = self.origins.install()
         hooks = register_optimizer_step_pre_hook(self._before_step), register_optimizer_step_post_hook(self._after_step)
 
         def undo() -> None:
             torch.autograd.backward, torch.autograd.grad = real_backward, real_grad
+            saving()
             for hook in hooks:
                 hook.remove()
 
@@ -104,6 +110,7 @@ class Updates:
             self._targets = self._inputs = self.ledger.weights.nothing
             self._applied, self._participants = False, ()
         self._targets = self._targets | learned
+        self.origins.awake = True
         self.ledger.pending = self._targets | self._inputs
 
     def settle(self) -> None:
@@ -112,13 +119,24 @@ class Updates:
         if changed and not self._applied and self._targets.any():
             self._report(self._what, changed=True)
 
-    def filled(self, name: str, tensor: torch.Tensor) -> None:
-        """A tensor was changed in place."""
-        record = self.ledger.weights.record(tensor)
-        if record is not None and (name in FRESH or name.startswith(FRESH_PREFIX)):
-            record.fresh = True
+    def filled(self, name: str, tensor: torch.Tensor, sources: Sequence[Any] = ()) -> None:
+        """A tensor was changed in place.
+
+        Args:
+            name: of the operation.
+            tensor: what was changed.
+            sources: the other tensors that took part.
+        """
+        weights = self.ledger.weights
+        if name in FRESH or name.startswith(FRESH_PREFIX):
+            weights.fill(tensor, weights.nothing)
+        elif name in COPY and not any(self.ledger.gradients.get(each) is not None for each in sources):
+            weights.fill(tensor, self.origins.content(next(iter(sources), None)))
+        else:
+            weights.change(tensor)
 
     def _add(self, number: int, places: Places) -> None:
+        self.origins.awake = True
         source, weights = self.ledger.sources[number], self.ledger.weights
         targets, inputs = weights.nothing.copy(), weights.nothing.copy()
         targets[places] = True

@@ -26,7 +26,7 @@ class Record:
         content: checksum at the last look; None: never looked.
         learned: places of the text that it has learned.
         aliased: whether it can be changed without the counter.
-        fresh: whether it was filled anew since the last look.
+        fresh: whether it was filled anew, and not changed otherwise, since the last look.
     """
 
     tensor: weakref.ref[Any]
@@ -51,6 +51,8 @@ class Weights:
         self._unions: dict[tuple[int, int], tuple[Learned, Learned, Learned]] = {}
         self._used: dict[int, None] = {}
         self._last: tuple[int, ...] = ()
+        # Whether a look at single weights has found a change, which all are told of later.
+        self._moved = False
 
     def met(self, tensor: torch.Tensor, *, used: bool = True) -> None:
         """A leaf tensor takes part in something."""
@@ -70,6 +72,19 @@ class Weights:
         """A tensor may have been changed without the counter's knowledge."""
         self.met(tensor, used=False)
         self._records[id(tensor)].version = -1
+        self._records[id(tensor)].fresh = False
+
+    def fill(self, tensor: torch.Tensor, learned: Learned) -> None:
+        """A tensor's whole content is another, which has learned something by itself."""
+        record = self.record(tensor)
+        if record is not None:
+            record.learned, record.fresh = learned, True
+
+    def change(self, tensor: torch.Tensor) -> None:
+        """A tensor's content is changed in part, or by something that is added to it."""
+        record = self.record(tensor)
+        if record is not None:
+            record.fresh = False
 
     def share(self, tensor: torch.Tensor) -> None:
         """Something outside of torch can change a tensor from now on."""
@@ -96,7 +111,7 @@ class Weights:
 
     def settle(self, pending: Learned) -> bool:
         """Look at all weights; what has changed has learned what is pending. Returns whether anything has."""
-        changed = False
+        changed, self._moved = self._moved, False
         for key in list(self._records):
             tensor = self._living(key)
             if tensor is None:
@@ -123,6 +138,14 @@ class Weights:
                 seen.add(id(record.learned))
                 found = self.union(found, record.learned)
         return found
+
+    def learned_by(self, tensor: torch.Tensor, pending: Learned) -> Learned | None:
+        """What one tensor has learned by now; None where it is not known."""
+        record = self.record(tensor)
+        if record is None:
+            return None
+        self._moved |= self._look(record, tensor, pending)
+        return record.learned
 
     def union(self, first: Learned, second: Learned) -> Learned:
         """Both; the same two give the same array."""
@@ -151,17 +174,17 @@ class Weights:
             return False
         record.version = tensor._version
         content = checksum(tensor)
+        known = self._known.get(content)
         if content == record.content:
+            record.learned = record.learned if known is None else known
             record.fresh = False
             return False
         first = record.content is None
-        before = self.nothing if record.fresh or first else record.learned
-        known = self._known.get(content)
         if known is not None:
             # What it held before, or what another tensor holds: a restored or copied state.
             record.learned = known
         else:
-            record.learned = before if first or record.fresh else self.union(before, pending)
+            record.learned = record.learned if first or record.fresh else self.union(record.learned, pending)
             if len(self._known) < CONTENTS:
                 self._known[content] = record.learned
         record.content, record.fresh = content, False
