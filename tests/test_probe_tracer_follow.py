@@ -441,3 +441,27 @@ def test_what_is_read_back_and_then_taught_has_learned(shard: Path, tmp_path: Pa
             F.cross_entropy(F.embedding(x, weight).flatten(0, 1), y.flatten()).item()
 
     assert [event["learned"] for event in traced(shard, run).of("score")] == [[[1, 21]]]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_gradient_of_another_loss_teaches_nothing_of_the_text(shard: Path, *, lost: bool) -> None:
+    x, y = batch(0)
+    weight = torch.nn.Parameter(table())
+    other = torch.arange(20) % 7 + 8
+
+    def loss(targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(F.embedding(x, weight).flatten(0, 1), targets.flatten(), reduction="none")
+
+    def run() -> None:
+        scores = loss(y)
+        # What follows is not followed.
+        scored = torch.cumsum(scores, 0)[-1]
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        (loss(other).mean() + (scored if lost else 0)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            loss(y).sum().item()
+
+    seen = traced(shard, run)
+    assert [event["learned"] for event in seen.of("score")] == [[[1, 21]] if lost else []]
+    assert len(seen.of("update")) == lost

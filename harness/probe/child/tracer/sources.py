@@ -167,5 +167,5 @@ def _source(
         made = ledger.sources[-1]
         made.direct = ledger.rows.direct(made.at, places, table, rows.targets, chances=chances)
     if out.requires_grad:
-        follower.updates.opened(codes)
+        follower.updates.opened(codes, out)
     return codes

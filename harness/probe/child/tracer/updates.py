@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from .positions import Places, ranges
 from .weights import Learned
 
 BOS = 1
+# Under which nodes of autograd's graph keep the numbers of losses.
+MARK = "harness-losses"
 # Fill a tensor with what knows nothing of the text.
 FRESH = frozenset({"zero_", "fill_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_"})
 # Take the whole content of another tensor; `__set__` is that of `.data`.
@@ -44,6 +46,7 @@ class Updates:
         self._weights = "00000000"
         self._what = "in-place"
         self._applied = True
+        # Losses of which no gradient was taken yet, by the number of their computation.
         self._open: list[int] = []
 
     def install(self) -> Callable[[], None]:
@@ -80,9 +83,14 @@ class Updates:
 
         return undo
 
-    def opened(self, codes: torch.Tensor) -> None:
+    def opened(self, codes: torch.Tensor, loss: torch.Tensor) -> None:
         """A loss was computed from which a gradient may be taken."""
-        self._open.append(int(codes[0]) >> ELEMENT_BITS)
+        number = int(codes[0]) >> ELEMENT_BITS
+        self._open.append(number)
+        if loss.grad_fn is not None:
+            # On the node itself: to keep the node here would keep its tensors.
+            notes: Any = loss.grad_fn.metadata
+            notes.setdefault(MARK, []).append(number)
 
     def learn(self, tensors: Any, what: str) -> None:
         """A gradient is taken of some losses."""
@@ -92,9 +100,14 @@ class Updates:
             for number, places in self.ledger.places_of(tensor).items():
                 found[number] = np.union1d(found[number], places) if number in found else places
         if not found:
-            # The way from the losses to this was lost: whatever was computed since the last gradient may be in it.
-            sources = self.ledger.sources
-            found = {number: sources[number].targets[sources[number].targets >= 0] for number in self._open}
+            # The way from the losses to this was lost: what was computed since the last gradient may be in it, if the
+            # graph of this leads there.
+            sources, reached = self.ledger.sources, _reached(every)
+            found = {
+                number: sources[number].targets[sources[number].targets >= 0]
+                for number in self._open
+                if reached is None or number in reached
+            }
         self._open.clear()
         if self._applied:
             self._targets = self._inputs = self.ledger.weights.nothing
@@ -185,6 +198,23 @@ class Updates:
                 "changed": changed,
             },
         )
+
+
+def _reached(losses: Iterable[torch.Tensor]) -> set[int] | None:
+    """Numbers of the losses in the graphs of some tensors; None where a graph is not known."""
+    todo: list[Any] = [loss.grad_fn for loss in losses]
+    if None in todo:
+        return None
+    found: set[int] = set()
+    seen: set[Any] = set()
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        found.update(node.metadata.get(MARK, ()))
+        todo += [each for each, _ in node.next_functions if each is not None]
+    return found
 
 
 def _inputs(targets: Places, inputs: Places | None, used: Learned) -> Places:
