@@ -13,6 +13,7 @@ from harness.checks import RULES, behaviour, behaviour_bytes, behaviour_order
 from harness.cli import main
 from harness.cli.probe import summary
 from harness.facts import probe
+from harness.facts.package import ShippedFile
 from harness.facts.probe import ProbeFacts
 from harness.model import Evidence, HarnessError, Located, Missing, Outcome, Verdict
 from harness.probe.experiments import ledger, reach
@@ -258,6 +259,8 @@ def test_seconds_out_of_reach_are_refused(folder: Path, seconds: str, capsys: py
         (1.5149, {}, Verdict.PASS, "counts 3.9998 bytes per token, the text has 4.0024"),
         (1.5149 / 1.05, {}, Verdict.WARN, "+4.9%"),
         (1.5149 / 1.2, {}, Verdict.FAIL, "+19.9%"),
+        (1.5149 / 1.35, {}, Verdict.FAIL, "+34.9%"),
+        (1.5149 / 1.5, {}, Verdict.UNDECIDED, "no known error counts so many"),
         (1.5149 * 1.2, {}, Verdict.WARN, "-16.7%"),
         (1.5149 / 1.2, {"missing": [[100, 900]]}, Verdict.WARN, "whole text is not known"),
         (1.5149 / 1.2, {"result": "unbound"}, Verdict.WARN, "whole text is not known"),
@@ -272,6 +275,26 @@ def test_bytes_are_those_of_the_text(
     outcome = rule.check(factories.submission(probe=found))
     assert outcome is not None
     assert (outcome.verdict, words in outcome.message) == (verdict, True), outcome.message
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("fineweb_own_bpe.model", "", "ships fineweb_own_bpe.model"),
+        ("tables/byte_lut.npy", "", "ships tables/byte_lut.npy"),
+        ("own_tokenizer.json", "", "ships own_tokenizer.json"),
+        ("notes.md", "TOTAL = 151_080_891\n", "holds 151_080_891"),
+        ("notes.md", "bpb = loss / math.log(2) / 3.7266\n", "holds 3.7266"),
+    ],
+)
+def test_bytes_of_another_text_accuse_nobody(folder: Path, file: str, text: str, words: str) -> None:
+    [rule] = behaviour_bytes.RULES
+    found = facts(folder, {"val_bpb": 1.5149 / 1.2}, experiments={"ledger": LEDGER})
+    scripts = (factories.script(texts=("x = 1.5\n", text)),)
+    package = factories.package(files=(ShippedFile(file, 100),), scripts=scripts)
+    outcome = rule.check(factories.submission(probe=found, package=package))
+    assert outcome is not None
+    assert (outcome.verdict, words in outcome.message) == (Verdict.UNDECIDED, True), outcome.message
 
 
 def test_facts_of_a_probe_have_places(folder: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Final
 
+from harness.challenge import VALIDATION_SPLITS
 from harness.checks.behaviour import BARE, FAMILY
 from harness.checks.common import undecided
 from harness.facts.probe import ProbeFacts
@@ -12,9 +15,17 @@ from harness.model import Evidence, Located, Location, Missing, Outcome, Status,
 
 # Windows left out at the end of the text change the ratio by some thousandths.
 TOLERANCE = 0.03
-# A space counted twice adds a sixth.
-CLEAR = 0.08
+# A space counted twice adds about a sixth, its mark counted as three bytes about a third. What is farther away is
+# explained by none of them.
+EXPLAINED = (0.08, 0.40)
 SAME_COUNT_SHARE = 0.05
+# Bytes per token that a script may know of the official text, as a share of what it says.
+KNOWN_SHARE: Final = 1e-3
+_TABLE: Final = re.compile(
+    r"\.(?:model|vocab|np[yz]|tiktoken|lut)$|(?:tokenizer|vocab|lut|bytes?)[\w.-]*\.(?:json|txt|bin|pkl|pt)$",
+    re.IGNORECASE,
+)
+_NUMBER: Final = re.compile(r"(?<![\w.])\d[\d_]*(?:\.\d+)?(?![\w.])")
 
 
 @rule(
@@ -31,8 +42,11 @@ def bytes_miscounted_when_run(submission: Submission) -> Outcome | None:
     What it checks:
         The printed val_loss and val_bpb of the first run give the bytes per token that the script divides by:
         val_loss / ln 2 / val_bpb. The text of that run is known to the byte. More than three percent apart warns. It
-        fails where the script counts more than eight percent too many, which lowers its score, and the traced run
-        shows that it scores the whole text: a part of it may have other words.
+        fails where the script counts 8 to 40 percent too many, as it does where leading spaces count twice or as the
+        bytes of their mark, and the traced run shows that it scores the whole text: a part of it may have other
+        words. More than that is explained by no known error, and stays undecided. So does any difference where the
+        folder ships a tokenizer or a table of its own, or the code holds the totals of the official text: these
+        belong to another text than the small world's.
 
     Why it matters:
         "If changes are made to the tokenizer or dataset, prove with certainty that the val_bpb is correctly
@@ -62,10 +76,34 @@ def bytes_miscounted_when_run(submission: Submission) -> Outcome | None:
     told = f"the script counts {counted:.4f} bytes per token, the text has {true:.4f}"
     if abs(apart) <= TOLERANCE:
         return Outcome(Verdict.PASS, f"In miniature, {told}.", values, (where,))
+    own = _of_another_text(submission)
+    if own or apart > EXPLAINED[1]:
+        reason = own or "no known error counts so many"
+        return undecided(f"In miniature, {told}: {apart:+.1%}", reason, where)
     whole = _scores_all(facts)
-    verdict = Verdict.FAIL if apart > CLEAR and whole else Verdict.WARN
+    verdict = Verdict.FAIL if apart > EXPLAINED[0] and whole else Verdict.WARN
     part = "" if whole else "; whether it scores the whole text is not known"
     return Outcome(verdict, f"In miniature, {told}: {apart:+.1%}{part}.", values, (where,))
+
+
+def _of_another_text(submission: Submission) -> str:
+    """Why the script may count the bytes of another text than the small world's, or ""."""
+    shipped = next((file.path for file in submission.package.files if _TABLE.search(file.path)), "")
+    if shipped:
+        return f"the folder ships {shipped}, which may belong to another text"
+    for script in submission.package.scripts:
+        for number in _NUMBER.findall("\n".join(script.texts)):
+            if _is_official(float(number.replace("_", ""))):
+                return f"{script.path} holds {number}, a total of the official text"
+    return ""
+
+
+def _is_official(value: float) -> bool:
+    """Whether a number is a total of the official validation text, or its bytes per token."""
+    totals = {total for split in VALIDATION_SPLITS for total in (split.tokens, split.scored_tokens, split.bytes)}
+    totals |= {split.scored_bytes for split in VALIDATION_SPLITS}
+    ratios = {ratio for split in VALIDATION_SPLITS for ratio in split.bytes_per_token if ratio > 1}
+    return value in totals or any(abs(value / ratio - 1) <= KNOWN_SHARE for ratio in ratios)
 
 
 def _scores_all(facts: ProbeFacts) -> bool:
