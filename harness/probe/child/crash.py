@@ -110,7 +110,22 @@ def _name(error: NameError, sources: Sources) -> tuple[str, str]:
         return "unknown", "a name that this configuration leaves unbound"
     if hasattr(builtins, name) or name in _bound(sources):
         return "unknown", f"{name} is bound elsewhere"
+    starred = _starred(sources)
+    if starred:
+        return "unknown", f"{name} may be a name of {starred}, of which all are imported"
     return "script", f"nothing binds {name}"
+
+
+def _starred(sources: Sources) -> str:
+    """A package of others from which the programs import every name: what stands for it here may hold fewer; or ""."""
+    for tree in sources.trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level and node.names[0].name == "*":
+                root = node.module.partition(".")[0]
+                own = (sources.folder / f"{root}.py").exists() or (sources.folder / root).is_dir()
+                if root in STANDINS or not (own or root in sys.stdlib_module_names):
+                    return node.module
+    return ""
 
 
 def _attribute(error: AttributeError, sources: Sources) -> tuple[str, str]:
