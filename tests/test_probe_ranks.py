@@ -90,6 +90,15 @@ def test_a_pass_of_which_events_were_left_out_is_not_joined() -> None:
     assert found.result == "nothing"
 
 
+def test_of_many_passes_the_last_are_kept() -> None:
+    lines = [line for number in range(600) for line in scored(0, [[1, 51]], [], 9.0, number=number, last=number)]
+    lines += scored(0, [[1, 51]], [[1, 9]], 2.0, number=600, last=1_000)
+    lines += [line for number in range(600) for line in scored(1, [[51, 101]], [], 9.0, number=number, last=number)]
+    lines += scored(1, [[51, 101]], [], 4.0, number=600, last=1_000)
+    assert judged(3.0, *lines).learned_before == 8
+    assert sum(len(group) for group in ranks._groups(lines, TOKENS)) == ranks.PASSES_LIMIT
+
+
 @pytest.mark.parametrize(
     ("made", "alone", "result", "words"),
     [

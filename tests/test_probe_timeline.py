@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from harness.model import Value
+from harness.probe.experiments import timeline as module
 from harness.probe.experiments.events import pairs
 from harness.probe.experiments.timeline import BLOCKS_LIMIT, RANGES_LIMIT, Block, timeline
 from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.report.behaviour import behaviour
 from tests.test_probe_evidence import ran
+
+few = module._few
 
 
 def run(*events: dict[str, Any]) -> MiniatureRun:
@@ -57,6 +61,25 @@ def test_many_pieces_are_joined_over_their_narrowest_gaps_and_blocks_are_bounded
     many = [event for n in range(BLOCKS_LIMIT) for event in (score(2 * n, [n, n + 1]), update(2 * n + 1, [n, n + 1]))]
     found, left_out = timeline(run(*many), 0)
     assert (len(found), left_out) == (BLOCKS_LIMIT, BLOCKS_LIMIT)
+
+
+def test_a_hundred_thousand_pieces_take_no_longer_than_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        made.append(len(ranges))
+        return few(ranges)
+
+    monkeypatch.setattr(module, "_few", counted)
+    pieces = [[3 * n, 3 * n + 1 + (n % 1_000 == 0)] for n in range(100_000)]
+    began = time.process_time()
+    [block], _ = timeline(run(score(1, *pieces)), 0)
+    assert time.process_time() - began < 5
+    assert (len(block.ranges), block.ranges[0][0], block.ranges[-1][1]) == (RANGES_LIMIT, 0, 299_998)
+    many = [event for n in range(300) for event in (score(2 * n, [n, n + 1]), update(2 * n + 1, [n, n + 1]))]
+    timeline(run(*many), 0)
+    # What is left out is not made.
+    assert len(made) == 1 + BLOCKS_LIMIT
 
 
 @pytest.mark.parametrize("value", [None, "12", [[1]], [[1, -2]], [[1, True]], [["a", "b"]], [1, 2]])

@@ -28,6 +28,8 @@ TRACED: Final = "two-ranks-ledger"
 REACHED, NOT_EXERCISED = "reached", "not-exercised"
 # Sums are made in another order and batches are cut in another way: a miniature training comes to a score near by.
 AGREES_SHARE: Final = 0.05
+# Each costs a number for every token of the text.
+PASSES_LIMIT: Final = 256
 NO_LOOPBACK: Final = "the sandbox in force (L2) has no network at all, not even with itself"
 NO_RANKS: Final = "the script asks for no rank and for no process group: it would run twice"
 
@@ -109,12 +111,11 @@ def together(run: MiniatureRun, lines: Iterable[Mapping[str, Any]]) -> Miniature
 
 
 def _groups(lines: Sequence[Mapping[str, Any]], tokens: int) -> list[list[_Part]]:
-    """Passes that belong together; one of which events were left out is not among them."""
-    parts = {
-        (line["rank"], line["pass"]): _Part(line, np.zeros(tokens, dtype=np.int64))
-        for line in lines
-        if line["kind"] == "pass"
-    }
+    """Passes that belong together; one of which events were left out is not among them, nor are the first of many."""
+    passes = {(line["rank"], line["pass"]): line for line in lines if line["kind"] == "pass"}
+    # The reported one is among the last.
+    kept = sorted(passes, key=lambda key: passes[key]["last"])[-PASSES_LIMIT:]
+    parts = {key: _Part(passes[key], np.zeros(tokens, dtype=np.int64)) for key in kept}
     for line in lines:
         part = parts.get((line["rank"], line["pass"])) if line["kind"] == "score" else None
         if part is not None:
@@ -123,10 +124,11 @@ def _groups(lines: Sequence[Mapping[str, Any]], tokens: int) -> list[list[_Part]
             part.lines.append(line)
     groups: dict[tuple[str, bool, int], list[_Part]] = {}
     seen: dict[tuple[int, str, bool], int] = {}
-    for (rank, _), part in sorted(parts.items(), key=lambda item: item[0]):
-        key = part.summary["where"], part.summary["grad"]
+    for (rank, place), summary in sorted(passes.items(), key=lambda item: item[0]):
+        key = summary["where"], summary["grad"]
         number = seen[rank, *key] = seen.get((rank, *key), -1) + 1
-        groups.setdefault((*key, number), []).append(part)
+        if (rank, place) in parts:
+            groups.setdefault((*key, number), []).append(parts[rank, place])
     return [group for group in groups.values() if all(_whole(part) for part in group)]
 
 

@@ -6,6 +6,7 @@ updates on it. So a legal adaptation is a staircase in which each update lies at
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -51,8 +52,14 @@ def timeline(run: MiniatureRun, number: object) -> tuple[tuple[Block, ...], int]
     scores = [event for event in run.of(SCORE) if event.get("pass") == number]
     events = [event for event in (*scores, *run.of(UPDATE)) if type(event.get("at")) is int]
     events.sort(key=lambda event: event["at"])
-    found = [_block(str(kind), list(group)) for kind, group in groupby(events, key=lambda event: event["kind"])]
-    return tuple(found[:BLOCKS_LIMIT]), max(len(found) - BLOCKS_LIMIT, 0)
+    found: list[Block] = []
+    left_out = 0
+    for kind, group in groupby(events, key=lambda event: event["kind"]):
+        if len(found) < BLOCKS_LIMIT:
+            found.append(_block(str(kind), list(group)))
+        else:
+            left_out += 1
+    return tuple(found), left_out
 
 
 def _block(kind: str, events: list[Mapping[str, Any]]) -> Block:
@@ -78,9 +85,9 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _few(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """At most so many ranges: the narrowest gaps are closed."""
-    while len(ranges) > RANGES_LIMIT:
-        gaps = [after[0] - before[1] for before, after in pairwise(ranges)]
-        index = gaps.index(min(gaps))
-        ranges[index : index + 2] = [(ranges[index][0], ranges[index + 1][1])]
-    return tuple(ranges)
+    """At most so many ranges: the widest gaps stay."""
+    gaps = [after[0] - before[1] for before, after in pairwise(ranges)]
+    # Of equal gaps the later ones stay.
+    widest = sorted(heapq.nlargest(RANGES_LIMIT - 1, range(len(gaps)), key=lambda index: (gaps[index], index)))
+    begins, ends = [0, *(index + 1 for index in widest)], [*widest, len(ranges) - 1]
+    return tuple((ranges[begin][0], ranges[end][1]) for begin, end in zip(begins, ends, strict=True) if ranges)
