@@ -16,8 +16,11 @@ from harness.probe import probing, store
 from harness.probe.document import Probe
 from harness.report import probes
 from harness.sandbox.establish import establish
+from harness.sandbox.levels import Level
+from harness.sources import probeevidence
 from harness.workers import Done
 from tests.repositories import make
+from tests.test_probe_evidence import document
 from tests.test_probe_session import write
 
 OPTIONS = audit.Options(frozenset({"PG701"}))
@@ -42,7 +45,7 @@ def test_what_was_probed_is_not_probed_again_unless_something_changed(
     def run(_made: object, place: Path, *_: object, **__: object) -> None:
         ran.append(place)
         place.mkdir(parents=True)
-        (place / "probe.json").write_text("{}", encoding="utf-8")
+        probeevidence.write(place, document(folders[0]))
 
     monkeypatch.setattr(probing, "run", run)
     kept = store.Store(tmp_path / "kept", establish())
@@ -54,6 +57,35 @@ def test_what_was_probed_is_not_probed_again_unless_something_changed(
     claimed = kept(folders[0])
     (folders[0] / "train_gpt.py").write_text(f"{QUICK}\n", encoding="utf-8")
     assert len({first, claimed, kept(folders[0])}) == len(ran) == 3
+
+
+@pytest.mark.parametrize(("ended", "times"), [("wall", 3), ("exit", 1)])
+def test_what_was_cut_is_run_again_once_there_is_more_time(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: str, times: int
+) -> None:
+    ran: list[float] = []
+
+    def run(_made: object, place: Path, *rest: object, **__: object) -> None:
+        ran.append(float(str(rest[-1])))
+        place.mkdir(parents=True)
+        probeevidence.write(place, document(folders[0], {"ended": ended}))
+
+    monkeypatch.setattr(probing, "run", run)
+    for seconds, total in ((30.0, 100.0), (30.0, 100.0), (20.0, 100.0), (60.0, 100.0), (60.0, 200.0), (30.0, 100.0)):
+        store.Store(tmp_path / "kept", establish(), seconds, total)(folders[0])
+    assert len(ran) == times
+
+
+def test_what_a_probe_stands_on_is_in_its_name(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = probing.prepare(folders[0], audit.read(folders[0], None))
+    sandbox = establish()
+    names = {store._name(made, dataclasses.replace(sandbox, level=level)) for level in (Level.L1, Level.L2)}
+    monkeypatch.setattr(store, "_torch", lambda: "0.0")
+    names.add(store._name(made, dataclasses.replace(sandbox, level=Level.L1)))
+    assert len(names) == 3
+    read = {path.relative_to(store.ROOT).as_posix() for path in store._imported(store.READER)}
+    assert {"probe/printed.py", "facts/build_runs.py", "sources/loggrammar.py"} <= read
+    assert not {path for path in read if path.startswith(("checks/", "report/", "cli/"))}
 
 
 def test_a_probe_out_of_time_ends_and_is_undecided(folders: list[Path], tmp_path: Path) -> None:
