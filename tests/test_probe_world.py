@@ -9,8 +9,10 @@ import pytest
 import sentencepiece as spm
 
 from harness.challenge import BOS_TOKEN
+from harness.model import HarnessError
 from harness.probe import miniature
 from harness.probe.miniature import choose
+from harness.probe.probing import _naming
 from harness.probe.world import Spec, World, write_world
 from harness.sources.shards import document_starts, read_tokens
 
@@ -65,6 +67,29 @@ def test_places_that_a_script_names_exist_and_none_outside(tmp_path: Path, kept:
     assert (made.folder / "tokenizers/mine.model").read_bytes() == made.tokenizer.read_bytes()
     assert (made.folder / "other/shards/fineweb_val_000000.bin").is_file()
     assert not (tmp_path / "escaped").exists()
+
+
+def test_names_that_no_file_can_have_are_left_out(tmp_path: Path, kept: Path) -> None:
+    names = ("x" * 300, "/".join("y" * 150 for _ in range(40)), "mine.model/deeper", "mine.model", "mine.model/below")
+    made = world(tmp_path, kept, vocabulary=256, also=(*names, "fineweb_val_sp256.bin/below"))
+    assert not list(made.folder.rglob("x*"))
+    assert (made.folder / "fineweb_val_sp256.bin").is_file()
+
+
+@pytest.mark.parametrize("vocabulary", [300, 70_000])
+def test_a_vocabulary_that_no_tokenizer_has_is_told(tmp_path: Path, kept: Path, vocabulary: int) -> None:
+    with pytest.raises(HarnessError, match=f"VOCAB_SIZE={vocabulary}: no tokenizer of that size"):
+        world(tmp_path, kept, vocabulary=vocabulary)
+
+
+@pytest.mark.parametrize("value", ["8192,1024", "many", "nan", "inf", "-1", "10.5"])
+def test_a_vocabulary_that_is_no_number_is_told(tmp_path: Path, value: str) -> None:
+    text = 'import os\nprint(os.environ.get("VOCAB_SIZE", "1024"))\n'
+    with pytest.raises(HarnessError, match=f"VOCAB_SIZE={value}: not a whole number"):
+        choose(text, {"VOCAB_SIZE": value})
+    with pytest.raises(HarnessError, match=rf"{tmp_path}/train_gpt\.py: VOCAB_SIZE"), _naming(tmp_path, "train_gpt.py"):
+        choose(text, {"VOCAB_SIZE": value})
+    assert choose(text, {"VOCAB_SIZE": "1024.0"}).spec.vocabulary == 1024
 
 
 TEXT = """

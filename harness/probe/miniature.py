@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from harness.model import HarnessError
 from harness.probe.world import Spec
 
 Value = int
@@ -131,6 +133,9 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
         text: its source, unpacked, with that of its own modules after it.
         claimed: the environment of the run that is claimed.
         length: tokens of a sequence.
+
+    Raises:
+        HarnessError: the size of the vocabulary is no number.
     """
     claimed = dict(claimed or {})
     sizes = SMALL | {name: round(times * length) for name, times in LENGTHS.items()}
@@ -246,6 +251,17 @@ def _spec(text: str, environment: Mapping[str, str]) -> Spec:
     default = _VOCABULARY.search(text)
     # Fewer pieces than there are bytes is no default but the low end of a checked range.
     written = int(default[1]) if default and int(default[1]) >= BYTES else 1024
-    size = int(environment.get("VOCAB_SIZE") or written)
+    size = _whole("VOCAB_SIZE", environment.get("VOCAB_SIZE") or str(written))
     also = tuple(dict.fromkeys(_PLACE.findall(text)))[:PLACES_LIMIT]
     return Spec(vocabulary=size, caseops=environment.get("CASEOPS_ENABLED") == "1", also=also)
+
+
+def _whole(key: str, value: str) -> int:
+    """A whole number above zero, also where it is written with a point."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf or number != int(number):
+        raise HarnessError(f"{key}={value[:60]}: not a whole number above zero")
+    return int(number)

@@ -7,7 +7,7 @@ import dataclasses
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +59,7 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     """Choose the configuration of a submission's miniature runs.
 
     Raises:
-        HarnessError: there is no script to run, or it cannot be read.
+        HarnessError: there is no script to run, it cannot be read, or its vocabulary is no number.
     """
     entry = facts.package.entry
     if isinstance(entry, Missing):
@@ -70,9 +70,19 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     helpers = [each.texts[-1] for each in scripts if each.path in facts.size.code_files and each is not script]
     text = "\n".join((script.texts[-1], *helpers))
     settings = claimed.environment(facts, miniature.handed_on(text))
-    small, longer = (_of_length(text, settings, length) for length in (miniature.LENGTH, miniature.LONGER))
+    with _naming(folder, script.path):
+        small, longer = (_of_length(text, settings, length) for length in (miniature.LENGTH, miniature.LONGER))
     ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
     return Probe(folder, script.path, small, settings, script.texts[-1], ranked, longer)
+
+
+@contextlib.contextmanager
+def _naming(folder: Path, script: str) -> Iterator[None]:
+    """Say whose setting it is that does not fit."""
+    try:
+        yield
+    except HarnessError as error:
+        raise HarnessError(f"{folder / script}: {error}") from error
 
 
 def _of_length(text: str, settings: Mapping[str, str], length: int) -> Miniature:
@@ -100,7 +110,7 @@ def run(
         total_seconds: wall time of all runs; what is left when it is used up ends at once, undecided.
 
     Raises:
-        HarnessError: the directory is not empty, or lies in the folder.
+        HarnessError: the directory is not empty, or lies in the folder; no world has the script's vocabulary.
     """
     if directory.resolve().is_relative_to(probe.folder.resolve()):
         raise HarnessError(f"{directory}: evidence may not lie inside of the submission's folder")
@@ -109,7 +119,8 @@ def run(
         raise HarnessError(f"{directory}: not empty; name another directory, or remove it")
     with tempfile.TemporaryDirectory(prefix="harness-world-") as place:
         kept = user_directory("tokenizers") or Path(place) / "kept"
-        made = world.write_world(Path(place) / "data", probe.miniature.spec, kept)
+        with _naming(probe.folder, probe.script):
+            made = world.write_world(Path(place) / "data", probe.miniature.spec, kept)
         runs = _Runs(probe, directory, sandbox, tell, seconds, time.monotonic() + total_seconds)
         bare = _first(runs, made)
         found: dict[str, Any] = {}

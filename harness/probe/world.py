@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.challenge import BOS_TOKEN, SHARD_HEADER_BYTES, SHARD_MAGIC, SHARD_VERSION
+from harness.model import HarnessError
 
 Tokens = NDArray[np.uint16]
 # The control symbols that the vocabulary with case operators reserves.
 CASE_OPERATORS = ("\ue001", "\ue002", "\ue003", "\ue004")
 # A byte is its own token after so many reserved ones, by size of the vocabulary.
 BYTE_OFFSETS = {256: 0, 260: 4}
+# Tokens of a shard have 16 bits.
+TOKENS_LIMIT = 1 << 16
+NAME_LIMIT_CHARACTERS = 200
 _VERSION = 3
 VALIDATION_SHARD = "fineweb_val_000000.bin"
 _CASEOPS = "_lossless_caps_caseops_v1_reserved"
@@ -92,6 +96,9 @@ def write_world(folder: Path, spec: Spec, cache: Path) -> World:
         folder: becomes `data` of the run's working directory.
         spec: which world.
         cache: folder of trained tokenizers.
+
+    Raises:
+        HarnessError: there is no tokenizer of that vocabulary.
     """
     rng = np.random.default_rng(spec.seed)
     lexicon = _lexicon(np.random.default_rng(7))
@@ -119,7 +126,7 @@ def _also(folder: Path, names: Iterable[str], shards: Path, tokenizer: Path) -> 
     """Give the shards and the tokenizer the names that a script has for them."""
     for name in names:
         place = (folder / name).absolute()
-        if place.exists() or not place.resolve().is_relative_to(folder.resolve()):
+        if not _is_free(place, folder):
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.suffix == ".model" and tokenizer.is_file():
@@ -128,6 +135,17 @@ def _also(folder: Path, names: Iterable[str], shards: Path, tokenizer: Path) -> 
             place.mkdir()
             for shard in shards.iterdir():
                 (place / shard.name).write_bytes(shard.read_bytes())
+
+
+def _is_free(place: Path, folder: Path) -> bool:
+    """Whether a file or folder of that name can be made below a folder."""
+    try:
+        above = [each for each in place.resolve().parents if each != folder.resolve()]
+        inside = place.resolve().is_relative_to(folder.resolve())
+        short = all(len(os.fsencode(part)) <= NAME_LIMIT_CHARACTERS for part in place.parts)
+        return inside and short and not place.exists() and not any(each.is_file() for each in above)
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def moved_to(made: World, folder: Path) -> World:
@@ -232,28 +250,37 @@ def _tokenizer(folder: Path, spec: Spec, cache: Path, lexicon: list[str]) -> Pat
 def _train(spec: Spec, lexicon: list[str]) -> bytes:
     import sentencepiece as spm
 
+    if not 0 < spec.vocabulary <= TOKENS_LIMIT:
+        raise HarnessError(_unfit(spec, f"tokens of a shard have 16 bits: at most {TOKENS_LIMIT:,} of them"))
     rng = np.random.default_rng(11)
     texts = [_text(rng, lexicon, 200) for _ in range(600)]
     texts += [" ".join(lexicon[start : start + 100]) for start in range(0, len(lexicon), 100)]
     model = io.BytesIO()
-    spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=spec.vocabulary,
-        byte_fallback=True,
-        pad_id=0,
-        bos_id=1,
-        eos_id=2,
-        unk_id=3,
-        split_digits=True,
-        normalization_rule_name="nmt_nfkc",
-        add_dummy_prefix=False,
-        num_threads=1,
-        user_defined_symbols=list(CASE_OPERATORS) if spec.caseops else [],
-        minloglevel=2,
-    )
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=spec.vocabulary,
+            byte_fallback=True,
+            pad_id=0,
+            bos_id=1,
+            eos_id=2,
+            unk_id=3,
+            split_digits=True,
+            normalization_rule_name="nmt_nfkc",
+            add_dummy_prefix=False,
+            num_threads=1,
+            user_defined_symbols=list(CASE_OPERATORS) if spec.caseops else [],
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise HarnessError(_unfit(spec, str(error).rpartition("] ")[2][:200])) from error
     return model.getvalue()
+
+
+def _unfit(spec: Spec, why: str) -> str:
+    return f"VOCAB_SIZE={spec.vocabulary}: no tokenizer of that size can be made of the small world's text ({why})"
 
 
 def _encoded(texts: Iterable[str], spec: Spec, tokenizer: Path) -> tuple[Tokens, Tokens]:
