@@ -313,6 +313,18 @@ def test_flips_lie_where_leaks_live(text: Phrased) -> None:
     assert len(variants.choose(text, 0, damage=False)) == len(chosen) - 2
 
 
+def test_a_flip_crosses_the_beginnings_of_words(text: Phrased) -> None:
+    spaced = np.arange(1024) % 3 == 0
+    crossing = dataclasses.replace(text, spaced=spaced)
+    for place in range(2, 60):
+        token = crossing.other(place, 0)
+        assert spaced[token] != spaced[text.tokens[place]]
+        assert text.first <= token < text.vocabulary
+        assert text.other(place, 0) != text.tokens[place]
+    alike = dataclasses.replace(text, spaced=np.zeros(1024, dtype=np.bool_))
+    assert alike.other(9, 0) != text.tokens[9]
+
+
 @pytest.mark.parametrize(("count", "vocabulary"), [(30, 64), (70, 256), (200, 8192)])
 def test_short_texts_and_other_vocabularies(count: int, vocabulary: int) -> None:
     made = phrased_text(count, vocabulary, 0)

@@ -7,6 +7,7 @@ of the usual sizes begin, behind the beginning of a document, at its end.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +36,14 @@ class Phrased:
         hits: places inside of phrases that have been there before.
         first: the smallest token that is no control token.
         vocabulary: how many tokens there are.
+        spaced: which tokens begin with a space; None where that is not known.
     """
 
     tokens: NDArray[np.uint16]
     hits: tuple[int, ...]
     first: int
     vocabulary: int
+    spaced: NDArray[np.bool_] | None = None
 
     def near(self, share: float, *, hit: bool = False, phase: int | None = None) -> int:
         """The place nearest to a share of the text that is fit for a flip.
@@ -74,10 +77,17 @@ class Phrased:
         return int(starts[np.argmin(np.abs(starts - share * self.tokens.size))])
 
     def other(self, place: int, seed: int) -> int:
-        """Another token for a place."""
-        span = self.vocabulary - self.first
-        shift = int(np.random.default_rng((seed, place)).integers(1, span))
-        return self.first + (int(self.tokens[place]) - self.first + shift) % span
+        """Another token for a place: one that begins a word where the old one does not, or the reverse.
+
+        What is added to some tokens alone is added by what they are, and that by whether they begin a word most of all.
+        """
+        old = int(self.tokens[place])
+        every = np.arange(self.first, self.vocabulary)
+        others = every[every != old]
+        if self.spaced is not None:
+            unlike = others[self.spaced[others] != self.spaced[old]]
+            others = unlike if unlike.size else others
+        return int(np.random.default_rng((seed, place)).choice(others))
 
 
 def phrased_world(made: World, miniature: Miniature, folder: Path) -> tuple[World, tuple[str, ...], Phrased]:
@@ -87,6 +97,7 @@ def phrased_world(made: World, miniature: Miniature, folder: Path) -> tuple[Worl
         The world, its validation shards as paths below its folder, and the text.
     """
     text = phrased_text(made.val_tokens, miniature.spec.vocabulary, miniature.spec.seed)
+    text = dataclasses.replace(text, spaced=_spaced(made.tokenizer, miniature.spec.vocabulary))
     moved, shards = world.with_validation(made, folder, text.tokens)
     return moved, shards, text
 
@@ -116,6 +127,16 @@ def phrased_text(count: int, vocabulary: int, seed: int) -> Phrased:
         found += [*between, *book[number]]
     tokens = np.array(found[:count], dtype=np.uint16)
     return Phrased(tokens, tuple(place for place in hits if place < count), first, vocabulary)
+
+
+def _spaced(tokenizer: Path, vocabulary: int) -> NDArray[np.bool_] | None:
+    """Which tokens begin with a space; None where each is a byte."""
+    if not tokenizer.is_file():
+        return None
+    import sentencepiece as spm
+
+    model = spm.SentencePieceProcessor(model_file=str(tokenizer))
+    return np.array([model.id_to_piece(token).startswith("\u2581") for token in range(vocabulary)])
 
 
 def _between(
