@@ -177,8 +177,8 @@ def _sum(tests: Sequence[Test], aim: Judged, count: int, straight: int) -> Kraft
     more = [test for test in tests if test.row_total > 1 + kraft.COARSE]
     if more and aim.result != DEPENDS:
         worst = max(more, key=lambda test: test.row_total)
-        reason = "the score is the entry of a row that is the same whatever the target is, and the row adds up to"
-        return Kraft(kraft.MORE, f"{reason} {worst.row_total:.6g}", worst.row_total, 0, worst.position)
+        reason = "the score is the entry of a row, or the best of several, that is the same whatever the target is, and"
+        return Kraft(kraft.MORE, f"{reason} adds up to {worst.row_total:.6g}", worst.row_total, 0, worst.position)
     if aim.result == DEPENDS:
         return Kraft(kraft.UNCLEAR, "the distribution depends on its target, so that there is none to add up")
     return Kraft(kraft.UNCLEAR, "it was not made")

@@ -50,9 +50,10 @@ def compare(base: tuple[View, Sequence[Unit]], variant: tuple[View, Sequence[Uni
         return Row(UNSEEN)
     straight = mine.straight and others.straight
     if all(first["crc"] == second["crc"] for first, second in pairs):
-        # Of windows that overlap one is the place's own.
+        # Of windows that overlap one is the place's own; a row of the best of several stands beside these.
         entries = [first for first, second in pairs if _entry(first, mine) and _entry(second, others)]
-        return Row(SAME, straight, total=float(entries[0]["total"]) if entries else 0.0)
+        best = [first for first in entries if "best_of" in first] or entries
+        return Row(SAME, straight, total=float(best[0]["total"]) if best else 0.0)
     logs = [each for first, second in pairs for each in zip(first["logs"], second["logs"], strict=False)]
     effect = max((abs(one - other) for one, other in logs if _finite(one) and _finite(other)), default=0.0)
     return Row(DIFFERS if effect > CLEAR_NATS else ROUNDING, straight, effect)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .codes import AGGREGATE, ELEMENT_BITS, PROBABILITY, SCORE, Tag
+from .choices import ALONG, LEAST, chosen, compared, least_along
+from .codes import PROBABILITY, SCORE, Tag
 from .ledger import Ledger
 from .sources import CALLS, recognized
 from .updates import Updates
@@ -37,7 +38,6 @@ LOST = frozenset(
     full_like bernoulli normal embedding scaled_dot_product_attention backward gather take_along_dim
     """.split()  # noqa: SIM905 - the same
 )
-LEAST = frozenset({"minimum", "fmin", "min", "maximum", "fmax", "max", "clamp", "clamp_", "clamp_max"})
 # Hand a tensor's memory out.
 SHARED = frozenset({"numpy", "__array__", "__dlpack__", "to_dlpack"})
 # Sizes of gradients, by which others are scaled.
@@ -137,8 +137,11 @@ class Follower(TorchFunctionMode):
             # As a function the condition comes first, as a method the tensor itself.
             condition, *values = args if args[0].dtype == torch.bool else (args[1], args[0], args[2])
             sides: Any = [self._codes(each) if isinstance(each, torch.Tensor) else torch.tensor(-1) for each in values]
-            chosen: Any = torch.where(condition, *sides)
-            self.tag(out, chosen, tag.form)
+            chosen(self.ledger, name, condition, *sides)
+            codes: Any = torch.where(condition, *sides)
+            self.tag(out, codes, tag.form)
+        elif name in ALONG and len(tagged) == 1 and _dimension(args, kwargs) is not None:
+            self._least(name, call, out)
         else:
             self._elementwise(name, call, out)
 
@@ -199,6 +202,8 @@ class Follower(TorchFunctionMode):
             codes = self._codes(target)
             value = self._codes(source) if source is not None else torch.tensor(-1)
             form = next((each.form for each in [self.tags.get(source)] if each is not None), SCORE)
+            if name == "__setitem__" and isinstance(args[1], torch.Tensor) and args[1].dtype == torch.bool:
+                chosen(self.ledger, name, args[1], codes[args[1]], value)
             if name == "copy_":
                 codes.copy_(value)
             else:
@@ -220,7 +225,8 @@ class Follower(TorchFunctionMode):
             return
         codes = tagged[0][1].codes
         for _, tag in tagged[1:]:
-            self._least(name, codes, tag.codes)
+            if name in LEAST:
+                compared(self.ledger, name, codes, tag.codes)
             codes = self.tags.combine(codes, tag.codes)
         form = {"exp": PROBABILITY, "log": SCORE, "exp_": PROBABILITY, "log_": SCORE}.get(name, tagged[0][1].form)
         try:
@@ -228,6 +234,14 @@ class Follower(TorchFunctionMode):
         except RuntimeError:
             return
         self.tag(out, codes, form)
+
+    def _least(self, name: str, call: tuple[Any, Any, Any], out: Any) -> None:
+        """The best along a dimension."""
+        args, kwargs, tagged = call
+        made = out if isinstance(out, torch.Tensor) else out[0]
+        codes = least_along(self.ledger, name, tagged[0][1].codes, _dimension(args, kwargs) or 0)
+        if codes is not None:
+            self.tag(made, codes.reshape(made.shape), tagged[0][1].form)
 
     def _added(self, name: str, target: Any, tagged: Any) -> bool:
         """Whether sums of losses were added to an account: then they count."""
@@ -237,14 +251,6 @@ class Follower(TorchFunctionMode):
         for tensor, tag in others:
             self.ledger.count(tensor, tag, "+=")
         return True
-
-    def _least(self, name: str, first: torch.Tensor, second: torch.Tensor) -> None:
-        """Remember where one loss was chosen among several."""
-        if name not in LEAST:
-            return
-        for codes in (first, second):
-            for number in torch.unique(codes[(codes >= 0) & (codes < AGGREGATE)] >> ELEMENT_BITS).tolist():
-                self.ledger.sources[number].how.add(name)
 
     def _meet(self, name: str, tensors: list[Any]) -> None:
         """Which weights take part."""
@@ -324,6 +330,12 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
             for inner in value:
                 if isinstance(inner, torch.Tensor):
                     yield inner
+
+
+def _dimension(args: Any, kwargs: dict[str, Any]) -> int | None:
+    """Along which a tensor is reduced; None where it is not one."""
+    dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
+    return dim if type(dim) is int else None
 
 
 def _inplace(name: str) -> bool:

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from .beside import Beside
 from .codes import AGGREGATE, ELEMENT_BITS, ELEMENT_MASK, SCORE, Tag, Tags, nats
 from .positions import Places, Shard, ranges
-from .rows import Rows
+from .rows import STRAIGHT_NATS, Rows
 from .weights import Learned, Weights
 
 # Bytes of events after which numbers of single tokens are left out.
 BYTES = 1_500_000
 EVENTS = 12_000
-# A score that is as near to the softmax of its row is that softmax, up to rounding.
-STRAIGHT_NATS = 1e-4
 _HERE = os.path.dirname(os.path.dirname(__file__))
 
 
@@ -41,6 +39,7 @@ class Source:
         counted: elements that have been counted.
         direct: nats of each target by a softmax over the row that it was looked up in; None: not looked at.
         how: operations that made one loss of several.
+        among: for watched places, the numbers of the sources of which the best or the worst was taken; its own too.
     """
 
     at: int
@@ -53,6 +52,7 @@ class Source:
     counted: NDArray[np.bool_]
     direct: NDArray[np.float64] | None = None
     how: set[str] = field(default_factory=set)
+    among: dict[int, set[int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -261,8 +261,17 @@ class Ledger:
             apart = ~(np.abs(values - source.direct[elements][order][known]) <= STRAIGHT_NATS)
             event["apart"] = ranges(places[apart])
         self.write("score", event)
+        self._best(source, places, values)
         if self.heard is not None:
             self.heard(source.at, places, values)
+
+    def _best(self, source: Source, places: Places, values: NDArray[np.float64]) -> None:
+        """Scores of which each is the best of several."""
+        for place, group in source.among.items():
+            index = np.flatnonzero(places == place)
+            if self.rows is not None and index.size:
+                others = sorted({self.sources[number].at for number in group} - {source.at})
+                self.rows.best(place, (*others, source.at), float(values[index[0]]))
 
     def _pass(self, key: Any, places: Places, source: Source, where: str) -> Pass:
         """The pass that places belong to; one that begins anew is another."""
