@@ -145,7 +145,7 @@ def add_up(values: list[float]) -> float:
 
 def test_accounts_are_numbers_that_grow_step_by_step() -> None:
     seen = Seen()
-    ledger = SimpleNamespace(sources=[], folder=str(Path(__file__).parent))
+    ledger = SimpleNamespace(sources=[], rows=None, shard=positions.Shard(unlike(9)), folder=str(Path(__file__).parent))
     watch = accounts.Accounts(ledger, seen.emit)
     watch.install()
     try:

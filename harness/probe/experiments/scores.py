@@ -161,8 +161,12 @@ def _stepped(view: View, key: Key, tokens: int) -> list[Unit]:
         return []
     sources = [(int(at), spread(ranges)) for at, ranges in told]
     if not sources and len(event["steps"]) == tokens:
-        pairs = enumerate(event["steps"])
-        return [Unit(index, (index + 1,), abs(float(step)), step=index, loose=True) for index, step in pairs]
+        # The token's own entry of a row that was looked up says that it is the place's.
+        straight = set(spread(event.get("straight")))
+        return [
+            Unit(index, (index + 1,), abs(float(step)), index in straight, index, loose=index not in straight)
+            for index, step in enumerate(event["steps"])
+        ]
     groups: dict[int, list[tuple[int, float]]] = {}
     for number, (step, after) in enumerate(zip(event["steps"], event["after"], strict=False)):
         groups.setdefault(int(after), []).append((number, abs(float(step))))

@@ -49,6 +49,8 @@ def compare(base: tuple[View, Sequence[Unit]], variant: tuple[View, Sequence[Uni
     if not pairs or len(_rows(base[0], place, mine.at)) != len(_rows(variant[0], place, mine.at)):
         return Row(UNSEEN)
     straight = mine.straight and others.straight
+    if (mine.loose or others.loose) and not all(_entry(one, mine) and _entry(other, others) for one, other in pairs):
+        return Row(UNSEEN)
     if all(first["crc"] == second["crc"] for first, second in pairs):
         # Of windows that overlap one is the place's own; a row of the best of several stands beside these.
         entries = [first for first, second in pairs if _entry(first, mine) and _entry(second, others)]

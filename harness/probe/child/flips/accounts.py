@@ -17,6 +17,7 @@ import torch
 
 from ..tracer.ledger import Ledger
 from ..tracer.positions import ranges
+from ..tracer.rows import STRAIGHT_NATS, Row
 
 # Fewer steps are no account; more are cut off.
 LEAST, MOST = 4, 20_000
@@ -38,6 +39,9 @@ class Accounts:
         self._last: dict[tuple[int, str], tuple[FrameType, float]] = {}
         self._steps: dict[Key, list[tuple[float, int]]] = {}
         self._ends: dict[Key, float] = {}
+        # Steps that are the softmax of the row that was looked up last, and the rows of watched places.
+        self._straight: dict[Key, list[int]] = {}
+        self._rows: dict[Key, list[tuple[int, Row]]] = {}
         # Told of each step: the account, its number and the step.
         self.heard: Callable[[Key, int, float], None] | None = None
         self._before = len(ledger.sources)
@@ -68,7 +72,12 @@ class Accounts:
                 total=self._ends[function, name],
                 steps=[round(step, 10) for step, _ in steps],
                 after=[after for _, after in steps],
+                straight=ranges(np.array(self._straight.get((function, name), []), dtype=np.int64)),
             )
+            # So many steps are one for each token that can be predicted, in the order of the text.
+            if len(steps) == self._ledger.shard.size - 1 and self._ledger.rows is not None:
+                for step, row in self._rows.get((function, name), []):
+                    self._ledger.rows.tell(step, step + 1, row)
 
     def _own(self, frame: FrameType) -> bool:
         name = frame.f_code.co_filename
@@ -95,10 +104,22 @@ class Accounts:
         account = frame.f_code.co_name, name
         steps = self._steps.setdefault(account, [])
         if len(steps) <= MOST:
+            self._look_up(account, len(steps), abs(number - known[1]))
             steps.append((number - known[1], len(self._ledger.sources) - self._before))
         self._ends[account] = number
         if self.heard is not None:
             self.heard(account, len(steps) - 1, number - known[1])
+
+    def _look_up(self, account: Key, step: int, nats: float) -> None:
+        """Compare a step with the row that was last asked for one number; no other loss has been seen."""
+        rows, tokens, place = self._ledger.rows, self._ledger.shard.tokens, step + 1
+        if rows is None or rows.last is None or len(self._ledger.sources) > self._before or place >= tokens.size:
+            return
+        if rows.last.token == tokens[place]:
+            if abs(rows.last.nats - nats) <= STRAIGHT_NATS:
+                self._straight.setdefault(account, []).append(step)
+            if rows.watched(np.array([place])):
+                self._rows.setdefault(account, []).append((step, rows.last))
 
 
 def _number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .positions import Places
 
-# Numbers of the vocabulary whose chances are told of a row.
+# Numbers of the vocabulary whose chances are told of a row. A row of fewer numbers is none of a vocabulary.
 SAMPLE = 64
 # A score that is as near to the softmax of its row is that softmax, up to rounding.
 STRAIGHT_NATS = 1e-4
@@ -66,6 +66,8 @@ class Rows:
         self._emit = emit
         # The rows of watched places by the number of the computation and the place.
         self._kept: dict[tuple[int, int], Row] = {}
+        # The row that was last asked for a single number.
+        self.last: Row | None = None
 
     def watched(self, places: Places) -> list[int]:
         """Indices of the watched ones among some places."""
@@ -94,6 +96,13 @@ class Rows:
             self._kept[at, int(flat[index])] = row
             self.tell(at, int(flat[index]), row)
         return nats
+
+    def single(self, row: torch.Tensor, token: int) -> None:
+        """A row was asked for one number; it may hold others by the time that this one counts."""
+        size = row.numel()
+        if row.ndim == 1 and size >= SAMPLE and -size <= token < size:
+            chances = bool(row.min() >= 0) and 0.2 < float(row.sum()) < 20
+            self.last = Row(row.detach().clone(), token % size, chances)
 
     def best(self, place: int, computations: Sequence[int], nats: float) -> None:
         """The best of several losses of one place counts: told is the row of the best chances of every token.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .codes import PROBABILITY, SCORE
-from .positions import Places, is_tokens
+from .positions import INTEGERS, Places, is_tokens
 
 if TYPE_CHECKING:
     from .follow import Follower
@@ -103,6 +104,8 @@ def _indexed(follower: Follower, args: Any, out: Any) -> bool:
         return False
     parts = index if isinstance(index, tuple) else (index,)
     last: Any = parts[-1] if parts else None
+    if follower.ledger.rows is not None and parts and len(parts) == table.ndim and all(map(_is_single, parts)):
+        follower.ledger.rows.single(table[parts[:-1]], int(last))
     if not is_tokens(last) or last.dtype == torch.uint8:
         return False
     if len(parts) < max(table.ndim, 2):
@@ -114,6 +117,13 @@ def _indexed(follower: Follower, args: Any, out: Any) -> bool:
         return False
     rows = Looked(table, last, tuple(parts[:-1])) if last.ndim == 1 and table.ndim == 2 else None
     return _tagged(follower, places, out, form=_form(table, -1), rows=rows)
+
+
+def _is_single(index: Any) -> bool:
+    """Whether an index is one number."""
+    if isinstance(index, torch.Tensor):
+        return index.ndim == 0 and index.dtype in INTEGERS
+    return isinstance(index, (int, np.integer)) and not isinstance(index, bool)
 
 
 def _read(follower: Follower, values: list[Any]) -> None:
