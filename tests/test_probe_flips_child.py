@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,26 +137,82 @@ def test_rows_tell_what_a_target_is_looked_up_in() -> None:
 
 
 def add_up(values: list[float]) -> float:
-    total, other = 0.0, "text"
+    total = 0.0
     for value in values:
         total -= value
-        other += "."
     return total
 
 
-def test_accounts_are_numbers_that_grow_step_by_step() -> None:
+def improved(values: list[float]) -> float:
+    best = float("inf")
+    for value in values:
+        best = min(best, value)
+    return best
+
+
+def nested(values: list[float]) -> float:
+    total = 0.0
+
+    def add(value: float) -> None:
+        nonlocal total
+        total += value
+
+    for value in values:
+        add(value)
+    return total
+
+
+def in_place(values: list[float]) -> torch.Tensor:
+    total = torch.zeros(())
+    for value in values:
+        total.add_(value)
+    return total
+
+
+def by_and_by(values: list[float]) -> Iterator[float]:
+    total = 0.0
+    for value in values:
+        total += value
+        yield total
+
+
+def accounted(run: Callable[[], object]) -> tuple[Seen, Any]:
+    """Run something whose accounts are followed."""
     seen = Seen()
-    ledger = SimpleNamespace(sources=[], rows=None, shard=positions.Shard(unlike(9)), folder=str(Path(__file__).parent))
+    shard = positions.Shard(unlike(9))
+    ledger = SimpleNamespace(sources=[], rows=None, shard=shard, folder=str(Path(__file__).parent))
     watch = accounts.Accounts(ledger, seen.emit)
     watch.install()
     try:
-        add_up([1.0, 2.0, 0.5, 0.25, 3.0])
+        run()
     finally:
         watch.finish()
-    [account] = [each for each in seen.of("account") if each["name"] == "total"]
-    assert account["function"] == "add_up"
-    assert account["steps"] == [-1.0, -2.0, -0.5, -0.25, -3.0]
-    assert account["total"] == -6.75
+    return seen, watch
+
+
+@pytest.mark.parametrize(
+    ("run", "function", "sign"),
+    [
+        (add_up, "add_up", -1),
+        (nested, "nested", 1),
+        (in_place, "in_place", 1),
+        (lambda values: list(by_and_by(values)), "by_and_by", 1),
+    ],
+)
+def test_accounts_are_numbers_that_grow_step_by_step(run: Any, function: str, sign: int) -> None:
+    values = [1.0, 2.0, 0.5, 0.25, 3.0]
+    seen, watch = accounted(lambda: run(values))
+    [account] = [each for each in seen.of("account") if (each["function"], each["name"]) == (function, "total")]
+    assert account["steps"] == [sign * value for value in values]
+    assert account["total"] == sign * 6.75
+    # What a function held is not held any longer when it has ended.
+    assert not {frame.f_code.co_name for frame in watch._running} & {"add_up", "nested", "add", "in_place"}
+
+
+def test_a_best_value_that_begins_at_infinity_makes_no_step_of_it() -> None:
+    seen, _ = accounted(lambda: improved([9.0, 7.0, 5.0, 4.0, 3.5]))
+    [account] = [each for each in seen.of("account") if each["name"] == "best"]
+    assert account["steps"] == [-2.0, -2.0, -1.0, -0.5]
 
 
 def test_a_copy_that_takes_too_long_is_ended() -> None:

@@ -1,15 +1,18 @@
 """Accounts: numbers of the script's own functions that grow bit by bit, as sums of losses do.
 
 What is mixed in numpy or in plain Python reaches no function of torch any more. The loop that adds it up still has a
-variable for it: after each line of the script's own functions its numbers are looked at.
+variable for it: after each line of the script's own functions, the numbers that the line names are looked at.
 """
 
 from __future__ import annotations
 
+import dis
+import math
 import os
 import sys
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,22 @@ from ..tracer.rows import STRAIGHT_NATS, Row
 LEAST, MOST = 4, 20_000
 ACCOUNTS_LIMIT = 24
 Key = tuple[str, str]
+# What is certainly no number of this kind.
+PLAIN: frozenset[type] = frozenset({int, bool, str, bytes, type(None), list, tuple, dict, set})
 _HERE = os.path.dirname(os.path.dirname(__file__))
+
+
+@dataclass(slots=True)
+class _Running:
+    """A function that runs.
+
+    Attributes:
+        line: that it is at; 0: not known.
+        numbers: of its variables, by name.
+    """
+
+    line: int = 0
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 class Accounts:
@@ -36,7 +54,9 @@ class Accounts:
 
     def __init__(self, ledger: Ledger, emit: Callable[..., None]) -> None:
         self._ledger, self._emit = ledger, emit
-        self._last: dict[tuple[int, str], tuple[FrameType, float]] = {}
+        self._running: dict[FrameType, _Running] = {}
+        self._known: dict[CodeType, bool] = {}
+        self._names: dict[CodeType, dict[int, frozenset[str]]] = {}
         self._steps: dict[Key, list[tuple[float, int]]] = {}
         self._ends: dict[Key, float] = {}
         # Steps that are the softmax of the row that was looked up last, and the rows of watched places.
@@ -51,15 +71,17 @@ class Accounts:
         """Look at every line from now on, also of functions that are running."""
         frame: Any = sys._getframe()
         while frame is not None:
-            if self._own(frame):
+            if self._own(frame.f_code):
                 frame.f_trace = self._line
             frame = frame.f_back
         self._tracer = sys.gettrace()
+        self._ledger.by_line = True
         sys.settrace(self._called)
 
     def finish(self) -> None:
         """Tell the accounts, those of most steps first."""
         sys.settrace(self._tracer)
+        self._ledger.by_line = False
         found = sorted(self._steps.items(), key=lambda item: -len(item[1]))
         kept = [(key, steps) for key, steps in found if LEAST <= len(steps) <= MOST]
         sources = self._ledger.sources[self._before :]
@@ -79,36 +101,64 @@ class Accounts:
                 for step, row in self._rows.get((function, name), []):
                     self._ledger.rows.tell(step, step + 1, row)
 
-    def _own(self, frame: FrameType) -> bool:
-        name = frame.f_code.co_filename
-        return name.startswith((self._ledger.folder, "<unpacked")) and not name.startswith(_HERE)
+    def _own(self, code: CodeType) -> bool:
+        """Whether a function is the script's own; it is asked for every call that is made."""
+        known = self._known.get(code)
+        if known is None:
+            name = code.co_filename
+            known = name.startswith((self._ledger.folder, "<unpacked")) and not name.startswith(_HERE)
+            self._known[code] = known
+        return known
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if self._own(frame) else None
+        if not self._own(frame.f_code):
+            return None
+        self._look(frame, frame.f_locals)
+        return self._line
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event in {"line", "return"}:
-            with torch._C.DisableTorchFunction():
-                for name, value in frame.f_locals.items():
-                    number = _number(value)
-                    if number is not None:
-                        self._look(frame, name, number)
+            running = self._running.get(frame)
+            # What other functions change of the module's variables is named in no line of its own.
+            whole = running is None or not running.line or frame.f_code.co_name == "<module>"
+            names = frame.f_locals if running is None or whole else self._named(frame.f_code, running.line)
+            self._look(frame, names)
+            if event == "return":
+                # What a function that has ended holds is not held any longer.
+                self._running.pop(frame, None)
+            else:
+                self._running[frame].line = frame.f_lineno
         return self._line
 
-    def _look(self, frame: FrameType, name: str, number: float) -> None:
-        key = id(frame), name
-        known = self._last.get(key)
-        self._last[key] = frame, number
-        if known is None or known[1] == number or known[0] is not frame:
-            return
-        account = frame.f_code.co_name, name
+    def _named(self, code: CodeType, line: int) -> frozenset[str]:
+        """Variables that a line reads or sets."""
+        lines = self._names.get(code)
+        if lines is None:
+            lines = self._names[code] = _lines(code)
+        return lines.get(line, frozenset())
+
+    def _look(self, frame: FrameType, names: Iterable[str]) -> None:
+        """Has a number of a function changed?"""
+        numbers = self._running.setdefault(frame, _Running()).numbers
+        values = frame.f_locals
+        for name in names:
+            number = _number(values.get(name))
+            if number is None:
+                continue
+            known = numbers.get(name)
+            numbers[name] = number
+            # A best value so far begins at infinity; that is no step.
+            if known is not None and known != number and math.isfinite(number - known):
+                self._step((frame.f_code.co_name, name), known, number)
+
+    def _step(self, account: Key, known: float, number: float) -> None:
         steps = self._steps.setdefault(account, [])
         if len(steps) <= MOST:
-            self._look_up(account, len(steps), abs(number - known[1]))
-            steps.append((number - known[1], len(self._ledger.sources) - self._before))
+            self._look_up(account, len(steps), abs(number - known))
+            steps.append((number - known, len(self._ledger.sources) - self._before))
         self._ends[account] = number
         if self.heard is not None:
-            self.heard(account, len(steps) - 1, number - known[1])
+            self.heard(account, len(steps) - 1, number - known)
 
     def _look_up(self, account: Key, step: int, nats: float) -> None:
         """Compare a step with the row that was last asked for one number; no other loss has been seen."""
@@ -116,7 +166,9 @@ class Accounts:
         if rows is None or rows.last is None or len(self._ledger.sources) > self._before or place >= tokens.size:
             return
         if rows.last.token == tokens[place]:
-            if abs(rows.last.nats - nats) <= STRAIGHT_NATS:
+            with torch._C.DisableTorchFunction():
+                straight = abs(rows.last.nats - nats) <= STRAIGHT_NATS
+            if straight:
                 self._straight.setdefault(account, []).append(step)
             if rows.watched(np.array([place])):
                 self._rows.setdefault(account, []).append((step, rows.last))
@@ -126,8 +178,32 @@ def _number(value: Any) -> float | None:
     """A number that may be a sum of losses."""
     # What stands in for something else is not asked what it is.
     kind = type(value)
-    if kind is float or issubclass(kind, np.floating):
+    if kind is float:
         return float(value)
-    if issubclass(kind, torch.Tensor) and value.numel() == 1 and value.is_floating_point():
-        return float(value.detach())
+    if kind in PLAIN:
+        return None
+    if issubclass(kind, np.floating):
+        return float(value)
+    if issubclass(kind, torch.Tensor):
+        with torch._C.DisableTorchFunction():
+            if value.numel() == 1 and value.is_floating_point():
+                return float(value.detach())
     return None
+
+
+def _lines(code: CodeType) -> dict[int, frozenset[str]]:
+    """The variables that each line of a function names; those that inner functions may change, in every line."""
+    found: dict[int, set[str]] = {}
+    line = code.co_firstlineno
+    starts = dict(dis.findlinestarts(code))
+    for instruction in dis.get_instructions(code):
+        line = starts.get(instruction.offset) or line
+        found.setdefault(line, set(code.co_cellvars)).update(_variables(instruction))
+    return {line: frozenset(names) for line, names in found.items()}
+
+
+def _variables(instruction: dis.Instruction) -> Iterator[str]:
+    if any(kind in instruction.opname for kind in ("FAST", "DEREF", "_NAME")):
+        # Newer interpreters join two such instructions into one.
+        told = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+        yield from (name for name in told if isinstance(name, str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,11 +80,18 @@ class Follower(TorchFunctionMode):
         out = func(*args, **kwargs)
         if name in SILENT:
             return out
+        # Whoever follows the script line by line need not be told of every call of ours.
+        lines = sys.gettrace() if self.ledger.by_line else None
+        if lines is not None:
+            sys.settrace(None)
         try:
             with torch.no_grad():
                 self.watch(func, name, (args, kwargs), out)
         except Exception as error:  # noqa: BLE001 - a tracer must not end what it watches
             self._lost(name, error)
+        finally:
+            if lines is not None:
+                sys.settrace(lines)
         return out
 
     def watch(self, func: Any, name: str, call: tuple[Any, Any], out: Any) -> None:
