@@ -98,6 +98,33 @@ def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
     assert View().units(bound, bound.keys[0], 4) == []
 
 
+def test_steps_are_in_the_order_of_the_losses_not_of_the_text() -> None:
+    # The longer document comes first, as when documents are sorted.
+    sources = {"kind": "sources", "sources": [[7, [[3, 6], [1, 3]]]]}
+    view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, 2.0, after=[1] * 5)))[BASE]
+    found = view.units(Bound("account", (("evaluate", "nats"),), "", ""), ("evaluate", "nats"), 5)
+    assert [(unit.places, unit.nats) for unit in found] == [
+        ((3,), 1.0),
+        ((4,), 3.0),
+        ((5,), 1.5),
+        ((1,), 2.5),
+        ((2,), 2.0),
+    ]
+    assert all(unit.loose for unit in found)
+
+
+def test_no_sum_is_made_where_steps_may_belong_to_other_places() -> None:
+    same = flips.Judged(flips.SAME, "")
+    test = flips.Test("self-2", "self", 2, exercised=True)
+    loose = (Unit(1, (1,), 2.0, step=0, loose=True),)
+    found = dataclasses.replace(
+        flips.nothing("not made"), bound=Bound("account", (("f", "n"),), "", ""), tests=(test,), units=loose
+    )
+    assert not flips.needs_sum(found)
+    assert flips.needs_sum(dataclasses.replace(found, later=same))
+    assert flips.needs_sum(dataclasses.replace(found, units=tuple(units(1.0))))
+
+
 def test_an_account_with_the_printed_loss_comes_before_a_pass_with_about_that() -> None:
     near = whole(2.0002)
     bound = scores.bind(scores.views(ran(account(1.0, 3.0, 1.5, 2.5, after=[1, 1, 2, 2]), near))[BASE], 2.0, 4)

@@ -116,8 +116,10 @@ def nothing(reason: str) -> Flips:
 def needs_sum(found: Flips) -> bool:
     """Whether the sum over the vocabulary has to be made: it does not hold by construction."""
     exercised = any(test.exercised for test in found.tests)
-    bound = found.bound is not None
-    return found.sum.result == kraft.UNCLEAR and found.target.result != DEPENDS and exercised and bound
+    # At another step than the place's, the same chance would be added up for every token.
+    placed = found.later.result == SAME or not any(unit.loose for unit in found.units)
+    unclear = found.sum.result == kraft.UNCLEAR and found.target.result != DEPENDS
+    return unclear and exercised and placed and found.bound is not None
 
 
 def judge(run: MiniatureRun, variants: Sequence[Variant], tokens: int) -> Flips:
@@ -162,7 +164,7 @@ def _of(seen: Mapping[str, View], variants: Sequence[Variant], which: tuple[Boun
     ]
     later, aim = _later(tests), _target(tests)
     if later.result == DEPENDS and any(unit.loose for unit in base):
-        later = Judged(UNCLEAR, "the scores were matched to places by their number alone, and more of them change")
+        later = Judged(UNCLEAR, "the scores were matched to places by their order alone, and more of them change")
     total = _sum(tests, aim, count, straight)
     return Flips(
         BOUND, bound.reason, bound.where, count, straight, later, aim, kept, tuple(tests), total, bound, tuple(base)

@@ -31,7 +31,7 @@ class Unit:
         nats: the score.
         straight: whether it is the softmax of one row, and nothing else.
         step: its number among the steps of its account; -1 where there is none.
-        loose: whether it was matched to its place by the number of steps alone.
+        loose: whether it was matched to its place by the number of steps alone, or in an order that may be another.
     """
 
     at: int
@@ -181,7 +181,11 @@ def _stepped(view: View, key: Key, tokens: int) -> list[Unit]:
 
 
 def _matched(sources: list[tuple[int, list[int]]], steps: list[tuple[int, float]], done: set[int]) -> list[Unit]:
-    """Units of some steps that were made since some losses were computed."""
+    """Units of some steps that were made since some losses were computed.
+
+    Steps of single tokens are in the order of the losses, row by row. Where that is not the order of the text (sorted
+    documents, several in step with each other), the script may have mixed them in another one: the units are loose.
+    """
     owners = {place: at for at, places in sources for place in places if place >= 0 and place not in done}
     if not owners:
         return []
@@ -191,5 +195,6 @@ def _matched(sources: list[tuple[int, list[int]]], steps: list[tuple[int, float]
         return [Unit(max(owners.values()), tuple(sorted(owners)), nats, step=number)]
     if len(steps) != len(owners):
         return []
-    pairs = zip(sorted(owners.items()), steps, strict=True)
-    return [Unit(at, (place,), nats, step=number) for (place, at), (number, nats) in pairs]
+    loose = list(owners) != sorted(owners)
+    pairs = zip(owners.items(), steps, strict=True)
+    return [Unit(at, (place,), nats, step=number, loose=loose) for (place, at), (number, nats) in pairs]
