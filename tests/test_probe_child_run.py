@@ -218,7 +218,11 @@ def test_a_rank_that_fails_ends_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind", "blame"),
-    [("sgd_before_score", "legal", ""), ("undefined_attribute", "broken", "script"), ("phased", "illegal", "")],
+    [
+        ("undefined_attribute", "broken", "script"),
+        pytest.param("sgd_before_score", "legal", "", marks=pytest.mark.slow),
+        pytest.param("phased", "illegal", "", marks=pytest.mark.slow),
+    ],
 )
 def test_records_reach_their_score_in_miniature(tmp_path: Path, name: str, kind: str, blame: str) -> None:
     text = compose(Case(name, kind))

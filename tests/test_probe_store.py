@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from tests.repositories import make
 from tests.test_probe_evidence import document
 from tests.test_probe_session import write
 
+# Chosen once: each choice tries every canary in every backend.
+strongest = functools.cache(establish)
 OPTIONS = audit.Options(frozenset({"PG701"}))
 QUICK = "import os\nprint(os.environ.get('EXTRA', 1))\n"
 
@@ -48,7 +51,7 @@ def test_what_was_probed_is_not_probed_again_unless_something_changed(
         probeevidence.write(place, document(folders[0]))
 
     monkeypatch.setattr(probing, "run", run)
-    kept = store.Store(tmp_path / "kept", establish())
+    kept = store.Store(tmp_path / "kept", strongest())
     first = kept(folders[0])
     assert first.name.startswith("first-")
     assert kept(folders[0]) == first
@@ -72,13 +75,13 @@ def test_what_was_cut_is_run_again_once_there_is_more_time(
 
     monkeypatch.setattr(probing, "run", run)
     for seconds, total in ((30.0, 100.0), (30.0, 100.0), (20.0, 100.0), (60.0, 100.0), (60.0, 200.0), (30.0, 100.0)):
-        store.Store(tmp_path / "kept", establish(), seconds, total)(folders[0])
+        store.Store(tmp_path / "kept", strongest(), seconds, total)(folders[0])
     assert len(ran) == times
 
 
 def test_what_a_probe_stands_on_is_in_its_name(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     made = probing.prepare(folders[0], audit.read(folders[0], None))
-    sandbox = establish()
+    sandbox = strongest()
     names = {store._name(made, dataclasses.replace(sandbox, level=level)) for level in (Level.L1, Level.L2)}
     monkeypatch.setattr(store, "_torch", lambda: "0.0")
     names.add(store._name(made, dataclasses.replace(sandbox, level=Level.L1)))
@@ -90,7 +93,7 @@ def test_what_a_probe_stands_on_is_in_its_name(folders: list[Path], monkeypatch:
 
 def test_a_probe_out_of_time_ends_and_is_undecided(folders: list[Path], tmp_path: Path) -> None:
     (folders[0] / "train_gpt.py").write_text("import time\nwhile True: pass\n", encoding="utf-8")
-    kept = store.Store(tmp_path / "kept", establish(), total_seconds=1.0)
+    kept = store.Store(tmp_path / "kept", strongest(), total_seconds=1.0)
     audited = audit.audit_folder(folders[0], audit.Options(frozenset({"PG701"}), probe=kept(folders[0])))
     assert audited.report is not None
     [finding] = audited.report.findings
@@ -98,6 +101,7 @@ def test_a_probe_out_of_time_ends_and_is_undecided(folders: list[Path], tmp_path
     assert "1 s" in finding.message
 
 
+@pytest.mark.slow
 def test_several_folders_give_a_table_and_what_cannot_be_probed_ends_nothing(
     folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +131,7 @@ def test_a_worker_that_dies_is_a_crash_of_the_harness_and_ends_nothing_else(
     dead: Done[Path, audit.Audited] = Done(folders[0], None, "killed after 9 s", 9.0, None)
     alive = Done(folders[1], audit.Audited(refused="no script"), "", 1.0, None)
     monkeypatch.setattr(probebatch, "each", lambda *_, **__: iter((alive, dead)))
-    kept = store.Store(tmp_path / "kept", establish())
+    kept = store.Store(tmp_path / "kept", strongest())
     found = list(probebatch.probe_each(folders[:2], kept, OPTIONS, workers=2, tell=lambda _: None))
     assert [one.crashes for one in found] == [(f"{folders[0]}: killed after 9 s",), ()]
     assert found[1].refused == "no script"
@@ -140,7 +144,7 @@ def test_an_error_of_the_probe_itself_ends_one_folder_alone(
         raise OverflowError(f"{made.folder.name} is too large")
 
     monkeypatch.setattr(probing, "run", run)
-    kept = store.Store(tmp_path / "kept", establish())
+    kept = store.Store(tmp_path / "kept", strongest())
     found = list(probebatch.probe_each(folders, kept, OPTIONS, workers=1, tell=lambda _: None))
     assert [one.crashes for one in found[:2]] == [
         (f"{folder}: the probe ended with OverflowError: {folder.name} is too large",) for folder in folders[:2]
