@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reference_model.worker import Worker
 
+NO_REDUCE_SCATTER = "does not support reduce_scatter"
 # Waits for a message and gives what it brought; every process calls these in one order.
 Pending: TypeAlias = Callable[[], Tensor]
 
@@ -49,8 +50,11 @@ class Exchange:
         mine_S = torch.empty_like(shares[0])
         try:
             work = dist.reduce_scatter(mine_S, list(shares), async_op=True)
-        except RuntimeError:
-            # gloo in older versions of torch has none: all get everything, and each keeps its share.
+        except RuntimeError as error:
+            # gloo in older versions of torch has none, and says so in every process before anything is sent: all get
+            # everything, and each keeps its share. Another failure is of this process alone, and the others go on.
+            if dist.get_backend() != "gloo" or NO_REDUCE_SCATTER not in str(error):
+                raise
             return self._pending(dist.all_reduce(parts_N, async_op=True), shares[self.worker.rank])
         return self._pending(work, mine_S)
 
