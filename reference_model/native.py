@@ -117,6 +117,8 @@ def native_library(source: str) -> tuple[ctypes.CDLL | None, str]:
         return ctypes.CDLL(str(path)), ""
     except (OSError, subprocess.SubprocessError) as error:
         output = getattr(error, "stderr", None) or str(error)
+        # Of a command that took too long these are bytes, whatever was asked for.
+        output = output.decode(errors="replace") if isinstance(output, bytes) else output
         lines = [line for line in output.splitlines() if "error" in line] or [output.strip() or "no reason given"]
         return None, lines[0].strip()
 

@@ -11,6 +11,7 @@ Tokens are unsigned, of 4 bytes; everything is little-endian.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -40,7 +41,7 @@ def serve_artifact(config: Config, worker: Worker, environ: Mapping[str, str]) -
     """Load the artifact on disk and predict one text with it, as the settings say that it is evaluated.
 
     Raises:
-        ConfigError: there are several processes.
+        ConfigError: there are several processes, or no file has the channel's number.
         ArtifactError: the artifact is damaged, or was packed under other settings of the model.
         RunError: there is no artifact, or the other side does not keep to the protocol.
     """
@@ -55,12 +56,26 @@ def serve_artifact(config: Config, worker: Worker, environ: Mapping[str, str]) -
 
 @contextmanager
 def protocol_streams(environ: Mapping[str, str]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Standard input, and the channel or standard output; what is printed meanwhile goes to standard error."""
+    """Standard input, and the channel or standard output; what is printed meanwhile goes to standard error.
+
+    Raises:
+        ConfigError: the channel's variable names no file to write to.
+    """
     number = environ.get(CHANNEL_VARIABLE, "")
-    answers = int(number) if number.isdecimal() else os.dup(1)
+    answers = _channel(number) if number else os.dup(1)
     os.dup2(2, 1)
     with os.fdopen(os.dup(0), "rb") as source, os.fdopen(answers, "wb") as sink:
         yield source, sink
+
+
+def _channel(number: str) -> int:
+    try:
+        mode = fcntl.fcntl(int(number), fcntl.F_GETFL) & os.O_ACCMODE
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError(f"{CHANNEL_VARIABLE}: {number!r} is not the number of an open file") from None
+    if mode == os.O_RDONLY:
+        raise ConfigError(f"{CHANNEL_VARIABLE}: {number} is a file that cannot be written to")
+    return int(number)
 
 
 def serve(open_predictor: OpenPredictor, vocab_size: int, source: IO[bytes], sink: IO[bytes]) -> int:

@@ -195,9 +195,21 @@ def with_failing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", fails)
 
 
+def with_slow_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(command: Any, **_: object) -> None:
+        # As Python raises it: bytes, whatever was asked for.
+        raise subprocess.TimeoutExpired(command, 300, stderr=b"kernels.cpp:1: error: no such header\n")
+
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/g++")
+    monkeypatch.setattr(subprocess, "run", waits)
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
-    [(without_compiler, r"g\+\+ not found"), (with_failing_compiler, r"kernels\.cpp:1: error: no such header")],
+    [
+        (without_compiler, r"g\+\+ not found"),
+        *((broken, r"kernels\.cpp:1: error: no such header") for broken in (with_failing_compiler, with_slow_compiler)),
+    ],
 )
 def test_where_nothing_compiles_auto_warns_and_takes_torch_and_cpp_is_an_error(
     broken: Any, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any

@@ -19,6 +19,7 @@ from reference_model.evalconfig import EvalConfig
 from reference_model.model import HymbaLM
 from reference_model.predictor import Predictor, predicting
 from reference_model.serve import protocol_streams, serve
+from reference_model.settings import ConfigError
 from reference_model.storage import RunError
 
 VOCAB = 16
@@ -88,6 +89,14 @@ def test_answers_go_to_the_channel_and_prints_to_standard_error(tmp_path: Path) 
     assert contents == {"out": b"answer", "err": b"printedprinted", "channel": b"answer"}
     for number in (*kept, *files[:3]):
         os.close(number)
+
+
+@pytest.mark.parametrize("number", ["999", "1e3", "-1", "9" * 30, "{}"])
+def test_a_channel_that_is_none_is_one_clear_error(number: str, tmp_path: Path) -> None:
+    with (tmp_path / "in").open("wb"), (tmp_path / "in").open("rb") as unwritable:
+        number = number.format(unwritable.fileno())
+        with pytest.raises(ConfigError, match=f"^PROBE_CHANNEL_FD: .?{number}"):
+            protocol_streams({"PROBE_CHANNEL_FD": number}).__enter__()
 
 
 def test_serving_is_predicting() -> None:
