@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness import audit
+from harness.checks.common import known
 from reference_model.release import ReleaseError, finish, numbers, prepare
 from reference_model.releases import RELEASES
 
@@ -61,6 +63,7 @@ def test_numbers_are_the_mean_the_sample_deviation_and_the_largest_artifact() ->
     assert made["val_bpb"] == 1.62
     assert made["val_bpb_std"] == 0.02
     assert made["bytes_total"] == 50_000 + 700_003
+    assert made["seed_results"]["3"]["bytes_total"] - made["seed_results"]["3"]["bytes_model"] == 50_000
     assert list(made["seed_results"]) == ["1", "2", "3"]
 
 
@@ -78,7 +81,11 @@ def test_a_release_is_whole(tmp_path: Path, evidence: Path, data: Path) -> None:
     assert (folder / "train_seed42.log").read_text(encoding="utf-8") == "seed:42\n"
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "**1.620000** ± 0.020000" in readme
-    assert "| 1337 | 1.600000 | 3.200000 | 100 | 60.0 | 11.3 | 751337 |" in readme
+    assert "| train s | eval s | total bytes | model bytes |\n" in readme
+    assert "| 1337 | 1.600000 | 3.200000 | 100 | 60.0 | 11.3 | 751337 | 701337 |" in readme
+    # The audit takes the total, whichever of the two it reads.
+    claims = audit.read(folder, None).claims
+    assert [known(row.artifact_bytes) for row in claims.seeds] == [751_337, 750_042, 752_025]
 
 
 @pytest.mark.parametrize(
