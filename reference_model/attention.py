@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from reference_model.backends import WINDOW_BACKENDS
 from reference_model.flex import flex_problem, flex_window_attention
 from reference_model.memory import KeyValues
 from reference_model.settings import ConfigError
 from reference_model.window import BLOCK_TOKENS, key_blocks, window_attention, window_mask
 
-WINDOW_BACKENDS = ("auto", "flex", "blocked", "sdpa")
 # No model is trained on longer texts: only a memory that goes on and on comes here.
 FAR_POSITION = 1 << 17
 

@@ -9,12 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, get_type_hints
 
+from reference_model.backends import CONV_BACKENDS, SCAN_BACKENDS, WINDOW_BACKENDS
 from reference_model.evalconfig import EvalConfig
 from reference_model.settings import ConfigError, Section, Setting, format_setting, parse_setting, section_settings
-
-SCANS = ("auto", "reference", "torch", "cpp", "cuda")
-CONVS = ("auto", "torch", "cpp", "cuda")
-WINDOWS = ("auto", "flex", "blocked", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,9 @@ class ModelConfig(Section):
     dt_rank: Annotated[int, Setting("HYMBA_DT_RANK", 0, 1 << 14)] = 0
     scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 64
     # How things are computed, not what: docs/backends.md.
-    scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=SCANS)] = "torch"
-    conv_backend: Annotated[str, Setting("HYMBA_CONV_BACKEND", choices=CONVS)] = "torch"
-    window_backend: Annotated[str, Setting("SLIDING_WINDOW_BACKEND", choices=WINDOWS)] = "auto"
+    scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=SCAN_BACKENDS)] = "torch"
+    conv_backend: Annotated[str, Setting("HYMBA_CONV_BACKEND", choices=CONV_BACKENDS)] = "torch"
+    window_backend: Annotated[str, Setting("SLIDING_WINDOW_BACKEND", choices=WINDOW_BACKENDS)] = "auto"
     elementwise_backend: Annotated[str, Setting("ELEMENTWISE_BACKEND", choices=("auto", "torch"))] = "torch"
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
     global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS", 0, 255)] = ()

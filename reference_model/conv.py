@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from reference_model.backends import CONV_BACKENDS
 from reference_model.cuda import cuda_conv, cuda_conv_problem
 from reference_model.fused import ConvSilu, fused_kernels
 from reference_model.fused_cpp import FUSED_SOURCE, FUSED_TAPS
 from reference_model.memory import Tail
 from reference_model.native import native_library
 from reference_model.settings import ConfigError
-
-# The best of those below that can serve; PyTorch's operators; a compiled one with its SiLU; causal-conv1d's kernel.
-CONV_BACKENDS = ("auto", "torch", "cpp", "cuda")
 
 
 class ConvContext(FunctionCtx):

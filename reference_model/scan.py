@@ -17,14 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference_model.backends import SCAN_BACKENDS
 from reference_model.cuda import CUDA_STATES, cuda_scan, cuda_scan_problem
 from reference_model.native import native_or_warn
 from reference_model.scan_cpp import KERNEL_STATES, SCAN_SOURCE, CppScanInputs, compiled_scan, cpp_scan_problem
 from reference_model.scan_torch import SelectiveScan
 from reference_model.settings import ConfigError
-
-# The best of those below that can serve; float64 steps; PyTorch's operators; one compiled operator; mamba-ssm's kernel.
-SCAN_BACKENDS = ("auto", "reference", "torch", "cpp", "cuda")
 
 
 class ScanInputs(NamedTuple):

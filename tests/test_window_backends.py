@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import flex_attention as flex_module
 
-from reference_model.attention import WINDOW_BACKENDS, attention_after_meta, causal_attention, choose_window
-from reference_model.config import config_settings
+from reference_model.attention import attention_after_meta, causal_attention, choose_window
 from reference_model.settings import ConfigError
 from tests.test_attention import dense, heads
 
@@ -68,5 +67,3 @@ def test_a_backend_is_chosen_by_the_device_and_an_impossible_one_says_why() -> N
         causal_attention(q, k, v, 4, "flex")
     with pytest.raises(ConfigError, match="'abacus' is not one of auto, flex"):
         causal_attention(q, k, v, 4, "abacus")
-    choices = {setting.name: setting.choices for _, _, setting, _ in config_settings()}
-    assert choices["SLIDING_WINDOW_BACKEND"] == WINDOW_BACKENDS
