@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.probe.child import crash, events
+from harness.probe.child import crash, events, launcher
 from harness.probe.child.overrides import Overrides
 from harness.probe.child.shims import attention, fla, flex, mamba, modules, triton, triton_language
 from harness.probe.child.source import Sources
@@ -328,3 +328,14 @@ def test_rearrange() -> None:
     assert torch.equal(modules._rearranged(x, "b l d -> (b l) d"), x.view(6, 4))
     assert torch.equal(modules._rearranged(x[0], "l d -> l r d", r=2), x[0][:, None].expand(3, 2, 4))
     assert torch.equal(modules._rearranged(x[:, :1], "b 1 d -> b d"), x[:, 0])
+
+
+def test_what_cannot_tell_what_it_has_seen_keeps_nobody_from_telling(heard: Heard) -> None:
+    def failing() -> None:
+        raise ValueError("no number")
+
+    launcher._finished(("flips", failing), ("tracer", lambda: heard.emit("pass")))
+    assert heard.events == [
+        {"kind": "unfinished", "name": "flips", "error": "ValueError: no number"},
+        {"kind": "pass"},
+    ]

@@ -38,7 +38,7 @@ def main() -> None:
     overrides = Overrides(plan.overrides)
     sources = Sources(script.parent, overrides, newer_parser(plan.newer_parser))
     _install(plan, clock, sources)
-    finish = _traced(plan)
+    finishers = _traced(plan)
     lines = Lines(sources.own)
     sys.argv = [str(plan.script), *plan.argv]
     # The script's folder comes first, as it would; this package has been imported already.
@@ -46,9 +46,7 @@ def main() -> None:
     if plan.lines:
         lines.install()
     status = _run(plan, sources)
-    lines.report(channel().emit)
-    finish()
-    overrides.report()
+    _finished(("lines", lambda: lines.report(channel().emit)), *finishers, ("overrides", overrides.report))
     channel().emit("end", status=status)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -56,10 +54,10 @@ def main() -> None:
     os._exit(status)
 
 
-def _traced(plan: Plan) -> Callable[[], None]:
-    """Begin to watch scores and updates where the plan says so; returns what ends it."""
+def _traced(plan: Plan) -> list[tuple[str, Callable[[], None]]]:
+    """Begin to watch scores and updates where the plan says so; returns what ends it, by name and in order."""
     if not plan.trace:
-        return lambda: None
+        return []
     from . import told, tracer
 
     follower = tracer.install(plan, channel().emit)
@@ -68,14 +66,17 @@ def _traced(plan: Plan) -> Callable[[], None]:
     if (plan.experiment or {}).get("flips"):
         from . import flips
 
-        flipped = flips.install(plan, ledger, channel())
+        return [("flips", flips.install(plan, ledger, channel())), ("tracer", tracer.finish)]
+    return [("tracer", tracer.finish)]
 
-        def finish() -> None:
-            flipped()
-            tracer.finish()
 
-        return finish
-    return tracer.finish
+def _finished(*finishers: tuple[str, Callable[[], None]]) -> None:
+    """Let each tell what it has seen; one that cannot must not keep the others from it."""
+    for name, finish in finishers:
+        try:
+            finish()
+        except Exception as error:  # noqa: BLE001 - the run has ended, and its other events are needed
+            channel().emit("unfinished", name=name, error=f"{type(error).__name__}: {error}"[:300])
 
 
 def _ranks(plan: Plan) -> None:
