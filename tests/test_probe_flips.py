@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from harness.challenge import BOS_TOKEN
+from harness.probe import miniature
 from harness.probe.experiments import artifact, flips, scores, suffix, target, variants
 from harness.probe.experiments.scores import BASE, Bound, Unit, View
-from harness.probe.phrased import Phrased, phrased_text
+from harness.probe.phrased import BEGINS, BYTE, INSIDE, Phrased, phrased_text
 from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.sandbox.job import Outcome
@@ -341,15 +342,29 @@ def test_flips_lie_where_leaks_live(text: Phrased) -> None:
 
 
 def test_a_flip_crosses_the_beginnings_of_words(text: Phrased) -> None:
-    spaced = np.arange(1024) % 3 == 0
-    crossing = dataclasses.replace(text, spaced=spaced)
+    kinds = (np.arange(1024) % 3).astype(np.int8)
+    crossing = dataclasses.replace(text, kinds=kinds)
     for place in range(2, 60):
+        old = text.tokens[place]
         token = crossing.other(place, 0)
-        assert spaced[token] != spaced[text.tokens[place]]
+        assert (kinds[token] == BEGINS) != (kinds[old] == BEGINS)
         assert text.first <= token < text.vocabulary
-        assert text.other(place, 0) != text.tokens[place]
-    alike = dataclasses.replace(text, spaced=np.zeros(1024, dtype=np.bool_))
-    assert alike.other(9, 0) != text.tokens[9]
+        assert [kinds[crossing.other(place, 0, kind)] for kind in (INSIDE, BEGINS, BYTE)] == [INSIDE, BEGINS, BYTE]
+        assert old not in {text.other(place, 0), *(crossing.other(place, 0, kind) for kind in (INSIDE, BEGINS, BYTE))}
+    alike = dataclasses.replace(text, kinds=np.zeros(1024, dtype=np.int8))
+    assert alike.other(9, 0, BYTE) != text.tokens[9]
+    names = [each.name for each in variants.choose(crossing, 0, damage=False)]
+    hit = text.near(0.2, hit=True)
+    assert {f"self-{hit}", f"self-{hit}-byte"} <= set(names)
+    assert len(names) == len(variants.choose(text, 0, damage=False)) + 1
+
+
+def test_flips_lie_where_longer_windows_begin(text: Phrased) -> None:
+    longer = dataclasses.replace(text, length=128)
+    places = [each.place for each in variants.choose(longer, 0, damage=False) if each.kind == "self"]
+    assert {0, 1} <= {place % 128 for place in places}
+    assert 0.3 < longer.near(0.2, hit=True) % 128 / 128 < 0.7
+    assert miniature.choose("", {}, miniature.LONGER).length == 128
 
 
 @pytest.mark.parametrize(("count", "vocabulary"), [(30, 64), (70, 256), (200, 8192)])

@@ -113,6 +113,7 @@ class Miniature:
         module: constants of the module.
         shrunk: what was made smaller: name to (claimed or default, now).
         spec: the world that it needs.
+        length: tokens of a sequence.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class Miniature:
     module: dict[str, Value] = field(default_factory=dict)
     shrunk: dict[str, tuple[str, str]] = field(default_factory=dict)
     spec: Spec = field(default_factory=Spec)
+    length: int = LENGTH
 
     def overrides(self) -> dict[str, dict[str, object]]:
         """In the form that the child's plan has."""
@@ -154,7 +156,7 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
     spec = _spec(text, environment)
-    return Miniature(environment | _places(keys, spec), classes, module, shrunk, spec)
+    return Miniature(environment | _places(keys, spec), classes, module, shrunk, spec, length)
 
 
 def _places(keys: Mapping[str, str], spec: Spec) -> dict[str, str]:

@@ -25,6 +25,8 @@ PHRASE_TOKENS = (8, 13)
 BETWEEN_TOKENS = (2, 5)
 # Into a phrase so far that a cache of several tokens of context hits.
 INTO_PHRASE = 5
+# Kinds of tokens.
+INSIDE, BEGINS, BYTE = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,16 @@ class Phrased:
         hits: places inside of phrases that have been there before.
         first: the smallest token that is no control token.
         vocabulary: how many tokens there are.
-        spaced: which tokens begin with a space; None where that is not known.
+        kinds: what each token is: `INSIDE` of a word, one that `BEGINS` a word, a `BYTE`; None where all are bytes.
+        length: tokens of a window.
     """
 
     tokens: NDArray[np.uint16]
     hits: tuple[int, ...]
     first: int
     vocabulary: int
-    spaced: NDArray[np.bool_] | None = None
+    kinds: NDArray[np.int8] | None = None
+    length: int = LENGTH
 
     def near(self, share: float, *, hit: bool = False, phase: int | None = None) -> int:
         """The place nearest to a share of the text that is fit for a flip.
@@ -51,15 +55,15 @@ class Phrased:
         Args:
             share: from 0 to 1.
             hit: inside of a repeated phrase, and not near the ends of a window.
-            phase: the place in its window of `LENGTH` tokens.
+            phase: the place in its window.
         """
         middle = round(share * self.tokens.size)
         fit = [place for place in range(2, self.tokens.size - 1) if self.tokens[place] != BOS_TOKEN]
         if hit:
             inside = set(self.hits)
-            fit = [place for place in fit if place in inside and 20 <= place % LENGTH <= 44] or fit
+            fit = [place for place in fit if place in inside and 0.3 < place % self.length / self.length < 0.7] or fit
         if phase is not None:
-            fit = [place for place in fit if place % LENGTH == phase] or fit
+            fit = [place for place in fit if place % self.length == phase] or fit
         return min(fit, key=lambda place: abs(place - middle), default=1)
 
     def after_start(self, share: float) -> int:
@@ -76,17 +80,21 @@ class Phrased:
             return 2
         return int(starts[np.argmin(np.abs(starts - share * self.tokens.size))])
 
-    def other(self, place: int, seed: int) -> int:
-        """Another token for a place: one that begins a word where the old one does not, or the reverse.
+    def other(self, place: int, seed: int, kind: int | None = None) -> int:
+        """Another token for a place.
 
-        What is added to some tokens alone is added by what they are, and that by whether they begin a word most of all.
+        Args:
+            place: the place.
+            seed: of the choice.
+            kind: what it is, where there is such a token; None: it begins a word where the old one does not, or the
+                reverse. What is added to some tokens alone is added by what they are.
         """
         old = int(self.tokens[place])
-        every = np.arange(self.first, self.vocabulary)
-        others = every[every != old]
-        if self.spaced is not None:
-            unlike = others[self.spaced[others] != self.spaced[old]]
-            others = unlike if unlike.size else others
+        others = np.delete(np.arange(self.first, self.vocabulary), old - self.first)
+        if self.kinds is not None:
+            kinds = self.kinds[others]
+            fit = kinds == kind if kind is not None else (kinds == BEGINS) != (self.kinds[old] == BEGINS)
+            others = others[fit] if fit.any() else others
         return int(np.random.default_rng((seed, place)).choice(others))
 
 
@@ -97,7 +105,8 @@ def phrased_world(made: World, miniature: Miniature, folder: Path) -> tuple[Worl
         The world, its validation shards as paths below its folder, and the text.
     """
     text = phrased_text(made.val_tokens, miniature.spec.vocabulary, miniature.spec.seed)
-    text = dataclasses.replace(text, spaced=_spaced(made.tokenizer, miniature.spec.vocabulary))
+    kinds = _kinds(made.tokenizer, miniature.spec.vocabulary)
+    text = dataclasses.replace(text, kinds=kinds, length=miniature.length)
     moved, shards = world.with_validation(made, folder, text.tokens)
     return moved, shards, text
 
@@ -129,14 +138,16 @@ def phrased_text(count: int, vocabulary: int, seed: int) -> Phrased:
     return Phrased(tokens, tuple(place for place in hits if place < count), first, vocabulary)
 
 
-def _spaced(tokenizer: Path, vocabulary: int) -> NDArray[np.bool_] | None:
-    """Which tokens begin with a space; None where each is a byte."""
+def _kinds(tokenizer: Path, vocabulary: int) -> NDArray[np.int8] | None:
+    """What each token is; None where all are bytes."""
     if not tokenizer.is_file():
         return None
     import sentencepiece as spm
 
     model = spm.SentencePieceProcessor(model_file=str(tokenizer))
-    return np.array([model.id_to_piece(token).startswith("\u2581") for token in range(vocabulary)])
+    begins = [model.id_to_piece(token).startswith("\u2581") for token in range(vocabulary)]
+    kinds = [BYTE if model.is_byte(token) else BEGINS if begins[token] else INSIDE for token in range(vocabulary)]
+    return np.array(kinds, dtype=np.int8)
 
 
 def _between(

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from harness.probe.miniature import LENGTH
-from harness.probe.phrased import Phrased
+from harness.probe.phrased import BEGINS, BYTE, Phrased
 from harness.probe.session import MiniatureRun
 
 RUN: Final = "flips"
@@ -46,16 +45,16 @@ def choose(text: Phrased, seed: int, *, damage: bool) -> tuple[Variant, ...]:
     """
     made = [Variant(NOTHING, NOTHING)]
     made += [_suffix(text, seed, place) for place in (text.near(0.35, hit=True), text.near(0.6, phase=1))]
-    made += [
-        _self(text, seed, SELF, place)
-        for place in (text.near(0.2, hit=True), text.near(0.3, phase=1), text.near(0.45, phase=0))
-    ]
+    # Where a cache hits, both to a token that begins a word and to one that does not.
+    hit = text.near(0.2, hit=True)
+    made += [_self(text, seed, SELF, hit, kind) for kind in ((BEGINS, BYTE) if text.kinds is not None else (None,))]
+    made += [_self(text, seed, SELF, place) for place in (text.near(0.3, phase=1), text.near(0.45, phase=0))]
     if damage:
         made += [
             Variant(DAMAGED, DAMAGED, order={"artifact": True}),
             Variant(NOISE, NOISE, order={"noise": True}),
         ]
-    made.append(_suffix(text, seed, text.near(1 - LENGTH / 4 / text.tokens.size)))
+    made.append(_suffix(text, seed, text.near(1 - text.length / 4 / text.tokens.size)))
     made += [
         _self(text, seed, SELF, text.after_start(0.5)),
         _self(text, seed, DOCUMENT, text.before_end(0.7)),
@@ -93,5 +92,6 @@ def _suffix(text: Phrased, seed: int, place: int) -> Variant:
     return Variant(f"{SUFFIX}-{place}", SUFFIX, place, told)
 
 
-def _self(text: Phrased, seed: int, kind: str, place: int) -> Variant:
-    return Variant(f"{kind}-{place}", kind, place, {"flip": place, "token": text.other(place, seed)})
+def _self(text: Phrased, seed: int, name: str, place: int, kind: int | None = None) -> Variant:
+    told = {"flip": place, "token": text.other(place, seed, kind)}
+    return Variant(f"{name}-{place}" + ("-byte" if kind == BYTE else ""), name, place, told)
