@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -33,6 +34,13 @@ from tests.test_probe_flips import ENDED
 INTERFERING = ("calibration", "paid_prefix", "validation_in_training")
 # Cases in which weights learn from tokens before these are scored.
 LEARNING = ("gradient_in_place", "later_epoch", "sgd_before_score", "slot", "slot_shared", "two_passes", "warm_up")
+# What each case of scores that are no distribution is caught by.
+MIXED = {
+    "byte_mixture": ("helper", "PG709", Verdict.WARN),
+    "hint_tilt": ("packed", "PG708", Verdict.FAIL),
+    "minimum_of_two": ("renamed", "PG709", Verdict.FAIL),
+}
+CODES = ("PG701", "PG702", "PG703", "PG704", "PG711")
 # Packs what it finds in some files; no model, so that a run takes no longer than its start.
 SCRIPT = """
 import glob, os, sys, zlib
@@ -51,13 +59,12 @@ def sandbox(usable: dict[Level, str]) -> Sandbox:
     return Sandbox(backend, backend.level)
 
 
-def probe(folder: Path, evidence: Path, sandbox: Sandbox) -> dict[str, Verdict]:
+def probe(folder: Path, evidence: Path, sandbox: Sandbox, codes: Iterable[str] = CODES) -> dict[str, Verdict]:
     """Probe a folder; returns the verdicts of the rules of behaviour."""
     told: list[str] = []
     probing.run(probing.prepare(folder, submission.read(folder)), evidence, sandbox, told.append, 180)
     assert told[0].startswith("bare: ")
-    codes = frozenset({"PG701", "PG702", "PG703", "PG704", "PG711"})
-    audited = audit.audit_folder(folder, audit.Options(codes, probe=evidence))
+    audited = audit.audit_folder(folder, audit.Options(frozenset(codes), probe=evidence))
     assert audited.report is not None, audited
     return {finding.rule: finding.verdict for finding in audited.report.findings}
 
@@ -283,6 +290,28 @@ def test_what_only_two_processes_do_is_seen(
 def test_an_illegal_case_interferes(case: Case, disguise: str, tmp_path: Path, sandbox: Sandbox) -> None:
     verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
     assert verdicts["PG703"] is Verdict.FAIL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MIXED)
+def test_scores_of_no_distribution_are_shown(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
+    disguise, code, verdict = MIXED[name]
+    verdicts = probe(write_folder(Case(name, "illegal"), tmp_path / "run", disguise), tmp_path / "e", sandbox, [code])
+    assert verdicts == {code: verdict}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MIXED)
+def test_scores_of_a_distribution_are_not_accused(
+    name: str, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A sum that is no more than one cannot end before its last token.
+    monkeypatch.setattr(probing, "SUMS_SECONDS", 4.0)
+    monkeypatch.setattr(probing, "SUMS_RUNS", 0)
+    codes = ("PG707", "PG708", "PG709")
+    verdicts = probe(write_folder(Case(name, "legal"), tmp_path / "run", "plain"), tmp_path / "e", sandbox, codes)
+    assert set(verdicts.values()) <= {Verdict.PASS, Verdict.UNDECIDED}
+    assert name != "hint_tilt" or set(verdicts.values()) == {Verdict.PASS}
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,9 @@ def distribution_depends_on_target(submission: Submission) -> Outcome | None:
         Self flip: copies of the trained process in which one token is another. The row of logits or probabilities in
         which its score is looked up must be the same. Where it is, and the score is the softmax of that row, the
         distribution was there before the token, and sums to one by construction. Places lie inside of repeated
-        phrases, where windows and chunks begin, behind the beginning of a document and at its end.
+        phrases, where windows and chunks begin, behind the beginning of a document and at its end; the new token
+        begins a word where the old one does not, or the reverse. Rows that a loop asks for one number at a time are
+        told by the steps of the script's own account.
 
     Why it matters:
         "Before the token is revealed, a full distribution over the vocabulary" (#1017, condition 2): one that changes
@@ -94,8 +96,9 @@ def probabilities_do_not_sum_to_one(submission: Submission) -> Outcome | None:
         the target is: there it is one by construction. A sum above 1.0001 warns (1.01 where scores are coarse
         numbers), also a partial one, which ends the experiment: what a script computed from its targets before it
         read the artifact stays that of the old ones, and may add to the sum. Where the score is the entry of a row
-        that does not change with its target, the row's own sum decides: above 1.01 it fails. Below 0.9999 a whole
-        sum warns. An incomplete sum below one is undecided.
+        that does not change with its target, the row's own sum decides: above 1.01 it fails. Where it is the best of
+        the entries of several rows, the best entries of all tokens are added up instead. Below 0.9999 a whole sum
+        warns. An incomplete sum below one is undecided.
 
     Why it matters:
         "A full distribution over the vocabulary" (#1017, condition 2): scores of more than one distribution's worth
