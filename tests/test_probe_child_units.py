@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from harness.probe.child import crash, events, launcher
 from harness.probe.child.overrides import Overrides
-from harness.probe.child.shims import attention, fla, flex, mamba, modules, triton, triton_language
+from harness.probe.child.shims import amp, attention, fla, flex, mamba, modules, triton, triton_language
 from harness.probe.child.source import Sources
 
 tl: Any = SimpleNamespace(**triton_language.NAMES)
@@ -98,6 +98,26 @@ def test_overrides_find_every_form(heard: Heard) -> None:
     made = space["H"]()
     assert (made.a, made.b, made.c, made.d, made.e, made.g, space["f"]) == (10, 2, 30, 40, 50, [1, "x"], 60)
     assert [event["line"] for event in heard.events] == [8, 2, 3, 5, 7, 6]
+
+
+def test_autocast_runs_in_float32_what_cuda_s_does() -> None:
+    logits = torch.randn(4, 1024, requires_grad=True)
+    weight = torch.eye(1024)
+    library = amp.widen()
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            product = logits @ weight
+            wide = [product.log_softmax(-1), F.softmax(product, dim=-1), torch.logsumexp(product, -1), product**2]
+            assert torch.softmax(product, -1, dtype=torch.bfloat16).dtype == torch.bfloat16
+        assert product.dtype == torch.bfloat16
+        assert {each.dtype for each in wide} == {torch.float32}
+        assert torch.allclose(wide[0].exp().sum(-1), torch.ones(4), atol=1e-5)
+        wide[0].sum().backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        # Outside of it everything is as it was.
+        assert product.log_softmax(-1).dtype == torch.bfloat16
+    finally:
+        library._destroy()  # type: ignore[no-untyped-call]
 
 
 def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, left: int, *, causal: bool, cap: float) -> torch.Tensor:

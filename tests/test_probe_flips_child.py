@@ -128,6 +128,7 @@ def test_rows_tell_what_a_target_is_looked_up_in() -> None:
     assert nats == pytest.approx([-np.log(np.exp(3) / np.exp([1, 2, 3]).sum()), np.log(3)])
     [told] = seen.of("row")
     assert (told["position"], told["at"], told["target"]) == (5, 3, 0)
+    assert (told["bits"], told["width"]) == (32, 3)
     # The one token of the place that is in the vocabulary, and all three of it as a sample.
     assert told["logs"] == pytest.approx([-np.log(3)] * 4, abs=1e-6)
     chances = torch.tensor([[0.2, 0.2, 0.0], [0.5, 0.25, 0.25]])

@@ -104,7 +104,7 @@ def changed(**fields: Any) -> flips.Flips:
             events.append({**event, "apart": fields.get("apart", [])})
         elif event["kind"] == "row":
             nats = {None: 2.5, "self-2": 7.0}.get(event.get("variant"), 2.5)
-            events.append({**event, "total": fields.get("total", 1.0), "nats": nats})
+            events.append({**event, "total": fields.get("total", 1.0), "nats": nats, **fields.get("row", {})})
         else:
             events.append(dict(event))
     return flips.judge(ran(*events), CHOSEN, 4)
@@ -121,6 +121,12 @@ def test_the_sum_holds_by_construction_or_is_the_row_s_own() -> None:
     entry = changed(apart=[[2, 4]], total=1.3)
     assert (entry.sum.result, entry.sum.total, entry.sum.position) == ("more", 1.3, 2)
     assert "adds up to 1.3" in entry.sum.reason
+    assert entry.sum.count == 0
+    narrow = changed(apart=[[2, 4]], total=1.0157, row={"bits": 16, "width": 1024})
+    assert (narrow.sum.result, narrow.sum.count) == ("more", 1024)
+    assert "in numbers of 16 bits" in narrow.sum.reason
+    # Rounding does not come to so much.
+    assert changed(apart=[[2, 4]], total=1.3, row={"bits": 16, "width": 1024}).sum.count == 0
     dependent = flips.judge(copies(crc="b", logs=-1.5), CHOSEN, 4)
     assert not flips.needs_sum(dependent)
 

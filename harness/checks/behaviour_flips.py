@@ -96,9 +96,10 @@ def probabilities_do_not_sum_to_one(submission: Submission) -> Outcome | None:
         the target is: there it is one by construction. A sum above 1.0001 warns (1.01 where scores are coarse
         numbers), also a partial one, which ends the experiment: what a script computed from its targets before it
         read the artifact stays that of the old ones, and may add to the sum. Where the score is the entry of a row
-        that does not change with its target, the row's own sum decides: above 1.01 it fails. Where it is the best of
-        the entries of several rows, the best entries of all tokens are added up instead. Below 0.9999 a whole sum
-        warns. An incomplete sum below one is undecided.
+        that does not change with its target, the row's own sum decides: above 1.01 it fails, and up to 1.1 it
+        only warns where the row's numbers have 16 bits. Where it is the best of the entries of several rows, the best
+        entries of all tokens are added up instead. Below 0.9999 a whole sum warns. An incomplete sum below one is
+        undecided.
 
     Why it matters:
         "A full distribution over the vocabulary" (#1017, condition 2): scores of more than one distribution's worth
@@ -120,7 +121,7 @@ def probabilities_do_not_sum_to_one(submission: Submission) -> Outcome | None:
     if answer.result == "one":
         return Outcome(Verdict.PASS, f"In miniature, {answer.reason}{at}.", values, where)
     if answer.result in {"more", "less"}:
-        # No copies are needed for the sum of a row.
+        # No copies are needed for the sum of a row, unless its numbers are coarse.
         verdict = Verdict.FAIL if answer.result == "more" and not answer.count else Verdict.WARN
         message = f"In miniature, {answer.reason}{at} (seed {found.seed}; {REPEAT})."
         return Outcome(verdict, message, values, where)

@@ -21,6 +21,9 @@ from harness.probe.session import MiniatureRun
 
 SAME, DEPENDS, UNCLEAR = "same", "depends", "unclear"
 BOUND, UNBOUND = "bound", "unbound"
+NARROW_BITS: Final = 16
+# What rounding to 16 bits may make of a sum of one: it moves each nat by a 256th, or the sum by a 256th of the entropy.
+ROUNDED_TOTAL: Final = 1.1
 FLIPS: Final = frozenset({SUFFIX, SELF, DOCUMENT})
 
 
@@ -165,13 +168,18 @@ def _of(seen: Mapping[str, View], variants: Sequence[Variant], which: tuple[Boun
     later, aim = _later(tests), _target(tests)
     if later.result == DEPENDS and any(unit.loose for unit in base):
         later = Judged(UNCLEAR, "the scores were matched to places by their order alone, and more of them change")
-    total = _sum(tests, aim, count, straight)
+    total = _sum(tests, aim, count, straight, _narrow_rows(seen[BASE]))
     return Flips(
         BOUND, bound.reason, bound.where, count, straight, later, aim, kept, tuple(tests), total, bound, tuple(base)
     )
 
 
-def _sum(tests: Sequence[Test], aim: Judged, count: int, straight: int) -> Kraft:
+def _narrow_rows(view: View) -> dict[int, int]:
+    """Tokens of the rows whose numbers have 16 bits, by position."""
+    return {event["position"]: event["width"] for event in view.of("row") if event.get("bits") == NARROW_BITS}
+
+
+def _sum(tests: Sequence[Test], aim: Judged, count: int, straight: int, narrow: Mapping[int, int]) -> Kraft:
     """What is known of the sum without making it."""
     if aim.result == SAME and straight == count:
         reason = f"each of {count:,} scores is the softmax of its row, and at {len(aim.positions)} positions the row"
@@ -180,7 +188,11 @@ def _sum(tests: Sequence[Test], aim: Judged, count: int, straight: int) -> Kraft
     if more and aim.result != DEPENDS:
         worst = max(more, key=lambda test: test.row_total)
         reason = "the score is the entry of a row, or the best of several, that is the same whatever the target is, and"
-        return Kraft(kraft.MORE, f"{reason} adds up to {worst.row_total:.6g}", worst.row_total, 0, worst.position)
+        told, coarse = f"{reason} adds up to {worst.row_total:.6g}", 0
+        if worst.row_total <= ROUNDED_TOTAL and worst.position in narrow:
+            # It warns, as a sum of copies does.
+            told, coarse = f"{told}, in numbers of 16 bits", narrow[worst.position]
+        return Kraft(kraft.MORE, told, worst.row_total, coarse, worst.position)
     if aim.result == DEPENDS:
         return Kraft(kraft.UNCLEAR, "the distribution depends on its target, so that there is none to add up")
     return Kraft(kraft.UNCLEAR, "it was not made")

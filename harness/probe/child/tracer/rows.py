@@ -129,6 +129,8 @@ class Rows:
             position=place,
             at=at,
             crc=_crc(row.values),
+            bits=8 * row.values.element_size(),
+            width=row.values.numel(),
             target=row.token,
             # What the row adds up to as it stands, and the target's nats in it.
             total=_rounded(math.exp(min(total, 50.0))),
