@@ -246,6 +246,37 @@ def test_a_row_that_changes_with_its_target_is_told() -> None:
     assert flips.judge(copies(crc="b", logs=-1.00001), CHOSEN, 4).target.result == "unclear"
 
 
+NARROW = {"kind": "precision", "bits": 16}
+
+
+def test_small_differences_of_16_bits_may_be_rounding() -> None:
+    for before, result in ((1.51, "unclear"), (1.75, "depends")):
+        made = copies(before=before, crc="b", logs=-1.0 - (before - 1.5))
+        assert flips.judge(made, CHOSEN, 4).later.result == "depends"
+        found = flips.judge(ran(NARROW, *made.events), CHOSEN, 4)
+        assert (found.later.result, found.target.result) == (result, result)
+        assert result == "depends" or "in 16 bits may be rounding" in found.later.reason
+        assert result == "depends" or "in 16 bits may be rounding" in found.target.reason
+
+
+def noticed(name: str, position: int, *changed: int, **more: Any) -> flips.Test:
+    return flips.Test(name, "self", position, exercised=True, compared=40, changed=changed, **more)
+
+
+def test_flips_that_agree_are_no_rounding() -> None:
+    same = [noticed("a", 50, 7, 8, effect=0.01), noticed("b", 60, 7, 8, effect=0.02)]
+    ahead = [noticed("a", 50, 49, effect=0.01), noticed("b", 60, 59, effect=0.02)]
+    many = [noticed(name, 50, *range(30), effect=0.01) for name in "ab"]
+    apart = [noticed("a", 50, 7, effect=0.01), noticed("b", 60, 8, effect=0.02)]
+    for tests, result in ((same, "depends"), (ahead, "depends"), (many, "unclear"), (apart, "unclear")):
+        assert flips._later(tests, narrow=True).result == result
+        assert flips._later(tests, narrow=False).result == "depends"
+    rows = [noticed(name, 50, row="differs", row_effect=0.01) for name in "ab"]
+    assert flips._target(rows, narrow=True).result == "depends"
+    assert flips._target(rows[:1], narrow=True).result == "unclear"
+    assert flips._target(rows[:1], narrow=False).result == "depends"
+
+
 def test_where_copies_differ_by_themselves_nothing_is_said() -> None:
     found = flips.judge(copies(nothing=2.6, before=9.0), CHOSEN, 4)
     assert (found.later.result, found.target.result) == ("unclear", "unclear")

@@ -465,3 +465,17 @@ def test_a_gradient_of_another_loss_teaches_nothing_of_the_text(shard: Path, *, 
     seen = traced(shard, run)
     assert [event["learned"] for event in seen.of("score")] == [[[1, 21]] if lost else []]
     assert len(seen.of("update")) == lost
+
+
+@pytest.mark.parametrize(("autocast", "told"), [(True, [16]), (False, [])])
+def test_losses_made_in_16_bits_are_told_once(shard: Path, *, autocast: bool, told: list[int]) -> None:
+    x, y = batch(0)
+    weight = torch.nn.Parameter(table())
+
+    def run() -> None:
+        for _ in range(2):
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                made = F.embedding(x, weight) @ weight
+            F.cross_entropy(made.float().flatten(0, 1), y.flatten()).item()
+
+    assert [event["bits"] for event in traced(shard, run).of("precision")] == told

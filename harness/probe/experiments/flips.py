@@ -24,6 +24,11 @@ BOUND, UNBOUND = "bound", "unbound"
 NARROW_BITS: Final = 16
 # What rounding to 16 bits may make of a sum of one: it moves each nat by a 256th, or the sum by a 256th of the entropy.
 ROUNDED_TOTAL: Final = 1.1
+# Differences up to here may be rounding where products are made in 16 bits: later tokens change the shapes in which
+# experts, or rows that are packed together, are computed.
+NARROW_NATS: Final = 0.1
+# Of the scores that are compared, at most so many are few.
+FEW_SHARE: Final = 0.25
 FLIPS: Final = frozenset({SUFFIX, SELF, DOCUMENT})
 
 
@@ -165,7 +170,8 @@ def _of(seen: Mapping[str, View], variants: Sequence[Variant], which: tuple[Boun
         for each in variants
         if each.kind in FLIPS and each.name in seen
     ]
-    later, aim = _later(tests), _target(tests)
+    narrow = bool(seen[BASE].of("precision"))
+    later, aim = _later(tests, narrow=narrow), _target(tests, narrow=narrow)
     if later.result == DEPENDS and any(unit.loose for unit in base):
         later = Judged(UNCLEAR, "the scores were matched to places by their order alone, and more of them change")
     total = _sum(tests, aim, count, straight, _narrow_rows(seen[BASE]))
@@ -222,25 +228,39 @@ def _test(variant: Variant, base: tuple[View, list[Unit]], copy: tuple[View, lis
     )
 
 
-def _later(tests: Sequence[Test]) -> Judged:
+def _later(tests: Sequence[Test], *, narrow: bool) -> Judged:
     """Whether a score depends on tokens behind it."""
     made = [each for each in tests if each.exercised and each.compared]
     if not made:
         return Judged(UNCLEAR, "no changed token was scored")
     worst = max(made, key=lambda each: each.effect)
     compared = sum(each.compared for each in made)
-    if worst.effect > CLEAR_NATS:
+    if worst.effect > (NARROW_NATS if narrow and not _agree(made) else CLEAR_NATS):
         reason = f"with {_told(worst)}, scores before it change by up to {worst.effect:.4g} nats"
         return Judged(DEPENDS, reason, worst.effect, worst.changed)
     if worst.effect > 0:
-        return Judged(UNCLEAR, f"scores differ by up to {worst.effect:.2g} nats, which may be rounding", worst.effect)
+        told = "in 16 bits may be rounding" if worst.effect > CLEAR_NATS else "may be rounding"
+        return Judged(UNCLEAR, f"scores differ by up to {worst.effect:.2g} nats, which {told}", worst.effect)
     return Judged(SAME, f"{compared:,} scores before {len(made)} changes of later tokens are the same")
 
 
-def _target(tests: Sequence[Test]) -> Judged:
+def _agree(tests: Sequence[Test]) -> bool:
+    """Whether several flips change the same few scores, in the text or as seen from the flip: no rounding does."""
+    few = [each for each in tests if each.effect > CLEAR_NATS and len(each.changed) <= each.compared * FEW_SHARE]
+    few = [each for each in few if len(each.changed) < PLACES_LIMIT]
+    places = [each.changed for each in few]
+    steps = [tuple(place - each.position for place in each.changed) for each in few]
+    return any(len(set(found)) < len(found) for found in (places, steps))
+
+
+def _target(tests: Sequence[Test], *, narrow: bool) -> Judged:
     """Whether a distribution depends on the token that stands at its place."""
     made = [each for each in tests if each.exercised and each.row != target.UNSEEN]
     apart = [each for each in made if each.row == target.DIFFERS]
+    # Where no score before it changes, there is no rounding that a place could have changed by.
+    alone = [each for each in apart if each.compared and not each.effect]
+    if narrow and len(alone) < 2 and max((each.row_effect for each in apart), default=NARROW_NATS) < NARROW_NATS:
+        return Judged(UNCLEAR, "the distributions differ by what in 16 bits may be rounding")
     if apart:
         worst = max(apart, key=lambda each: each.row_effect)
         reason = f"with {_told(worst)}, the distribution at that position changes by up to {worst.row_effect:.4g} nats"

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from .choices import ALONG, LEAST, chosen, compared, least_along
 from .codes import PROBABILITY, SCORE, Tag
 from .ledger import Ledger
-from .operations import JOIN, LOST, NUMBERS, READ, REDUCE, SCATTER, SHAPE, SHARED, SILENT
+from .operations import JOIN, LOST, NUMBERS, PRODUCTS, READ, REDUCE, SCATTER, SHAPE, SHARED, SILENT
 from .sources import CALLS, recognized
 from .updates import Updates
 
@@ -30,6 +30,8 @@ class Follower(TorchFunctionMode):
     def __init__(self, ledger: Ledger, updates: Updates, lost: Callable[[str, BaseException], None]) -> None:
         super().__init__()
         self.ledger, self.updates, self.tags = ledger, updates, ledger.tags
+        # Whether a product was made in 16 bits since the last losses.
+        self.narrow = self._told_narrow = False
         self._lost = lost
         self._aliases: dict[int, int] = {}
 
@@ -71,8 +73,7 @@ class Follower(TorchFunctionMode):
             self._meet(name, tensors)
         if self.ledger.gradients:
             self._learned(name, tensors, out)
-        if self.updates.origins.awake:
-            self._made(name, tensors, out)
+        self._came_out(name, tensors, out)
         known = name in CALLS or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
         if known and recognized(self, name, call, out):
             return
@@ -90,6 +91,12 @@ class Follower(TorchFunctionMode):
             and tuple(tensor.shape) == tuple(codes.shape)
         ):
             self.tags.set(tensor, Tag(codes, form))
+
+    def tell_narrow(self) -> None:
+        """Losses of the text were made in 16 bits; it is told once."""
+        if not self._told_narrow:
+            self._told_narrow = True
+            self.ledger.emit("precision", bits=16)
 
     def _follow(self, func: Any, name: str, call: tuple[Any, Any, Any], out: Any) -> None:
         args, kwargs, tagged = call
@@ -254,9 +261,11 @@ class Follower(TorchFunctionMode):
         first, *others = map(self.original, tensors)
         return first, others
 
-    def _made(self, name: str, tensors: list[Any], out: Any) -> None:
-        """What is made of weights, if it may become weights."""
-        if not self.updates.stepping and name not in LOST and name not in NUMBERS:
+    def _came_out(self, name: str, tensors: list[Any], out: Any) -> None:
+        """How precise a product is, and what is made of weights, if it may become weights."""
+        if name in PRODUCTS:
+            self.narrow |= isinstance(out, torch.Tensor) and out.dtype.itemsize == 2
+        elif self.updates.origins.awake and not self.updates.stepping and name not in LOST and name not in NUMBERS:
             whole = name in SHAPE or name in JOIN or name in REDUCE
             self.updates.origins.made(map(self.original, tensors), _tensors([out]), whole=whole)
 

@@ -17,6 +17,10 @@ SCATTER = frozenset(
     index_add index_add_ scatter_add scatter_add_ bincount index_put index_put_ scatter_ scatter index_copy_
     """.split()  # noqa: SIM905 - the same
 )
+# Products whose rounding changes with the shapes that they are made in.
+PRODUCTS = frozenset(
+    ["linear", "matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "scaled_dot_product_attention"]
+)
 # What mixes elements so that nobody knows what comes out.
 LOST = frozenset(
     """

@@ -170,8 +170,11 @@ def _source(
 ) -> torch.Tensor | None:
     ledger = follower.ledger
     codes = ledger.source(places, out, follower.updates.settle)
+    narrow, follower.narrow = follower.narrow, False
     if codes is None:
         return None
+    if narrow:
+        follower.tell_narrow()
     if ledger.rows is not None and rows is not None:
         table = rows.table[(*rows.at, slice(None))] if rows.at else rows.table
         made = ledger.sources[-1]
