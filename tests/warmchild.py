@@ -87,7 +87,7 @@ class Warm:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         status = int(self.process.stdout.readline())
-        events = session._read_events(channel)
+        events = session._read_events(channel, data.val_tokens)
         ended = Outcome(Level.L1, "none", "exit", "", status, 0.0, 0.0, 0, output, channel, place)
         told = printed(output.read_bytes(), output.name)
         return MiniatureRun(ended, tuple(events.found), told, session._files(place), events.damaged)

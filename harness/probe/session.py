@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.model import HarnessError
+from harness.probe import eventlines
 from harness.probe.miniature import Miniature
 from harness.probe.printed import Printed, printed
 from harness.probe.world import World
@@ -145,7 +146,7 @@ def run(request: Request, into: Path, sandbox: Sandbox) -> MiniatureRun:
         raise HarnessError(f"{into}: a run directory may not lie inside of the submission's folder")
     with tempfile.TemporaryDirectory(prefix="harness-child-") as place:
         outcome = runner.run(_job(request, _packages(Path(place))), into, sandbox=sandbox)
-    events = _read_events(outcome.channel)
+    events = _read_events(outcome.channel, request.world.val_tokens)
     return MiniatureRun(outcome, tuple(events.found), _printed(outcome), _files(outcome.kept), events.damaged)
 
 
@@ -202,19 +203,16 @@ def _job(request: Request, packages: Path) -> Job:
     return Job(command, views, WORK, environment, limits, keep=KEPT, channel=True)
 
 
-def _read_events(channel: Path | None) -> _Events:
+def _read_events(channel: Path | None, tokens: int) -> _Events:
     """The events; what the script itself wrote into the channel is data like any other and may be damaged."""
     events = _Events()
+    reader = eventlines.Reader(tokens)
     for line in _lines(channel):
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
+        event = reader.event(line)
+        if event is None:
             events.damaged += 1
-            continue
-        if isinstance(event, dict) and isinstance(event.get("kind"), str):
-            events.found.append(event)
         else:
-            events.damaged += 1
+            events.found.append(event)
     return events
 
 
