@@ -107,7 +107,7 @@ class Weights:
         if tensor is None:
             return
         record.version, record.content, record.fresh = tensor._version, checksum(tensor), False
-        record.learned = self._known.setdefault(record.content, learned)
+        record.learned = self._known[record.content] = learned
 
     def settle(self, pending: Learned) -> bool:
         """Look at all weights; what has changed has learned what is pending. Returns whether anything has."""
