@@ -43,7 +43,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--evidence", type=Path, metavar="DIR", help="where the runs go (default: below .cache/probe)")
     parser.add_argument(
-        "--seconds", type=probing.seconds, default=RUN_SECONDS, metavar="N", help="wall time of one run"
+        "--seconds",
+        type=probing.seconds,
+        default=RUN_SECONDS,
+        metavar="N",
+        help=f"wall time of one run (default: {RUN_SECONDS:.0f})",
     )
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier probe left in the directory")
     probing.bounds(parser)
