@@ -145,14 +145,15 @@ def _compile(text: str, path: Path) -> None:
         source, binary = Path(temporary, "kernels.cpp"), Path(temporary, "kernels.so")
         source.write_text(text, encoding="utf-8")
         include = f"-I{torch_home / 'include'}"
-        _run(COMPILER, *COMPILE_FLAGS, include, "-c", str(source), "-o", f"{source}.o")
-        # Without -fopenmp here: the symbols of OpenMP come from the library that torch depends on.
-        _run(COMPILER, "-shared", f"{source}.o", f"-L{torch_home / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(binary))
+        libraries = (f"-L{torch_home / 'lib'}", "-ltorch_cpu", "-lc10")
+        for step in (
+            (*COMPILE_FLAGS, include, "-c", str(source), "-o", f"{source}.o"),
+            # Without -fopenmp here: the symbols of OpenMP come from the library that torch depends on.
+            ("-shared", f"{source}.o", *libraries, "-o", str(binary)),
+        ):
+            command = [COMPILER, *step]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_LIMIT_S)
         binary.replace(path)
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_LIMIT_S)
 
 
 def _build_key(text: str) -> str:

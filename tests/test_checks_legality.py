@@ -133,6 +133,17 @@ def test_contacts_are_listed_and_never_fail() -> None:
     assert "requests.get at train_gpt.py:4" in outcome.message
 
 
+def test_a_compiler_is_named_and_passes() -> None:
+    compiler = at("compiler: g++", "ngrams.py", 7)
+    alone = decide("PG610", contacts=(compiler,))
+    assert alone.verdict is Verdict.PASS
+    assert alone.notes == ("It compiles code of its own: compiler: g++ at ngrams.py:7.",)
+    beside = decide("PG610", contacts=(compiler, at("network: requests.get", "train_gpt.py", 4)))
+    assert beside.verdict is Verdict.WARN
+    assert "in 1 place" in beside.message
+    assert "g++" not in beside.message
+
+
 @pytest.mark.parametrize("code", sorted(RULES))
 def test_without_a_script_nothing_is_decided(code: str) -> None:
     outcome = RULES[code].check(factories.submission(legality=LegalityFacts(Missing("it does not parse"))))

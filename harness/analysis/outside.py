@@ -23,9 +23,12 @@ _LAST_NAMES = re.compile(
     r"|exec\w*|spawn\w*|login|upload_\w+|HfApi"
 )
 _DYNAMIC = frozenset({"exec", "eval", "compile", "__import__"})
+_COMPILER = re.compile(r"(?:\S*/)?(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|clang(?:\+\+)?|nvcc|hipcc)(?:-[\d.]+)?")
 # Asked by scripts for their own log.
 _HARMLESS = re.compile(r"nvidia-smi|git\b|uname|lscpu|hostname|rocm-smi|nvcc|\bfree\b|\bdf\b|\bnumactl\b")
 _LIMIT = 40
+# From a command's name to its list, to the name of its first word, to that word.
+_HOPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Contact:
     """One call that leaves the program.
 
     Attributes:
-        kind: `network`, `program` or `dynamic code`.
+        kind: `network`, `program`, `compiler` or `dynamic code`.
         name: what is called.
         place: where.
     """
@@ -68,8 +71,27 @@ def _kind(call: ast.Call, module: Module) -> tuple[str, str]:
     if _NETWORK.search(name):
         return "network", name
     if _PROGRAMS.match(name) and last_name(func) not in {"list2cmdline", "TimeoutExpired", "CalledProcessError"}:
-        return ("", "") if _HARMLESS.search(_words(call)) else ("program", name)
+        if _HARMLESS.search(_words(call)):
+            return "", ""
+        compiler = _first_word(call, module)
+        return ("compiler", compiler) if _COMPILER.fullmatch(compiler) else ("program", name)
     return "", ""
+
+
+def _first_word(call: ast.Call, module: Module) -> str:
+    """The program that a command starts where the text tells it: names are followed to the one value they have."""
+    node: ast.expr | None = call.args[0] if call.args else None
+    for _ in range(_HOPS):
+        if isinstance(node, (ast.List, ast.Tuple)):
+            node = node.elts[0] if node.elts else None
+        elif isinstance(node, ast.Name):
+            holder = module.scope_of(call).holder(node.id)
+            bound = holder.bindings.get(node.id, []) if holder is not None else []
+            node = bound[0].value if len(bound) == 1 and bound[0].whole else None
+        else:
+            break
+    text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+    return (text.split() or [""])[0]
 
 
 def _is_constant(call: ast.Call) -> bool:

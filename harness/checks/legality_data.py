@@ -11,7 +11,7 @@ from harness.checks.legality import FAMILY, PROBE, is_afterthought
 from harness.checks.legality_doubt import unread_code
 from harness.facts.legality import Passage
 from harness.facts.submission import Submission
-from harness.model import Location, Missing, Outcome, Status, Verdict, rule
+from harness.model import Located, Location, Missing, Outcome, Status, Verdict, rule
 
 _Clause: TypeAlias = Callable[[Passage], str]
 
@@ -146,11 +146,13 @@ def reaches_outside(submission: Submission) -> Outcome | None:
     What it checks:
         Calls of network libraries, of other programs and of code made at run time (`exec`, `eval`), in the training
         script and in the helpers that it imports, unless the configuration shows that they never run. Questions
-        about the machine for the log (`nvidia-smi`, `git`) are left out. It lists; it does not judge.
+        about the machine for the log (`nvidia-smi`, `git`) are left out. A compiler that is started by its name is
+        named and passes: it fetches nothing, and what it compiles is counted with the code. It lists; it does not
+        judge.
 
     Why it matters:
         "No external downloads, training dataset access, or network calls are allowed during evaluation." A call
-        before evaluation may be in order, and compiling a helper is common, so this warns.
+        before evaluation may be in order, so this warns.
 
     Evidence:
         The line of each call.
@@ -161,12 +163,20 @@ def reaches_outside(submission: Submission) -> Outcome | None:
     legality = submission.legality
     if isinstance(legality.script, Missing):
         return undecided("What the program reaches cannot be told", legality.script.reason, legality.script)
-    if not legality.contacts:
+    compilers = [contact for contact in legality.contacts if contact.value.startswith("compiler")]
+    others = [contact for contact in legality.contacts if contact not in compilers]
+    notes = (f"It compiles code of its own: {_named(compilers)}.",) if compilers else ()
+    if not others:
         message = "The program reaches neither the network nor other programs, and runs no code that it makes."
-        return Outcome(Verdict.PASS, message, locations=places(legality.script))
-    clauses = [f"{contact.value} at {contact.location}" for contact in legality.contacts]
-    message = f"The program reaches outside itself in {many(len(clauses), 'place')}: {listed(clauses)}."
-    return Outcome(Verdict.WARN, message, {"contact_count": len(clauses)}, places(*legality.contacts))
+        if compilers:
+            message = "The program reaches neither the network nor programs other than a compiler."
+        return Outcome(Verdict.PASS, message, locations=places(legality.script, *compilers), notes=notes)
+    message = f"The program reaches outside itself in {many(len(others), 'place')}: {_named(others)}."
+    return Outcome(Verdict.WARN, message, {"contact_count": len(others)}, places(*others), notes)
+
+
+def _named(contacts: Sequence[Located[str]]) -> str:
+    return listed([f"{contact.value} at {contact.location}" for contact in contacts])
 
 
 RULES = (scored_twice, trained_on_validation_split, calibrated_on_validation_tokens, reaches_outside)
