@@ -1,7 +1,7 @@
-"""One table of bits per byte on the same validation text: simple coders, a plain transformer, and a finished run.
+"""One table of bits per byte on the same validation text: simple coders, plain transformers, and a finished run.
 
-The run's weights are read, never trained again. The transformer gets the same training seconds, the same quantizer
-and the same evaluation.
+The run's weights are read, never trained again. The transformers have as many parameters and get the same training
+seconds, the same quantizer and the same evaluation.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ from reference_model.storage import artifact_path, load_state, pack_model, raw_p
 from reference_model.train import TRAIN_FILES, Clock, Trainer, training_loader
 from reference_model.worker import Worker
 
-PLAIN_PRESET = "demo_attention"
+PLAIN_PRESETS: Mapping[str, str] = MappingProxyType(
+    {"baseline, 9 layers": "demo_baseline", "attention, same table": "demo_attention"}
+)
 RUN_NAME = "hybrid"
 # Byte frequencies need no more text than this.
 UNIGRAM_TOKENS = 500_000
@@ -68,7 +71,7 @@ class Comparison:
         """The table for people."""
         head = f"{self.validation_bytes} validation bytes, {self.validation_tokens} tokens"
         lines = [
-            f"{head}; transformer trained for {self.training_seconds:.0f} s",
+            f"{head}; transformers trained for {self.training_seconds:.0f} s",
             f"{'':<34} {'BPB':>7} {'s':>7} {'bytes':>9}",
         ]
         lines += [
@@ -193,7 +196,7 @@ class Comparer:
         data: Folder that `harness data demo` wrote.
         run: Working directory of a finished run: its weights and its artifact.
         preset: The settings of that run.
-        seconds: Training time of the transformer.
+        seconds: Training time of each transformer.
         clock: Monotonic seconds.
         say: Told what begins.
         processes: How many rows are scored side by side.
@@ -219,11 +222,13 @@ class Comparer:
         inputs = Inputs.load(config)
         text = decoded_text(config.data.tokenizer_path, inputs.tokens)
         rows = [*coder_rows(self._train_text(config), text, self.clock)]
-        jobs = [*self._run_jobs(config), *self._plain_jobs()]
+        jobs = [*self._run_jobs(config)]
+        own = len(jobs)
+        for name, preset in PLAIN_PRESETS.items():
+            jobs += self._plain_jobs(name, preset)
         self.say(f"scoring {len(jobs)} models, {self.processes} at a time")
         scored = score_all(jobs, self.processes)
         # The run's own rows come last, where a reader looks for them; their files were read first, to fail early.
-        own = sum(job.name.startswith(RUN_NAME) for job in jobs)
         rows += [*scored[own:], *scored[:own]]
         return Comparison(len(text), inputs.tokens.numel() - 1, self.seconds, tuple(rows))
 
@@ -236,16 +241,16 @@ class Comparer:
         tokens = torch.from_numpy(shard[:UNIGRAM_TOKENS].astype(np.int32))
         return decoded_text(trained.data.tokenizer_path, tokens)
 
-    def _plain_jobs(self) -> Iterator[ScoringJob]:
-        """Train the transformer like the run: same seconds, averaged, same quantizer."""
-        config = self._config(PLAIN_PRESET)
+    def _plain_jobs(self, name: str, preset: str) -> Iterator[ScoringJob]:
+        """Train a transformer like the run: same seconds, averaged, same quantizer."""
+        config = self._config(preset)
         config = replace(config, train=replace(config.train, max_wallclock_seconds=self.seconds))
         trained, model = DemoData(self.data, config.model.vocab_size).apply(config), build_model(config, "cpu")
-        self.say(f"training {PLAIN_PRESET} for {self.seconds:.0f} s")
+        self.say(f"training {preset} for {self.seconds:.0f} s")
         loader = training_loader(trained, Worker())
         average = Trainer(model, trained, loader, Worker(), RunLog(None, enabled=False), self.clock).run().average
         artifact = pack_model({**model.state_dict(), **average}, config)
-        yield from scoring_jobs("transformer", config, {}, artifact)
+        yield from scoring_jobs(name, config, {}, artifact)
 
     def _run_jobs(self, config: Config) -> Iterator[ScoringJob]:
         folder = run_folder(self.run, config.data.weights_path)

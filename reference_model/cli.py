@@ -95,7 +95,7 @@ def run_check_bundles(arguments: argparse.Namespace) -> int:
 
 def add_compare(subparsers: Subparsers) -> None:
     """Declare `compare`."""
-    parser = subparsers.add_parser("compare", help="set a finished run beside simple coders and a plain transformer")
+    parser = subparsers.add_parser("compare", help="set a finished run beside simple coders and plain transformers")
     parser.add_argument("--data", required=True, type=Path, help="folder that `harness data demo` wrote")
     parser.add_argument("--run", required=True, type=Path, dest="run_folder", help="working folder of a finished run")
     parser.add_argument("--preset", default="demo", choices=sorted(PRESETS), help="settings of that run")

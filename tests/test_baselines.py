@@ -62,7 +62,7 @@ def test_decoded_text_is_the_validation_text(tmp_path: Path) -> None:
 def test_table_has_every_row_and_both_forms() -> None:
     comparison = Comparison(100, 40, 60.0, (Row("xz -9e", 2.0, 0.5), Row("hybrid, int6", 1.5, 2.0, 1234)))
     assert comparison.as_text().splitlines() == [
-        "100 validation bytes, 40 tokens; transformer trained for 60 s",
+        "100 validation bytes, 40 tokens; transformers trained for 60 s",
         f"{'':<34} {'BPB':>7} {'s':>7} {'bytes':>9}",
         f"{'xz -9e':<34}  2.0000     0.5         -",
         f"{'hybrid, int6':<34}  1.5000     2.0      1234",
@@ -79,7 +79,8 @@ def tiny_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, C
     plain = replace(hybrid, model=replace(hybrid.model, use_hymba=False))
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
-    return {"demo": hybrid, "demo_attention": plain}
+    deeper = replace(plain, model=replace(plain.model, num_layers=3))
+    return {"demo": hybrid, "demo_attention": plain, "demo_baseline": deeper}
 
 
 def test_all_rows_of_a_tiny_run(
@@ -94,7 +95,8 @@ def test_all_rows_of_a_tiny_run(
     comparison = comparer.compare()
     assert [row.name for row in comparison.rows] == [
         *["byte unigram of the train text", "zstd -22", "xz -9e"],
-        *["transformer, int6", "transformer, int6 + TTT"],
+        *["baseline, 9 layers, int6", "baseline, 9 layers, int6 + TTT"],
+        *["attention, same table, int6", "attention, same table, int6 + TTT"],
         *["hybrid, float", "hybrid, EMA", "hybrid, int6", "hybrid, int6 + TTT"],
     ]
     assert all(0.0 < row.val_bpb < 8.0 for row in comparison.rows)
@@ -103,7 +105,7 @@ def test_all_rows_of_a_tiny_run(
     assert rows["hybrid, int6"].model_bytes == Path("final_model.int6.ptz").stat().st_size
     assert rows["hybrid, int6"].val_bpb == pytest.approx(rows["hybrid, EMA"].val_bpb, abs=0.05)
     assert len({row.val_bpb for row in comparison.rows}) == len(comparison.rows)
-    assert said[0].startswith("training demo_attention")
+    assert [line.split()[1] for line in said[:2]] == ["demo_baseline", "demo_attention"]
 
 
 def test_missing_run_is_named(tiny_presets: dict[str, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ TOTALS = {
     "pr852": 35_172_450,
     "paper": 20_764_216,
     "demo": 2_635_786,
-    "demo_attention": 919_824,
+    # As many to a tenth of a percent: compared with each other.
+    "demo_attention": 2_635_016,
+    "demo_baseline": 2_637_348,
 }
 CONTROLS = {"attn_scale": 512, "mlp_scale": 512, "resid_mix": 2 * 512}
 MLP_4 = {"mlp.fc.weight": 2048 * 512, "mlp.proj.weight": 512 * 2048}
