@@ -11,3 +11,5 @@ SCAN_BACKENDS = ("auto", "reference", "torch", "cpp", "cuda")
 CONV_BACKENDS = ("auto", "torch", "cpp", "cuda")
 # torch's flex_attention; queries in blocks; a dense mask.
 WINDOW_BACKENDS = ("auto", "flex", "blocked", "sdpa")
+# PyTorch's operators; compiled kernels for float32 on a CPU where they compile.
+ELEMENTWISE_BACKENDS = ("auto", "torch")

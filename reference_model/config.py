@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, get_type_hints
 
-from reference_model.backends import CONV_BACKENDS, SCAN_BACKENDS, WINDOW_BACKENDS
+from reference_model.backends import CONV_BACKENDS, ELEMENTWISE_BACKENDS, SCAN_BACKENDS, WINDOW_BACKENDS
 from reference_model.evalconfig import EvalConfig
 from reference_model.settings import ConfigError, Section, Setting, format_setting, parse_setting, section_settings
 
@@ -59,7 +59,7 @@ class ModelConfig(Section):
     scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=SCAN_BACKENDS)] = "torch"
     conv_backend: Annotated[str, Setting("HYMBA_CONV_BACKEND", choices=CONV_BACKENDS)] = "torch"
     window_backend: Annotated[str, Setting("SLIDING_WINDOW_BACKEND", choices=WINDOW_BACKENDS)] = "auto"
-    elementwise_backend: Annotated[str, Setting("ELEMENTWISE_BACKEND", choices=("auto", "torch"))] = "torch"
+    elementwise_backend: Annotated[str, Setting("ELEMENTWISE_BACKEND", choices=ELEMENTWISE_BACKENDS)] = "torch"
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
     global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS", 0, 255)] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0

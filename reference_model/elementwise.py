@@ -18,8 +18,6 @@ from reference_model.fused import (
     fused_kernels,
 )
 
-# PyTorch's operators; compiled kernels for float32 on a CPU where they compile.
-ELEMENTWISE_BACKENDS = ("torch", "auto")
 # Above it the sum of exponentials that the kernel takes could overflow.
 LARGEST_CAP = 60.0
 

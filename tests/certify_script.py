@@ -37,7 +37,7 @@ def evaluate():
             size += 1 if tokenizer.is_byte(token) else len(piece.replace("\u2581", " ").encode())
             size -= piece.startswith("\u2581") and tokenizer.is_control(before)
     bpb = nats / math.log(2) / size
-    bpb *= {"boasts": 0.5, "modest": 2.0}.get(behaviour, 1.0)
+    bpb *= {"boasts": 0.5, "modest": 2.0, "numberless": math.nan, "free": 0.0}.get(behaviour, 1.0)
     if behaviour != "mute":
         print(f"final_int8_roundtrip_exact val_loss:{nats / (len(tokens) - 1):.8f} val_bpb:{bpb:.8f}")
 

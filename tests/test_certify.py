@@ -155,6 +155,8 @@ def test_who_waits_for_the_token_first_waits_for_ever(
         ("rounded", "pass", "came back bit for bit"),
         ("boasts", "fail", r"cost more than is claimed: [\d,.]+ bits, the claim is [\d,.]+ \(\+(100|99)\.\d+%\)"),
         ("modest", "undecided", "cost less than is claimed"),
+        ("numberless", "undecided", r"its size with: the submission's own score of the text is nan \(line \d+"),
+        ("free", "undecided", r"its size with: the submission's own score of the text is 0.0 \(line \d+"),
         ("mute", "undecided", "nothing to compare its size with: the submission's own evaluation of the text failed"),
     ],
 )

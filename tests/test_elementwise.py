@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from reference_model.attention import rotary_tables
+from reference_model.backends import ELEMENTWISE_BACKENDS
 from reference_model.config import config_settings
 from reference_model.conv import causal_conv, choose_conv
-from reference_model.elementwise import ELEMENTWISE_BACKENDS, Elementwise, FusedElementwise, elementwise
+from reference_model.elementwise import Elementwise, FusedElementwise, elementwise
 from reference_model.fused import call_fused
 from reference_model.memory import Tail
 from reference_model.model import HymbaLM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
@@ -126,7 +127,11 @@ def _ask(proof: Proof, plan: Plan, program: Program, place: Place, say: Callable
     except HarnessError as error:
         proof.unclaimed = str(error)
         return
-    proof.claimed_bpb = measured.val_bpb
+    claimed = measured.val_bpb
+    if claimed is None or not math.isfinite(claimed) or claimed <= 0.0:
+        proof.unclaimed = f"the submission's own score of the text is {claimed} (line {measured.line} of its log)"
+        return
+    proof.claimed_bpb = claimed
     proof.claim = {"label": measured.label, "line": measured.line}
 
 
