@@ -11,9 +11,11 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, optimized, sharing
+from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, made_for, optimized, sharing
+from harness.analysis.announced import Lines, announcements
 from harness.analysis.index import Function, dotted, last_name, place_of
 from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
+from harness.analysis.prints import REPORTERS
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
 from harness.analysis.trace import Tracer, returned
@@ -22,9 +24,6 @@ CHAIN_LIMIT = 6
 LAST_LINE = 10**9
 _GRADIENTS = ("backward", "grad")
 _UNDOING = frozenset({"load_state_dict", "copy_", "set_", "_load_from_state_dict"})
-_REPORTERS = frozenset(
-    {"print", "log", "log0", "info", "write", "log_fn", "logger", "print0", "_log", "log_line", "emit"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,7 @@ class Adaptation:
         label: the text of the report that follows, where there is one.
         fresh: True when it is no weight that is trained, but a tensor made for it: SLOT.
         rival: the text of a final score that is printed before the training, which may be the reported one.
+        printed: what a run that trains here is bound to print.
     """
 
     order: Order
@@ -50,6 +50,7 @@ class Adaptation:
     label: str = ""
     fresh: bool = False
     rival: str = ""
+    printed: tuple[Lines, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,9 @@ class Adaptations:
         if found.order is Order.SCORED_FIRST and _inner(call, module):
             # An optimizer calls the closure: when, the loops around it do not show.
             found = Judged(Order.UNCLEAR, "an inner function takes the gradient", site.steps)
-        yield Adaptation(found.order, found.why, name, (start, *found.steps), reached, found.label, fresh, found.rival)
+        texts = announcements(call, module, self._program, self._reach)
+        steps = (start, *found.steps)
+        yield Adaptation(found.order, found.why, name, steps, reached, found.label, fresh, found.rival, texts)
 
     def _judge(self, site: Site, labels: Labels, depth: int) -> Judged:
         """Whether a report follows a site, in its function or in those that call it."""
@@ -197,7 +200,8 @@ class Adaptations:
             passed = self._passed(call, function, labels, filled, module)
             if not any(label.kind == VALIDATION for label in self._origins.closed(passed)):
                 continue
-            model = self._renamed(site.model, function, call, filled)
+            renamed = self._renamed(site.model, function, call, filled)
+            model = made_for(renamed, module.scope_of(call), place_of(call))
             steps = (Step(f"call of {function.node.name}", module.at(call.lineno)), *site.steps)
             handed = (*call.args, *(keyword.value for keyword in call.keywords))
             data = tuple(each for each in handed if self._tracer.holds_validation(each, module.scope_of(call)))
@@ -330,7 +334,7 @@ class Adaptations:
         if scope not in self._known_reports:
             index = scope.module.index
             own = index.own(index.tree if scope.function is None else scope.function.node)
-            calls = [node for node in own if isinstance(node, ast.Call) and last_name(node.func) in _REPORTERS]
+            calls = [node for node in own if isinstance(node, ast.Call) and last_name(node.func) in REPORTERS]
             calls.sort(key=lambda call: (call.lineno, call.col_offset))
             self._known_reports[scope] = [report for call in calls for report in self._report(call, scope)]
         return self._known_reports[scope]

@@ -215,22 +215,48 @@ def optimized(site: ast.Call, scope: Scope) -> tuple[tuple[str, ...], bool]:
     if last_name(site.func) == "grad" and len(site.args) > 1:
         arguments = [site.args[1]]
     names = tuple(dict.fromkeys(name for each in arguments for name in _roots(each, scope, 0)))
+    if not names and (given := _optimizer(site, scope)) in scope.parameters:
+        # Where it is made, the callers show: see `made_for`.
+        return (given,), False
     return names, bool(names) and all(_is_fresh(name, scope) for name in names)
+
+
+def made_for(names: Sequence[str], scope: Scope, before: tuple[int, int]) -> tuple[str, ...]:
+    """The same names, with those of models where one is that of an optimizer of their parameters."""
+    found: list[str] = []
+    for name in names:
+        arguments = _made_with(name, scope, before)
+        handled = any(isinstance(each, ast.Attribute) and each.attr in _HANDLING for each in _walk(arguments))
+        found += [root for each in arguments for root in _roots(each, scope, 0)] if handled else [name]
+    return tuple(dict.fromkeys(found))
+
+
+def _walk(nodes: Sequence[ast.expr]) -> Iterator[ast.AST]:
+    for node in nodes:
+        yield from ast.walk(node)
+
+
+def _optimizer(site: ast.Call, scope: Scope) -> str:
+    """The name of the optimizer whose `step` follows the gradient, or ""."""
+    for call in scope.module.calls("step"):
+        if _start(call) > _end(site) and scope.module.scope_of(call) is scope:
+            return dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    return ""
 
 
 def _optimizer_arguments(site: ast.Call, scope: Scope) -> list[ast.expr]:
     """What the optimizer was made with whose `step` follows the gradient."""
     for call in scope.module.calls("step"):
-        if _start(call) <= _end(site) or scope.module.scope_of(call) is not scope:
-            continue
-        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-        name = dotted(owner) if owner is not None else ""
-        holder = scope.holder(name)
-        made = [each.value for each in holder.bindings.get(name, ()) if each.place <= _start(call)] if holder else []
-        return [
-            argument for value in made if isinstance(value, ast.Call) for argument in (*value.args, *_values(value))
-        ]
+        if _start(call) > _end(site) and scope.module.scope_of(call) is scope:
+            return _made_with(_optimizer(site, scope), scope, _start(call))
     return []
+
+
+def _made_with(name: str, scope: Scope, before: tuple[int, int]) -> list[ast.expr]:
+    """What an optimizer of a name was made with before a place."""
+    holder = scope.holder(name)
+    made = [each.value for each in holder.bindings.get(name, ()) if each.place <= before] if holder else []
+    return [argument for value in made if isinstance(value, ast.Call) for argument in (*value.args, *_values(value))]
 
 
 def _values(call: ast.Call) -> list[ast.expr]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.alternation import Step
+from harness.analysis.announced import Lines, announcements
 from harness.analysis.index import Function
 from harness.analysis.origins import PARAMETER, VALIDATION, Origins, reaching
 from harness.analysis.program import Module, Program
@@ -27,12 +28,14 @@ class Calibration:
         fed: True when the function hands that data to a model; otherwise it may serve another end.
         steps: where the data is named, the call, and where the model gets it.
         reached: whether the call runs.
+        printed: what a run that makes the call is bound to print.
     """
 
     function: str
     fed: bool
     steps: tuple[Step, ...]
     reached: Reached
+    printed: tuple[Lines, ...] = ()
 
 
 class Calibrations:
@@ -68,7 +71,9 @@ class Calibrations:
                 if fed is not None:
                     steps.append(Step("the model gets them", module.at(fed.lineno)))
                 proved = fed is not None and _QUANTIZES.search(function.name) is not None
-                yield Calibration(function.name, proved and self._always(value, home, call), tuple(steps), reached)
+                always = proved and self._always(value, home, call)
+                texts = announcements(call, home, self._program, self._reach)
+                yield Calibration(function.name, always, tuple(steps), reached, texts)
 
     def _always(self, value: ast.expr, module: Module, call: ast.Call) -> bool:
         """Whether a value is validation data whichever of its assignments holds."""

@@ -1,25 +1,35 @@
 """What of a program runs: a call graph by name, with the branches that the configuration decides.
 
 A node is *live*, *dead* (a condition on every way to it is known to be false) or *unknown*. Calls are found by name,
-so a function counts as reached wherever its name is mentioned: dead code is proved, live code is not overstated.
+so a function counts as reached wherever its name is mentioned: dead code is proved, live code is not overstated. What a
+log shows stands before any setting: a branch whose own line it holds ran.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import enum
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from harness.analysis.answers import Reason, Resolved
 from harness.analysis.branches import Guard, guards
 from harness.analysis.configuration import Configuration
 from harness.analysis.index import Function, last_name
+from harness.analysis.prints import printed_by, strings
 from harness.analysis.program import Module, Program
 from harness.model import Location
 
+# Where a log of the claimed runs prints a text, if one does.
+Shown: TypeAlias = Callable[[str], Location | None]
+
 DEPTH_LIMIT = 30
 MENTIONS_LIMIT = 60
+# Shorter texts may stand in a log for another reason.
+TELLING_LENGTH = 8
 
 
 class Life(enum.StrEnum):
@@ -51,11 +61,12 @@ LIVE = Reached(Life.LIVE)
 
 
 class Reach:
-    """Answers for the nodes and functions of a program under a configuration; remembered."""
+    """Answers for the nodes and functions of a program under a configuration, and logs of its runs; remembered."""
 
-    def __init__(self, program: Program, configuration: Configuration) -> None:
+    def __init__(self, program: Program, configuration: Configuration, logged: Shown | None = None) -> None:
         self.program = program
         self.configuration = configuration
+        self._logged = logged
         self._functions: dict[Function, Reached] = {}
         self._statements: dict[ast.AST, Reached] = {}
 
@@ -97,7 +108,10 @@ class Reach:
             return Reached(Life.UNKNOWN)
         # Until it is known, for functions that call themselves: their own mention alone does not reach them.
         self._functions[function] = Reached(Life.DEAD)
-        self._functions[function] = found = self._mentioned(function, module, depth)
+        found = self._mentioned(function, module, depth)
+        if found.life is not Life.LIVE:
+            found = self._witnessed(function.node.body, module.at(function.node.lineno)) or found
+        self._functions[function] = found
         return found
 
     def dead_because(self, function: Function, module: Module) -> Reason | None:
@@ -133,10 +147,46 @@ class Reach:
         place = module.at(guard.test.lineno)
         if isinstance(answer, Resolved):
             life = Life.LIVE if answer.true is guard.wanted else Life.DEAD
-            return Reached(life, answer.reasons, place)
-        # Data, not configuration, decides whether a loop is empty or a batch too short: a run gets past that.
-        unclear = answer.names and not guard.repeats
-        return Reached(Life.UNKNOWN, (), place, answer.names) if unclear else LIVE
+            found = Reached(life, answer.reasons, place)
+        else:
+            # Data, not configuration, decides whether a loop is empty or a batch too short: a run gets past that.
+            unclear = answer.names and not guard.repeats
+            found = Reached(Life.UNKNOWN, (), place, answer.names) if unclear else LIVE
+        owner = module.index.parent(guard.test)
+        if found.life is Life.LIVE or guard.leaves or not isinstance(owner, ast.If):
+            return found
+        block = owner.body if guard.wanted else owner.orelse
+        return self._witnessed(block, place) or self._called_in(block, module, place) or found
+
+    def _called_in(self, block: Sequence[ast.stmt], module: Module, place: Location) -> Reached | None:
+        """That a block ran, where a function did that nothing else calls."""
+        if self._logged is None:
+            return None
+        for statement in block:
+            value = statement.value if isinstance(statement, (ast.Expr, ast.Assign, ast.Return)) else None
+            if not isinstance(value, ast.Call):
+                continue
+            for home, function in self.program.called(value, module.scope_of(statement)):
+                if len(self.program.call_sites(function)) == 1 and not function.owner:
+                    found = self._witnessed(function.node.body, home.at(function.node.lineno))
+                    if found is not None:
+                        return dataclasses.replace(found, condition=place)
+        return None
+
+    def _witnessed(self, block: Sequence[ast.stmt], place: Location) -> Reached | None:
+        """That a block ran, where a log of the claimed runs shows what only that block prints."""
+        if self._logged is None:
+            return None
+        for text, _ in printed_by(block):
+            telling = len(text) >= TELLING_LENGTH and sum(text in each for each in self._strings) == 1
+            shown = self._logged(text) if telling else None
+            if shown is not None:
+                return Reached(Life.LIVE, (Reason(f"`{text}`", "printed", "log", shown),), place)
+        return None
+
+    @functools.cached_property
+    def _strings(self) -> tuple[str, ...]:
+        return tuple(strings(self.program))
 
 
 def _rounds(iterated: ast.expr) -> ast.expr:

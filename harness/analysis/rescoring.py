@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.analysis.adaptation import Adaptations
 from harness.analysis.alternation import LOOPS, Step
+from harness.analysis.announced import Lines, announcements
 from harness.analysis.index import Function, last_name, own_nodes
 from harness.analysis.origins import Origins
 from harness.analysis.program import Module, Program, Scope, argument
@@ -30,6 +31,7 @@ class Rescoring:
         steps: the filling pass and the scoring pass.
         reached: whether the second runs.
         label: the text of the prints of the score.
+        printed: what a run that scores so is bound to print.
     """
 
     function: str
@@ -38,6 +40,7 @@ class Rescoring:
     steps: tuple[Step, ...]
     reached: Reached
     label: str = ""
+    printed: tuple[Lines, ...] = ()
 
 
 class Rescorings:
@@ -129,7 +132,8 @@ class Rescorings:
                 if reached.life is not Life.DEAD:
                     again = last_name(first.func) == last_name(second.func)
                     steps = _steps(first, second, cache, scope)
-                    yield Rescoring(_name(scope), cache, again, steps, reached, self._label(scope))
+                    texts = announcements(second, scope.module, self._program, self._reach)
+                    yield Rescoring(_name(scope), cache, again, steps, reached, self._label(scope), texts)
 
     def _label(self, scope: Scope) -> str:
         """The text of every print of what the function returns."""

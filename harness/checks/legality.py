@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.checks.common import counted, listed, places, undecided
-from harness.checks.legality_doubt import shown_running, unread_code
+from harness.checks.legality_doubt import shown_running, silence, unread_code
 from harness.facts.legality import Training
 from harness.facts.submission import Submission
 from harness.model import Fact, Located, Location, Missing, Outcome, Status, Verdict, rule
@@ -32,8 +32,9 @@ def trained_before_scored(submission: Submission) -> Outcome | None:
         configuration (logged hyperparameters, then the README's command, then defaults). It fails when such
         training runs to its end, its weights are kept, and a score of validation tokens is printed after it. A
         loop that scores tokens first and then trains on them passes. Where scoring and training share a function
-        and their order cannot be read, it is undecided; and so it is where only a default switches the training off
-        and a log prints a score that speaks of it. A pass says that nothing was found in the code that runs.
+        their order cannot be read, it is undecided; and so it is where only a default switches the training off
+        and a log prints a score that speaks of it, or on and the logs of the claimed runs lack all that it prints.
+        A pass says that nothing was found in the code that runs.
 
     Why it matters:
         "You CANNOT access validation data during training" and "you are only allowed to test-time train on
@@ -157,7 +158,8 @@ def _shown(dead: Sequence[Training], submission: Submission) -> Outcome | None:
 
 def _certain(training: Training, submission: Submission) -> bool:
     """Whether it runs for certain, and its score is no mere afterthought of the reported one."""
-    return training.runs == "live" and training.doubt is None and not _afterthought(training, submission)
+    clear = training.doubt is None and training.silent is None
+    return training.runs == "live" and clear and not _afterthought(training, submission)
 
 
 def _afterthought(training: Training, submission: Submission) -> bool:
@@ -220,6 +222,8 @@ def _open(training: Training, submission: Submission) -> str:
         return f"it depends on {listed(training.unclear)}" if training.unclear else "whether it runs is unclear"
     if training.doubt is not None:
         return f"the text at {training.doubt.location} says {training.doubt.value}"
+    if training.silent is not None:
+        return silence(training.silent)
     if training.order == "trained first" and _afterthought(training, submission):
         return "another score may be the claimed one"
     return training.why

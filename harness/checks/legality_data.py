@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from harness.checks.common import listed, many, places, undecided
 from harness.checks.legality import FAMILY, PROBE, is_afterthought
-from harness.checks.legality_doubt import unread_code
+from harness.checks.legality_doubt import silence, unread_code
 from harness.facts.legality import Passage
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Verdict, rule
@@ -120,7 +120,7 @@ def _calibrated(each: Passage) -> str:
 
 def _passages(found: Sequence[Passage], well: str, clause: _Clause) -> Outcome:
     """Fail what is proved and runs; undecided what is found beyond that."""
-    proved = [each for each in found if each.proved and each.runs == "live"]
+    proved = [each for each in found if each.proved and each.runs == "live" and each.silent is None]
     if proved:
         first = proved[0]
         switch = f" It runs because {first.settings[0].value}." if first.settings else ""
@@ -136,6 +136,8 @@ def _passages(found: Sequence[Passage], well: str, clause: _Clause) -> Outcome:
 def _why(each: Passage) -> str:
     if each.runs != "live":
         return f"it depends on {listed(each.unclear)}" if each.unclear else "whether it runs is unclear"
+    if each.silent is not None:
+        return silence(each.silent)
     return "what it does with them cannot be read"
 
 

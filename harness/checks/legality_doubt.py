@@ -39,6 +39,11 @@ def shown_running(settings: Iterable[str], submission: Submission) -> Located[st
     return None
 
 
+def silence(lacking: Located[str]) -> str:
+    """The clause for what the logs of the claimed runs do not show, although code that ran would have printed it."""
+    return f"the log at {lacking.location} lacks `{lacking.value}`, which it prints: it may not have run there"
+
+
 def _labels(run: Run) -> Iterator[Located[str]]:
     for score in run.scores:
         yield Located(score.label, score.val_bpb.location or run.location)

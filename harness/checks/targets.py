@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.checks.common import listed, many, undecided
-from harness.checks.legality_doubt import PROBE, shown_running, unread_code
+from harness.checks.legality_doubt import PROBE, shown_running, silence, unread_code
 from harness.facts.submission import Submission
 from harness.facts.targets import Life, TargetUse, UseKind
 from harness.model import Location, Missing, Outcome, Status, Verdict, rule
@@ -165,14 +165,16 @@ def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -
     if isinstance(facts.read, Missing):
         return undecided("The scoring code cannot be followed", f"{facts.read.reason}; {PROBE}", facts.read)
     uses = [use for use in facts.uses if use.kind is kind]
-    live = [use for use in uses if use.life is Life.LIVE]
-    unknown = [use for use in uses if use.life is Life.UNKNOWN]
+    live = [use for use in uses if use.life is Life.LIVE and use.silent is None]
+    unknown = [use for use in uses if use.life is Life.UNKNOWN or (use.life is Life.LIVE and use.silent is not None)]
     notes = tuple(f"Does not run in this configuration ({use.because}): {_path(use)}." for use in _dead(uses)[:1])
     if live:
         message = f"{accusation}: {_path(live[0])}{_others(live)}."
         return Outcome(Verdict.FAIL, message, {"places": len(live)}, _places(live), notes)
     if unknown:
-        reason = f"{_path(unknown[0])}; whether it runs is not known: {unknown[0].because}; {PROBE}"
+        silent = unknown[0].silent
+        because = silence(silent) if silent is not None else unknown[0].because
+        reason = f"{_path(unknown[0])}; whether it runs is not known: {because}; {PROBE}"
         return undecided(accusation, reason, *_places(unknown))
     for use in _dead(uses):
         label = shown_running([use.because], submission)

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from harness.analysis.adaptation import Adaptation, Adaptations
 from harness.analysis.alternation import Order, Step
 from harness.analysis.answers import Reason, Stated
-from harness.analysis.calibration import Calibrations
+from harness.analysis.calibration import Calibration, Calibrations
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
 from harness.analysis.reach import Life, Reach, Reached
-from harness.analysis.rescoring import Rescorings
+from harness.analysis.rescoring import Rescoring, Rescorings
 from harness.facts.code import CodeBase
 from harness.facts.legality import LegalityFacts, Passage, Training
+from harness.facts.logged import Logged
 from harness.facts.package import PackageFacts
 from harness.model import Fact, Located, Location, Missing
 
 _ADAPTING = frozenset({Order.SCORED_FIRST, Order.LATER_EPOCH, Order.CONTEXT, Order.DISCARDED})
 
 
-def build_legality(code: CodeBase, package: PackageFacts, stated: Stated, reach: Reach | None) -> LegalityFacts:
+def build_legality(
+    code: CodeBase, package: PackageFacts, stated: Stated, reach: Reach | None, logged: Logged
+) -> LegalityFacts:
     """Follow the training script under its configuration.
 
     Args:
@@ -28,23 +31,24 @@ def build_legality(code: CodeBase, package: PackageFacts, stated: Stated, reach:
         package: for the reason when there is no script to follow.
         stated: what is known of the runs' settings.
         reach: which of its code runs under them; None where there is no script to follow.
+        logged: what the claimed runs print.
     """
     program = code.program
     if program is None or reach is None:
         return LegalityFacts(_unread(package))
     origins = Origins(program, reach.skipped)
     adaptations = Adaptations(program, reach, origins)
-    trainings = tuple(_training(each, stated) for each in adaptations.all())
+    trainings = tuple(_training(each, stated, logged) for each in adaptations.all())
     return LegalityFacts(
         Located(code.entry, Location(code.entry)),
         trainings,
         _split(adaptations, trainings),
         tuple(
-            _passage(each.cache, each.steps, each.reached, label=each.label)
+            _passage(each.cache, each.steps, each.reached, _silent(each, logged), label=each.label)
             for each in Rescorings(program, reach, origins, adaptations).all()
         ),
         tuple(
-            _passage(each.function, each.steps, each.reached, proved=each.fed)
+            _passage(each.function, each.steps, each.reached, _silent(each, logged), proved=each.fed)
             for each in Calibrations(program, reach, origins).all()
         ),
         tuple(Located(f"{each.kind}: {each.name}", each.place) for each in contacts(program, reach)),
@@ -64,7 +68,15 @@ def _split(adaptations: Adaptations, trainings: tuple[Training, ...]) -> Fact[st
     return Located(VALIDATION, first.steps[0].location)
 
 
-def _passage(what: str, steps: Sequence[Step], reached: Reached, *, proved: bool = True, label: str = "") -> Passage:
+def _passage(
+    what: str,
+    steps: Sequence[Step],
+    reached: Reached,
+    silent: Located[str] | None,
+    *,
+    proved: bool = True,
+    label: str = "",
+) -> Passage:
     return Passage(
         what=what,
         proved=proved,
@@ -73,7 +85,12 @@ def _passage(what: str, steps: Sequence[Step], reached: Reached, *, proved: bool
         settings=tuple(Located(str(reason), reason.location) for reason in reached.reasons),
         unclear=reached.unclear,
         label=label[:500],
+        silent=silent,
     )
+
+
+def _silent(found: Adaptation | Rescoring | Calibration, logged: Logged) -> Located[str] | None:
+    return logged.lacks(found.printed, found.reached.reasons)
 
 
 def _unread(package: PackageFacts) -> Missing:
@@ -85,7 +102,7 @@ def _unread(package: PackageFacts) -> Missing:
     return Missing(script.problem or "the script holds no statement", Location(script.path))
 
 
-def _training(found: Adaptation, stated: Stated) -> Training:
+def _training(found: Adaptation, stated: Stated, logged: Logged) -> Training:
     return Training(
         order=str(found.order),
         why=found.why,
@@ -98,6 +115,7 @@ def _training(found: Adaptation, stated: Stated) -> Training:
         label=found.label[:200],
         fresh=found.fresh,
         rival=found.rival[:200],
+        silent=_silent(found, logged),
     )
 
 

@@ -71,11 +71,12 @@ def build_stated(folder: Folder, readme: Located[str] | None, runs: Sequence[Run
 def _counted(runs: Sequence[Run], claimed: Claimed) -> Sequence[Run]:
     """The runs that print a claimed score; all of them when none does."""
     scores = claimed.scores()
-    chosen = [run for run in runs if any(_prints(run, score) for score in scores)]
+    chosen = [run for run in runs if any(prints(run, score) for score in scores)]
     return chosen or runs
 
 
-def _prints(run: Run, claim: float) -> bool:
+def prints(run: Run, claim: float) -> bool:
+    """Whether a run prints a claimed score, as other than an intermediate value."""
     printed = [score.val_bpb for score in run.scores if not score.diagnostic]
     return any(isinstance(value, Located) and abs(value.value - claim) <= SAME_SCORE for value in printed)
 

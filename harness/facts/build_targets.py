@@ -6,11 +6,13 @@ import ast
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.analysis import gates, reach, targets
+from harness.analysis.announced import announcements
 from harness.analysis.answers import Unknown
 from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module
 from harness.analysis.reach import Reach, Reached
 from harness.facts.code import CodeBase
+from harness.facts.logged import Logged
 from harness.facts.targets import Life, TargetFacts, TargetUse, UseKind
 from harness.model import HarnessError, Located, Location, Missing
 from harness.sources.folder import Folder
@@ -33,13 +35,14 @@ _LIVES: Mapping[reach.Life, Life] = {
 }
 
 
-def build_targets(folder: Folder, code: CodeBase, reached: Reach | None) -> TargetFacts:
+def build_targets(folder: Folder, code: CodeBase, reached: Reach | None, logged: Logged) -> TargetFacts:
     """The uses of the target in a folder's code.
 
     Args:
         folder: the walked folder, for its C helpers.
         code: the scripts.
         reached: what of the program runs; None where there is no program.
+        logged: what the claimed runs print.
     """
     program = code.program
     if program is None or reached is None:
@@ -47,9 +50,9 @@ def build_targets(folder: Folder, code: CodeBase, reached: Reach | None) -> Targ
             return TargetFacts(Missing("which script is the training script cannot be told", Location(".")), ())
         return TargetFacts(Missing("the training script cannot be parsed", Location(code.entry)), ())
     texts = {path: each.script.text for path, each in code.scripts.items()}
-    uses = [_use(use, reached) for use in targets.target_uses(program, texts)]
+    uses = [_use(use, reached, logged) for use in targets.target_uses(program, texts)]
     hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
-    uses += [_gate(gate, reached) for gate in gates.gates(program, texts, _helpers(folder))]
+    uses += [_gate(gate, reached, logged) for gate in gates.gates(program, texts, _helpers(folder))]
     hashes = () if hashed else _hashes(targets.scoring_hashes(program, texts), reached)
     return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses), hashes)
 
@@ -65,10 +68,21 @@ def _hashes(found: Iterable[tuple[Module, ast.AST]], reached: Reach) -> tuple[Lo
     return tuple(places.values())
 
 
-def _use(use: targets.TargetUse, reached: Reach) -> TargetUse:
+def _use(use: targets.TargetUse, reached: Reach, logged: Logged) -> TargetUse:
     found = _life(use.steps, reached)
     steps = tuple(Located(step.what, step.location) for step in use.steps if step.what)
-    return TargetUse(_KINDS[use.kind], steps, _LIVES[found.life], _because(found))
+    return TargetUse(_KINDS[use.kind], steps, _LIVES[found.life], _because(found), _silent(use.steps, reached, logged))
+
+
+def _silent(steps: Sequence[Step], reached: Reach, logged: Logged) -> Located[str] | None:
+    """What the first step that is bound to print something is bound to print, where no log shows it."""
+    for step in dict.fromkeys(steps):
+        found = reached.of(step.node, step.module)
+        texts = announcements(step.node, step.module, reached.program, reached)
+        lacking = logged.lacks(texts, found.reasons) if found.life is reach.Life.LIVE else None
+        if lacking is not None:
+            return lacking
+    return None
 
 
 def _life(steps: Sequence[Step], reached: Reach) -> Reached:
@@ -98,7 +112,7 @@ def _helpers(folder: Folder) -> dict[str, str]:
     return found
 
 
-def _gate(gate: gates.Gate, reached: Reach) -> TargetUse:
+def _gate(gate: gates.Gate, reached: Reach, logged: Logged) -> TargetUse:
     """A gate as a use of the target: it runs when some way to it does, and its hint has a strength."""
     ways = [reached.of(call.node, call.module) for call in gate.calls]
     order = [reach.Life.LIVE, reach.Life.UNKNOWN, reach.Life.DEAD]
@@ -106,7 +120,8 @@ def _gate(gate: gates.Gate, reached: Reach) -> TargetUse:
     steps = tuple(Located(what, place) for what, place in gate.places)
     life, because = _strength(reached)
     if found.life is reach.Life.DEAD or life is Life.LIVE:
-        return TargetUse(UseKind.GATE, steps, _LIVES[found.life], _because(found))
+        way = gate.calls[ways.index(found)]
+        return TargetUse(UseKind.GATE, steps, _LIVES[found.life], _because(found), _silent([way], reached, logged))
     return TargetUse(UseKind.GATE, steps, life, because)
 
 

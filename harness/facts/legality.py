@@ -25,6 +25,7 @@ class Training:
         label: the printed text of the score that follows.
         fresh: True when what is trained is no weight but a tensor made for it (SLOT).
         rival: the printed text of a final score before the training, which may be the claimed one.
+        silent: what it is bound to print and the logs of the claimed runs do not show, at a log; or None.
     """
 
     order: str
@@ -38,6 +39,7 @@ class Training:
     label: str = ""
     fresh: bool = False
     rival: str = ""
+    silent: Located[str] | None = None
 
     @property
     def places(self) -> tuple[Location, ...]:
@@ -57,6 +59,7 @@ class Passage:
         settings: what decides that it runs.
         unclear: settings of unknown value that would decide it.
         label: the text of the prints of the score that it makes, where they were found.
+        silent: what it is bound to print and the logs of the claimed runs do not show, at a log; or None.
     """
 
     what: str
@@ -66,6 +69,7 @@ class Passage:
     settings: tuple[Located[str], ...] = ()
     unclear: tuple[str, ...] = ()
     label: str = ""
+    silent: Located[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

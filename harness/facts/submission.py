@@ -29,6 +29,7 @@ from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
 from harness.facts.legality import LegalityFacts
 from harness.facts.logfile import LogFile, named_seed, read_log
+from harness.facts.logged import Logged
 from harness.facts.names import NamesFacts
 from harness.facts.package import PackageFacts
 from harness.facts.pipeline import PipelineFacts
@@ -106,7 +107,10 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     code = code_base(scripts, package.entry.value.path if isinstance(package.entry, Located) else "")
     written = Located(text, Location(readme_path)) if text is not None else None
     stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
-    reached = Reach(code.program, Configuration(code.program, stated)) if code.program is not None else None
+    logged = Logged(walked, runs, Claimed(claims, readme_claims), code.program)
+    reached = None
+    if code.program is not None:
+        reached = Reach(code.program, Configuration(code.program, stated), logged.shown)
     submission = Submission(
         folder=shown(str(folder), PATH_SHOWN_CHARACTERS),
         name=walked.name,
@@ -115,9 +119,9 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         readme=readme_claims,
         runs=runs,
         size=build_size(walked, package, scripts, runs, always=recount),
-        targets=build_targets(walked, code, reached),
+        targets=build_targets(walked, code, reached, logged),
         byte_tables=build_bytetable(code, reached),
-        legality=build_legality(code, package, stated, reached),
+        legality=build_legality(code, package, stated, reached, logged),
         reproduction=Missing("no evidence of a reproduction was given"),
         names=build_names(code),
         pipeline=build_pipeline(code),

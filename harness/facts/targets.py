@@ -36,12 +36,14 @@ class TargetUse:
         steps: the lines that prove it, in order, each with what happens there.
         life: whether it runs.
         because: what decides that, one clause, or "".
+        silent: what it is bound to print and the logs of the claimed runs do not show, at a log; or None.
     """
 
     kind: UseKind
     steps: tuple[Located[str], ...]
     life: Life
     because: str
+    silent: Located[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,99 @@
+"""The fixed texts that a program prints, as a log can show them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from harness.analysis.index import last_name
+from harness.analysis.program import Program
+
+REPORTERS = frozenset(
+    {"print", "log", "log0", "info", "write", "log_fn", "logger", "print0", "_log", "log_line", "emit"}
+)
+# One process of several prints: `if rank == 0`, `if master_process`.
+_OF_A_RANK = re.compile(r"\w*(?:rank|master|main_process|primary)\w*", re.IGNORECASE)
+# Where a value goes: `%d`, `{name:.4f}`.
+_PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]|\{[^{}]*\}|\s*\n\s*")
+_SHORTEST = 5
+_LETTERS = 3
+
+
+class Line(NamedTuple):
+    """What a log can show of a print.
+
+    Attributes:
+        text: its longest fixed piece.
+        by: the name of the function that prints: a log that `log0` writes lacks what `print` says.
+    """
+
+    text: str
+    by: str
+
+
+def said(call: ast.Call) -> str:
+    """The longest fixed piece of what a call prints; "" where none is long enough to be known again."""
+    if last_name(call.func) not in REPORTERS or any(_elsewhere(each) for each in call.keywords):
+        return ""
+    pieces = [
+        piece.strip() for argument in call.args for text in _fixed(argument) for piece in _PLACEHOLDER.split(text)
+    ]
+    best = max(pieces, key=len, default="")
+    return best if len(best) >= _SHORTEST and sum(letter.isalpha() for letter in best) >= _LETTERS else ""
+
+
+def _fixed(node: ast.expr) -> Iterator[str]:
+    """The strings that stand in what is printed, whatever the values are."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        for each in node.values:
+            yield from _fixed(each) if isinstance(each, ast.Constant) else ()
+    elif isinstance(node, ast.BinOp):
+        yield from (*_fixed(node.left), *_fixed(node.right))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        yield from _fixed(node.func.value)
+
+
+def spoken(program: Program) -> Iterator[Line]:
+    """All prints of a program that a log can show."""
+    for module in program.modules.values():
+        for call in module.index.calls_of(*REPORTERS):
+            text = said(call)
+            if text:
+                yield Line(text, last_name(call.func))
+
+
+def strings(program: Program) -> Iterator[str]:
+    """Every string that stands in a program."""
+    for module in program.modules.values():
+        for node in module.index.each(ast.Constant):
+            if isinstance(node.value, str):
+                yield node.value
+
+
+def printed_by(statements: Sequence[ast.stmt]) -> Iterator[Line]:
+    """What statements print in any case, in one process at least."""
+    for statement in statements:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            text = said(statement.value)
+            if text:
+                yield Line(text, last_name(statement.value.func))
+        elif isinstance(statement, ast.If) and of_a_rank(statement.test):
+            yield from printed_by(statement.body)
+
+
+def of_a_rank(test: ast.expr) -> bool:
+    """Whether a condition is on nothing but which process runs."""
+    nodes = [each for each in ast.walk(test) if isinstance(each, (ast.Name, ast.Attribute))]
+    owners = {each.value for each in nodes if isinstance(each, ast.Attribute)}
+    names = [last_name(each) for each in nodes if each not in owners]
+    return bool(names) and all(_OF_A_RANK.fullmatch(name) for name in names)
+
+
+def _elsewhere(keyword: ast.keyword) -> bool:
+    """Whether a keyword sends the text elsewhere than to a log: `file=`, `console=False`."""
+    off = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+    return keyword.arg in {None, "file"} or (keyword.arg == "console" and off)

@@ -1,0 +1,103 @@
+"""A log of the claimed run against what the settings say: what it shows ran, what it lacks may not have run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import audit
+from harness.model import Finding
+
+SCRIPT = """
+import os
+import torch
+
+class Net(torch.nn.Module):
+    pass
+
+def log0(text):
+    print(text)
+
+def adapt(net, held):
+    log0(f"adapt:start tokens:{len(held)}")
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    loss = net(held[:-1], held[1:])
+    loss.backward()
+    optimizer.step()
+
+def rate(net, held):
+    return net(held[:-1], held[1:]).item()
+
+def main():
+    log0("reading the shards")
+    held = torch.load("data/fineweb_val_000000.bin")
+    net = Net()
+    log0("building the model")
+    if int(os.environ.get("ADAPT_ENABLED", "DEFAULT")):
+        adapt(net, held)
+    log0("scoring the split")
+    bits = rate(net, held)
+    log0(f"final_exact val_loss:{bits:.8f} val_bpb:{bits:.8f}")
+
+main()
+"""
+ADAPTED = "adapt:start tokens:1024"
+STEPS = "step:1/2 train_loss:3.0 train_time:10ms step_avg:10.00ms\nstep:2/2 train_loss:2.0 train_time:20ms\n"
+
+
+def finding(
+    folder: Path, default: str, lines: tuple[str, ...], *, readme: str = "A run.", claim: float | None = 1.25
+) -> Finding:
+    """PG601 on a folder whose log holds these lines beside those of every run."""
+    folder.mkdir()
+    (folder / "train_gpt.py").write_text(SCRIPT.replace("DEFAULT", default))
+    (folder / "README.md").write_text(readme)
+    (folder / "submission.json").write_text(json.dumps({"name": "x", "val_bpb": claim}))
+    told = ("reading the shards", "building the model", STEPS, *lines, "scoring the split")
+    last = "final_exact val_loss:2.80000000 val_bpb:1.25000000\n"
+    (folder / "train_seed42.log").write_text("\n".join((*told, last)))
+    audited = audit.audit_folder(folder, audit.Options(frozenset({"PG601"})))
+    assert audited.report is not None, audited.crashes
+    (found,) = audited.report.findings
+    return found
+
+
+@pytest.mark.parametrize("claim", [1.25, None])
+def test_a_log_without_the_lines_of_what_a_default_switches_on_leaves_it_open(
+    claim: float | None, tmp_path: Path
+) -> None:
+    found = finding(tmp_path / "silent", "1", (), claim=claim)
+    assert found.verdict == "undecided"
+    assert "the log at train_seed42.log lacks `adapt:start tokens:`, which it prints" in found.message
+    assert finding(tmp_path / "shown", "1", (ADAPTED,), claim=claim).verdict == "fail"
+
+
+def test_what_somebody_states_needs_no_log(tmp_path: Path) -> None:
+    command = "```\nADAPT_ENABLED=1 python train_gpt.py\n```\n"
+    assert finding(tmp_path / "stated", "0", (), readme=command).verdict == "fail"
+
+
+def test_a_log_of_another_form_or_of_another_run_says_nothing(tmp_path: Path) -> None:
+    # Its script prints nothing of what is in it but the score.
+    other = finding(tmp_path / "claimed_elsewhere", "1", (), claim=1.1)
+    assert other.verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict"),
+    [
+        ((ADAPTED,), "fail"),
+        ((), "pass"),
+        # A line of the script's source, as some logs embed it.
+        (('    log0(f"adapt:start tokens:{len(held)}")',), "pass"),
+    ],
+)
+def test_a_log_with_its_lines_shows_that_it_ran_whatever_the_default(
+    lines: tuple[str, ...], verdict: str, tmp_path: Path
+) -> None:
+    found = finding(tmp_path / "folder", "0", lines)
+    assert found.verdict == verdict
+    if verdict == "fail":
+        assert "`adapt:start tokens:` is printed (log at train_seed42.log:6)" in found.message
