@@ -172,3 +172,35 @@ def test_a_gradient_in_a_closure_is_not_said_to_come_after_the_score() -> None:
 
 def test_training_data_is_nobody_s_business() -> None:
     assert found(SCORE + LEARN + MAIN.format("learn(net, read('fineweb_train_*.bin'))")) == []
+
+
+TIMED = """
+def timed(label, function, *values):
+    bits = function(*values)
+    print(f"{label} val_bpb:{bits:.4f}")
+    return bits
+
+def adapt(net, held, opt):
+    loss = net(held[:-1], held[1:])
+    loss.backward()
+    opt.step()
+
+def rate(net, held):
+    return net(held[:-1], held[1:]).sum()
+
+def main():
+    net, held, other = Net(), read("data/fineweb_val_*.bin"), Net()
+    optimizer = torch.optim.SGD(ADAPTED.parameters())
+    timed("before", rate, net, held)
+    adapt(ADAPTED, held, optimizer)
+    timed("after", rate, net, held)
+main()
+"""
+
+
+@pytest.mark.parametrize(("adapted", "expected"), [("net", "trained first"), ("other", "unclear")])
+def test_a_score_may_be_printed_by_what_is_handed_the_function(adapted: str, expected: str) -> None:
+    (only,) = found(TIMED.replace("ADAPTED", adapted))
+    # The optimizer is made by the caller, too.
+    assert str(only.order) == expected
+    assert only.label == ("after val_bpb:.4f" if expected == "trained first" else "")

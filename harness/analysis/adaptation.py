@@ -8,6 +8,7 @@ Loops in which scoring and training alternate are another question (`interleaved
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
 from harness.analysis.prints import REPORTERS
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
+from harness.analysis.reports import Report, label_of, printed, wrapped
 from harness.analysis.trace import Tracer, returned
 
 CHAIN_LIMIT = 6
@@ -62,16 +64,6 @@ class Judged:
     steps: tuple[Step, ...]
     label: str = ""
     rival: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A place where a score of validation tokens is printed, and where it was computed."""
-
-    node: ast.Call
-    text: str
-    scored: ast.Call | None
-    names: tuple[ast.Name, ...]
 
 
 def _inner(node: ast.AST, module: Module) -> bool:
@@ -302,14 +294,15 @@ class Adaptations:
         """The last live report after a site, in its function, of a score that a later call computes with the model."""
         loops = [each for each in site.module.index.ancestors(site.node) if isinstance(each, LOOPS)]
         end = site.end if not loops else (loops[-1].end_lineno or 0, loops[-1].end_col_offset or 0)
-        found = None
+        found: list[Report] = []
         for report in self.reports(site.scope):
             scored = report.scored
             if scored is None or (scored.lineno, scored.col_offset) <= end:
                 continue
             if self._reach.of(report.node, site.module).life is Life.LIVE and self._scores_with(scored, site):
-                found = report
-        return found
+                found.append(report)
+        # Any of them may be the claimed one.
+        return dataclasses.replace(found[-1], text=" | ".join(report.text for report in found)) if found else None
 
     def _rival(self, site: Site) -> str:
         """A live print of a final score before the site, in its function and in no loop."""
@@ -334,17 +327,29 @@ class Adaptations:
         if scope not in self._known_reports:
             index = scope.module.index
             own = index.own(index.tree if scope.function is None else scope.function.node)
-            calls = [node for node in own if isinstance(node, ast.Call) and last_name(node.func) in REPORTERS]
-            calls.sort(key=lambda call: (call.lineno, call.col_offset))
+            calls = sorted((node for node in own if isinstance(node, ast.Call)), key=place_of)
             self._known_reports[scope] = [report for call in calls for report in self._report(call, scope)]
         return self._known_reports[scope]
 
     def _report(self, call: ast.Call, scope: Scope) -> Iterator[Report]:
         text, names = printed(call)
-        if "bpb" in text.lower():
+        if last_name(call.func) not in REPORTERS:
+            for told in self._told_by(call, scope):
+                yield Report(call, told, call, ())
+        elif "bpb" in text.lower():
             scored = tuple(name for name in names if self._tracer.holds_validation(name, scope))
             if scored:
                 yield Report(call, text.strip(), self._computed(scored, scope), scored)
+
+    def _told_by(self, call: ast.Call, scope: Scope) -> Iterator[str]:
+        """The label and the text with which a function prints a score that a function computes which it is handed."""
+        names = [each.id for each in call.args if isinstance(each, ast.Name)]
+        handed = [found for name in names for found in self._program.named(name, scope)]
+        if not any(self._returned(function, module) for module, function in handed):
+            return
+        for module, function in self._program.called(call, scope):
+            for text in wrapped(function, module):
+                yield f"{next(filter(None, map(label_of, call.args)), '')} {text}".strip()
 
     def _computed(self, names: Sequence[ast.Name], scope: Scope) -> ast.Call | None:
         """The one call of a function of the program that gave every printed name its value."""
@@ -371,19 +376,3 @@ def loss_of(call: ast.Call) -> ast.expr | None:
     if call.args and owner.rpartition(".")[2] in {"autograd", "accelerator", "scaler"}:
         return call.args[0]
     return call.func.value
-
-
-def printed(call: ast.Call) -> tuple[str, list[ast.Name]]:
-    """The fixed text and the names that a call prints."""
-    text: list[str] = []
-    names: list[ast.Name] = []
-    stack: list[ast.AST] = list(reversed(call.args))
-    while stack:
-        node = stack.pop()
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            text.append(node.value)
-        elif isinstance(node, ast.Name):
-            names.append(node)
-        else:
-            stack.extend(reversed(list(ast.iter_child_nodes(node))))
-    return "".join(text), names

@@ -112,7 +112,7 @@ def _training(found: Adaptation, stated: Stated, logged: Logged) -> Training:
         settings=tuple(Located(str(reason), reason.location) for reason in found.reached.reasons),
         unclear=found.reached.unclear,
         doubt=_doubt(found.reached.reasons, stated),
-        label=found.label[:200],
+        label=found.label[:500],
         fresh=found.fresh,
         rival=found.rival[:200],
         silent=_silent(found, logged),
