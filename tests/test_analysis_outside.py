@@ -52,6 +52,15 @@ def test_a_compiler_is_told_from_other_programs(command: str, contact: tuple[str
     assert found(source) == [(*contact, 8)]
 
 
+@pytest.mark.parametrize(("names", "told"), [('("flash_attn", "re")', False), ('["re", found]', True), ("found", True)])
+def test_modules_of_written_names_are_imported_like_others(names: str, *, told: bool) -> None:
+    source = f"""
+        for name in {names}:
+            __import__(name)
+    """
+    assert found(source) == ([("dynamic code", "__import__", 3)] if told else [])
+
+
 def test_what_asks_about_the_machine_and_what_never_runs_is_left_out() -> None:
     source = """
         import os, subprocess, urllib.request

@@ -194,3 +194,29 @@ def test_code_that_the_folder_lacks_or_that_scores_nothing_leaves_a_pass_open(co
     outcomes = [RULES[code].check(dataclasses.replace(ordinary, **change)) for change in changes]
     verdicts = [outcome.verdict for outcome in outcomes if outcome is not None]
     assert verdicts == [Verdict.UNDECIDED, Verdict.UNDECIDED, Verdict.PASS]
+
+
+@pytest.mark.parametrize(("shards", "verdict"), [(1, Verdict.FAIL), (80, Verdict.WARN)])
+def test_a_validation_shard_renamed_to_a_training_shard(shards: int, verdict: Verdict) -> None:
+    link = at("ln -s d/fineweb_val_000000.bin e/fineweb_train_000000.bin", "README.md", 13)
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), renamed=(link,))
+    run = factories.run(1, train_shards=at(shards, "train.log", 9))
+    outcome = RULES["PG604"].check(factories.submission(legality=legality, runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+    assert outcome.locations[0] == Location("README.md", 13)
+
+
+@pytest.mark.parametrize("code", ["PG601", "PG602", "PG605"])
+def test_what_the_logs_lack_leaves_an_accusation_open(code: str) -> None:
+    lacking = at("ttt:start epochs:", "train.log")
+    found = {
+        "PG601": {"trainings": (dataclasses.replace(training("trained first"), silent=lacking),)},
+        "PG602": {"rescorings": (passage(silent=lacking),)},
+        "PG605": {"calibrations": (passage(silent=lacking),)},
+    }
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), **found[code])
+    outcome = RULES[code].check(factories.submission(legality=legality))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert "the log at train.log lacks `ttt:start epochs:`, which it prints" in outcome.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.checks import targets as checks
@@ -87,3 +89,10 @@ def test_a_default_does_not_switch_off_what_the_log_reports() -> None:
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED
     assert "the log speaks of `cache_eval_exact`" in outcome.message
+
+
+def test_what_the_logs_lack_leaves_a_use_open() -> None:
+    lacking = at("cache:built from", "train.log")
+    outcome = judged(checks.target_in_lookup_key, replace(use(UseKind.HASHED_LOOKUP, Life.LIVE), silent=lacking))
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert "the log at train.log lacks `cache:built from`, which it prints" in outcome.message

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.sources.commands import Assignment, read
+from harness.sources.commands import Assignment, read, renamings
 
 README = textwrap.dedent(
     """\
@@ -79,3 +79,19 @@ def test_odd_texts_are_read(text: str) -> None:
 @given(st.text(alphabet="AB_=`|\\\n \"'${}:-1#", max_size=200))
 def test_any_text_is_read(text: str) -> None:
     assert all(each.name.isupper() or each.name for each in read(text))
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("ln -s /d/fineweb_val_000000.bin /e/fineweb_train_000000.bin", True),
+        ("mkdir e && cp -r -v d/fineweb_val_* 'e/fineweb_train_000001.bin'", True),
+        ("ln -s /d/fineweb_val_000000.bin /e/fineweb_val_000000.bin", False),
+        ("ln -s /d/fineweb_train_000000.bin /e/fineweb_val_000000.bin", False),
+        ("The link from fineweb_val_000000.bin to fineweb_train_000000.bin", False),
+        ("VAL_FILES=fineweb_val_* TRAIN_FILES=fineweb_train_* python train_gpt.py", False),
+    ],
+)
+def test_a_validation_shard_under_the_name_of_a_training_shard(line: str, *, found: bool) -> None:
+    told = list(renamings(f"First\n  {line}\nlast"))
+    assert told == ([(2, line)] if found else [])

@@ -101,3 +101,38 @@ def test_a_log_with_its_lines_shows_that_it_ran_whatever_the_default(
     assert found.verdict == verdict
     if verdict == "fail":
         assert "`adapt:start tokens:` is printed (log at train_seed42.log:6)" in found.message
+
+
+LOOKED_UP = """
+import os
+import numpy as np
+
+mode = os.environ.get("EVAL_MODE", "plain")
+
+def eval_cache(model, table, x, targets):
+    key = (x ^ (targets * 31)) & 63
+    p = table[key] / 2
+    return -np.log(0.5 * model(x) + 0.5 * p)
+
+def main():
+    if mode == "cache":
+        print("val_bpb", eval_cache(model, table, x, targets))
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("readme", "verdict"), [("Ours has EVAL_MODE=cache in it.", "undecided"), ("A model.", "pass")]
+)
+def test_a_sentence_against_a_default_leaves_a_use_of_the_target_open(
+    readme: str, verdict: str, tmp_path: Path
+) -> None:
+    (tmp_path / "train_gpt.py").write_text(LOOKED_UP)
+    (tmp_path / "README.md").write_text(readme)
+    audited = audit.audit_folder(tmp_path, audit.Options(frozenset({"PG620"})))
+    assert audited.report is not None, audited.crashes
+    (found,) = audited.report.findings
+    assert found.verdict == verdict
+    if verdict == "undecided":
+        assert "the text at README.md:1 says EVAL_MODE=cache" in found.message

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.analysis.alternation import Step
 from harness.analysis.announced import Lines, announcements
-from harness.analysis.index import Function
+from harness.analysis.index import Function, last_name
 from harness.analysis.origins import PARAMETER, VALIDATION, Origins, reaching
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach, Reached
@@ -70,7 +70,8 @@ class Calibrations:
                 fed = self._fed(function, module, parameter)
                 if fed is not None:
                     steps.append(Step("the model gets them", module.at(fed.lineno)))
-                proved = fed is not None and _QUANTIZES.search(function.name) is not None
+                quantizes = _QUANTIZES.search(function.name) is not None or _goes_on(call, home)
+                proved = fed is not None and quantizes
                 always = proved and self._always(value, home, call)
                 texts = announcements(call, home, self._program, self._reach)
                 yield Calibration(function.name, always, tuple(steps), reached, texts)
@@ -100,3 +101,22 @@ class Calibrations:
             if any(label.kind == PARAMETER and label.name == parameter for label in labels):
                 return node
         return None
+
+
+def _goes_on(call: ast.Call, module: Module) -> bool:
+    """Whether what a call gives is handed to a call that quantizes, by its name: `quantize(state, calib=stats)`."""
+    statement = module.index.statement_of(call)
+    if not isinstance(statement, ast.Assign) or statement.value is not call:
+        return False
+    names = {target.id for target in statement.targets if isinstance(target, ast.Name)}
+    scope = module.scope_of(call)
+    return any(
+        _QUANTIZES.search(last_name(later.func)) is not None
+        and any(isinstance(each, ast.Name) and each.id in names for each in _given(later))
+        for later in module.index.each(ast.Call)
+        if later.lineno > call.lineno and module.scope_of(later) is scope
+    )
+
+
+def _given(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(keyword.value for keyword in call.keywords)]

@@ -62,7 +62,7 @@ def contacts(program: Program, reach: Reach) -> list[Contact]:
 def _kind(call: ast.Call, module: Module) -> tuple[str, str]:
     func = call.func
     if isinstance(func, ast.Name) and func.id in _DYNAMIC and func.id not in module.imports:
-        return ("dynamic code", func.id) if not _is_constant(call) else ("", "")
+        return ("dynamic code", func.id) if not _is_constant(call, module) else ("", "")
     head = dotted(func)
     root = head.partition(".")[0]
     if root not in module.imports:
@@ -94,9 +94,19 @@ def _first_word(call: ast.Call, module: Module) -> str:
     return (text.split() or [""])[0]
 
 
-def _is_constant(call: ast.Call) -> bool:
-    """Whether the code is written out, as in `__import__("os")`."""
-    return bool(call.args) and isinstance(call.args[0], ast.Constant)
+def _is_constant(call: ast.Call, module: Module) -> bool:
+    """Whether the code is written out: `__import__("os")`, `for name in ("os", "re"): __import__(name)`."""
+    node = call.args[0] if call.args else None
+    if not isinstance(node, ast.Name):
+        return isinstance(node, ast.Constant)
+    holder = module.scope_of(call).holder(node.id)
+    values = [binding.value for binding in holder.bindings.get(node.id, ())] if holder is not None else []
+    return bool(values) and all(_is_written_out(value) for value in values)
+
+
+def _is_written_out(value: ast.expr) -> bool:
+    parts = value.elts if isinstance(value, (ast.Tuple, ast.List, ast.Set)) else [value]
+    return all(isinstance(part, ast.Constant) for part in parts)
 
 
 def _words(call: ast.Call) -> str:

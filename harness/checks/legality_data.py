@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from harness.checks.common import listed, many, places, undecided
+from harness.checks.common import counted, listed, many, places, undecided
 from harness.checks.legality import FAMILY, PROBE, is_afterthought
 from harness.checks.legality_doubt import silence, unread_code
 from harness.facts.legality import Passage
@@ -53,7 +53,9 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
 
     What it checks:
         The files that the losses of all gradients come from. It fails when every gradient that runs takes its data
-        from files of the validation split and none from the training split.
+        from files of the validation split and none from the training split; and when a command of the README or of a
+        shell script gives a validation shard the name of a training shard and the logs say that there was one
+        training shard. Such a command alone warns.
 
     Why it matters:
         "You CANNOT access validation data during training" (README).
@@ -68,6 +70,8 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
     script = submission.legality.script
     if isinstance(script, Missing):
         return undecided("What is trained on cannot be told", script.reason, script)
+    if submission.legality.renamed:
+        return _renamed(submission, submission.legality.renamed)
     if isinstance(split, Missing):
         # Nothing speaks of validation files: the data was merely not followed.
         message = "No training loop that reads the validation split was found in code that runs."
@@ -76,6 +80,19 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
         return Outcome(Verdict.PASS, "The training loss comes from the training split.", locations=places(script))
     message = f"Every gradient that runs is of a loss on the validation split, named at {split.location}."
     return Outcome(Verdict.FAIL, message, locations=places(split, *_gradients(submission)))
+
+
+def _renamed(submission: Submission, commands: Sequence[Located[str]]) -> Outcome:
+    """A validation shard under the name of a training shard: proved where it was the only one."""
+    first = commands[0]
+    told = f"`{first.value}` at {first.location} gives a shard of the validation split the name of a training shard"
+    shards = [run.train_shards for run in counted(submission).runs]
+    single = [fact for fact in shards if isinstance(fact, Located) and fact.value == 1]
+    if not single:
+        message = f"{told}; whether a run trained on it, no log tells."
+        return Outcome(Verdict.WARN, message, locations=places(*commands))
+    message = f"{told}, and the run at {single[0].location} had one training shard."
+    return Outcome(Verdict.FAIL, message, locations=places(*commands, *single))
 
 
 def _gradients(submission: Submission) -> list[Location]:

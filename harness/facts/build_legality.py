@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from harness.analysis.adaptation import Adaptation, Adaptations
 from harness.analysis.alternation import Order, Step
-from harness.analysis.answers import Reason, Stated
+from harness.analysis.answers import Stated
 from harness.analysis.calibration import Calibration, Calibrations
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
 from harness.analysis.reach import Life, Reach, Reached
 from harness.analysis.rescoring import Rescoring, Rescorings
+from harness.facts.build_stated import contradicted
 from harness.facts.code import CodeBase
 from harness.facts.legality import LegalityFacts, Passage, Training
 from harness.facts.logged import Logged
@@ -111,18 +112,9 @@ def _training(found: Adaptation, stated: Stated, logged: Logged) -> Training:
         runs=str(found.reached.life),
         settings=tuple(Located(str(reason), reason.location) for reason in found.reached.reasons),
         unclear=found.reached.unclear,
-        doubt=_doubt(found.reached.reasons, stated),
+        doubt=contradicted(found.reached.reasons, stated),
         label=found.label[:500],
         fresh=found.fresh,
         rival=found.rival[:200],
         silent=_silent(found, logged),
     )
-
-
-def _doubt(reasons: tuple[Reason, ...], stated: Stated) -> Located[str] | None:
-    """A sentence that gives a variable another value than the default that was taken for it."""
-    for reason in reasons:
-        for setting in stated.mentioned.get(reason.name, ()):
-            if reason.source == "default" and setting.value != reason.value:
-                return Located(f"{reason.name}={setting.value}", setting.location)
-    return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.answers import Setting, Stated
+from harness.analysis.answers import Reason, Setting, Stated
 from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.runs import RUN_SPECIFIC_KEYS, Run
 from harness.model import HarnessError, Located, Location
 from harness.sources import commands
-from harness.sources.folder import Folder
+from harness.sources.folder import Folder, shown
 
 # The score of a claimed run and the claim may be rounded differently.
 SAME_SCORE = 6e-4
@@ -66,6 +66,21 @@ def build_stated(folder: Folder, readme: Located[str] | None, runs: Sequence[Run
     commanded, confused = _commanded(written)
     unclear |= frozenset(name.lower() for name in confused) - frozenset(logged)
     return Stated(logged, commanded, unclear, _mentioned(written))
+
+
+def renamed_shards(folder: Folder, readme: Located[str] | None) -> tuple[Located[str], ...]:
+    """Commands of the README and of shell scripts that give a validation shard the name of a training shard."""
+    texts = [(readme.location.path, readme.value)] if readme is not None else []
+    for path in [path for path in folder.files if path.endswith(".sh")][:SHELL_SCRIPTS_LIMIT]:
+        try:
+            texts.append((path, folder.text(path)))
+        except HarnessError:  # the package family names what cannot be read
+            continue
+    return tuple(
+        Located(shown(command), Location(path, line))
+        for path, text in texts
+        for line, command in commands.renamings(text)
+    )
 
 
 def _counted(runs: Sequence[Run], claimed: Claimed) -> Sequence[Run]:
@@ -129,3 +144,12 @@ def _mentioned(written: Sequence[Written]) -> dict[str, tuple[Setting, ...]]:
                 setting = Setting(each.value, text.source, Location(text.path, each.line))
                 found[each.name] = (*found.get(each.name, ()), setting)
     return found
+
+
+def contradicted(reasons: Iterable[Reason], stated: Stated) -> Located[str] | None:
+    """A sentence that gives a variable another value than the default that was taken for it."""
+    for reason in reasons:
+        for setting in stated.mentioned.get(reason.name, ()):
+            if reason.source == "default" and setting.value != reason.value:
+                return Located(f"{reason.name}={setting.value}", setting.location)
+    return None

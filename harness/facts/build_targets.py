@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.analysis import gates, reach, targets
 from harness.analysis.announced import announcements
-from harness.analysis.answers import Unknown
+from harness.analysis.answers import Stated, Unknown
 from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module
 from harness.analysis.reach import Reach, Reached
+from harness.facts.build_stated import contradicted
 from harness.facts.code import CodeBase
 from harness.facts.logged import Logged
 from harness.facts.targets import Life, TargetFacts, TargetUse, UseKind
@@ -35,12 +37,13 @@ _LIVES: Mapping[reach.Life, Life] = {
 }
 
 
-def build_targets(folder: Folder, code: CodeBase, reached: Reach | None, logged: Logged) -> TargetFacts:
+def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach | None, logged: Logged) -> TargetFacts:
     """The uses of the target in a folder's code.
 
     Args:
         folder: the walked folder, for its C helpers.
         code: the scripts.
+        stated: what is known of the runs' settings.
         reached: what of the program runs; None where there is no program.
         logged: what the claimed runs print.
     """
@@ -50,9 +53,9 @@ def build_targets(folder: Folder, code: CodeBase, reached: Reach | None, logged:
             return TargetFacts(Missing("which script is the training script cannot be told", Location(".")), ())
         return TargetFacts(Missing("the training script cannot be parsed", Location(code.entry)), ())
     texts = {path: each.script.text for path, each in code.scripts.items()}
-    uses = [_use(use, reached, logged) for use in targets.target_uses(program, texts)]
+    uses = [_use(use, reached, logged, stated) for use in targets.target_uses(program, texts)]
     hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
-    uses += [_gate(gate, reached, logged) for gate in gates.gates(program, texts, _helpers(folder))]
+    uses += [_gate(gate, reached, logged, stated) for gate in gates.gates(program, texts, _helpers(folder))]
     hashes = () if hashed else _hashes(targets.scoring_hashes(program, texts), reached)
     return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses), hashes)
 
@@ -68,10 +71,21 @@ def _hashes(found: Iterable[tuple[Module, ast.AST]], reached: Reach) -> tuple[Lo
     return tuple(places.values())
 
 
-def _use(use: targets.TargetUse, reached: Reach, logged: Logged) -> TargetUse:
+def _use(use: targets.TargetUse, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
     found = _life(use.steps, reached)
     steps = tuple(Located(step.what, step.location) for step in use.steps if step.what)
-    return TargetUse(_KINDS[use.kind], steps, _LIVES[found.life], _because(found), _silent(use.steps, reached, logged))
+    silent = _silent(use.steps, reached, logged)
+    made = TargetUse(_KINDS[use.kind], steps, _LIVES[found.life], _because(found), silent)
+    return _doubted(made, found, stated)
+
+
+def _doubted(use: TargetUse, found: Reached, stated: Stated) -> TargetUse:
+    """The use; unknown where a default keeps it off and a sentence gives the setting another value."""
+    other = contradicted(found.reasons, stated) if use.life is Life.DEAD else None
+    if other is None:
+        return use
+    because = f"{use.because}, but the text at {other.location} says {other.value}"
+    return dataclasses.replace(use, life=Life.UNKNOWN, because=because)
 
 
 def _silent(steps: Sequence[Step], reached: Reach, logged: Logged) -> Located[str] | None:
@@ -112,7 +126,7 @@ def _helpers(folder: Folder) -> dict[str, str]:
     return found
 
 
-def _gate(gate: gates.Gate, reached: Reach, logged: Logged) -> TargetUse:
+def _gate(gate: gates.Gate, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
     """A gate as a use of the target: it runs when some way to it does, and its hint has a strength."""
     ways = [reached.of(call.node, call.module) for call in gate.calls]
     order = [reach.Life.LIVE, reach.Life.UNKNOWN, reach.Life.DEAD]
@@ -121,7 +135,8 @@ def _gate(gate: gates.Gate, reached: Reach, logged: Logged) -> TargetUse:
     life, because = _strength(reached)
     if found.life is reach.Life.DEAD or life is Life.LIVE:
         way = gate.calls[ways.index(found)]
-        return TargetUse(UseKind.GATE, steps, _LIVES[found.life], _because(found), _silent([way], reached, logged))
+        use = TargetUse(UseKind.GATE, steps, _LIVES[found.life], _because(found), _silent([way], reached, logged))
+        return _doubted(use, found, stated)
     return TargetUse(UseKind.GATE, steps, life, because)
 
 

@@ -84,6 +84,7 @@ class LegalityFacts:
         rescorings: caches that one pass over the validation tokens fills and another scores with.
         calibrations: calls of calibrating functions with validation tokens.
         contacts: calls that reach the network, other programs or code made at run time.
+        renamed: commands of the README or of a shell script that give a validation shard the name of a training shard.
     """
 
     script: Fact[str]
@@ -92,3 +93,4 @@ class LegalityFacts:
     rescorings: tuple[Passage, ...] = ()
     calibrations: tuple[Passage, ...] = ()
     contacts: tuple[Located[str], ...] = ()
+    renamed: tuple[Located[str], ...] = ()

@@ -19,7 +19,7 @@ from harness.facts.build_pipeline import build_pipeline
 from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
 from harness.facts.build_size import build_size
-from harness.facts.build_stated import Claimed, build_stated
+from harness.facts.build_stated import Claimed, build_stated, renamed_shards
 from harness.facts.build_statements import build_statements
 from harness.facts.build_targets import build_targets
 from harness.facts.bytetable import ByteTableFacts
@@ -119,9 +119,11 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         readme=readme_claims,
         runs=runs,
         size=build_size(walked, package, scripts, runs, always=recount),
-        targets=build_targets(walked, code, reached, logged),
+        targets=build_targets(walked, code, stated, reached, logged),
         byte_tables=build_bytetable(code, reached),
-        legality=build_legality(code, package, stated, reached, logged),
+        legality=dataclasses.replace(
+            build_legality(code, package, stated, reached, logged), renamed=renamed_shards(walked, written)
+        ),
         reproduction=Missing("no evidence of a reproduction was given"),
         names=build_names(code),
         pipeline=build_pipeline(code),

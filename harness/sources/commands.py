@@ -28,6 +28,10 @@ _SETTINGS_ONLY = re.compile(
     r"(?:(?:[-*+]|\d+[.)])\s*)?(?:`\s*)?(?:export\s+)?[A-Z][A-Z0-9_]+=[^`\s]*`?\s*(?:$|[-—–(#:])"  # noqa: RUF001 - people type all three dashes
 )
 _COMMAND = re.compile(r"\b(?:torchrun|python3?|bash|sh|accelerate|export|env|modal|uv)\b")
+# A shard of the validation split under a name of the training split.
+_RENAMING = re.compile(
+    r"(?:^|[\s;&$`])(?:ln|cp|mv|rsync)\s(?:-\S+\s+)*[\"']?\S*fineweb_val_?\S*\s+[\"']?\S*fineweb_train_?\S*"
+)
 _ROW = re.compile(r"\s*\|\s*`?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`?\s*\|\s*`?\*{0,2}([^|`*]{1,80}?)\*{0,2}`?\s*\|")
 
 
@@ -90,3 +94,11 @@ def _assignments(line: str, number: int, *, commanded: bool) -> Iterator[Assignm
             value = value.replace(",", "")
         if "$" not in value:
             yield Assignment(match[1], value if commanded else value.rstrip(".:*"), number, commanded)
+
+
+def renamings(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that link or copy a validation shard to the name of a training shard, with their 1-based numbers."""
+    for number, line in enumerate(text[:TEXT_LIMIT_CHARACTERS].split("\n"), start=1):
+        content = line[:LINE_LIMIT_CHARACTERS].strip()
+        if "fineweb_val" in content and _RENAMING.search(content):
+            yield number, content
