@@ -133,6 +133,17 @@ ORDERS = {
     "first epoch": (FIRST, "scored first"),
     "counted behind the epochs": ((*AGAIN, COUNT), "a later epoch is scored"),
     "counted behind the rounds over pieces": ((*PIECES, COUNT), "scored first"),
+    "the chunk before, then a score of this one": (
+        (
+            "if i:",
+            "    loss = net(past[:-1], past[1:])",
+            *(f"    {line}" for line in STEP),
+            FORWARD,
+            COUNT,
+            "past = part",
+        ),
+        "unclear",
+    ),
     "one epoch": (tuple(line.replace("4", "1") for line in EPOCHS), "scored first"),
 }
 
@@ -140,6 +151,51 @@ ORDERS = {
 @pytest.mark.parametrize(("lines", "expected"), ORDERS.values(), ids=ORDERS)
 def test_the_order_inside_a_loop(lines: tuple[str, ...], expected: str) -> None:
     assert order(online(*lines)) == [expected]
+
+
+MOVING = {
+    "a pointer that moves on": ("at = 0", "part = held[at : at + 11]", "at += 10"),
+    "a loader that goes on": ("pieces = iter(held.split(11))", "part = next(pieces)", "pass"),
+    "the same each time": ("at = 0", "part = held[at : at + 11]", "pass"),
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_a_loop_may_move_on_without_its_counter(name: str) -> None:
+    begin, take, move = MOVING[name]
+    body = "\n        ".join((f"{begin}\n    for _ in range(10):", take, FORWARD, COUNT, *STEP, move))
+    text = f"""
+def rate(net, held):
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    total = 0.0
+    {body}
+    return total / 100
+"""
+    expected = "a later epoch is scored" if name == "the same each time" else "scored first"
+    assert order(text + MAIN.format("pass")) == [expected]
+
+
+def test_what_is_trained_on_and_what_is_scored_may_be_two_pieces() -> None:
+    text = """
+def rate(net, past, chunk):
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    loss = net(past[:-1], past[1:])
+    loss.backward()
+    opt.step()
+    total = 0.0
+    for row in chunk:
+        total += net(row[:-1], row[1:]).item()
+    return total
+def main():
+    net, held = Net(), read("data/fineweb_val_*.bin")
+    bits = rate(net, held[:50], held[50:])
+    print(f"val_bpb:{bits:.4f}")
+main()
+"""
+    assert order(text) == ["unclear"]
+    assert order(text.replace("past, chunk", "chunk").replace("past", "chunk").replace("held[:50], ", "")) == [
+        "trained first"
+    ]
 
 
 def test_a_tensor_made_for_the_window_is_slot() -> None:

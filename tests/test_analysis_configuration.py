@@ -216,3 +216,19 @@ def test_the_reason_for_dead_code_is_named() -> None:
     assert str(reason) == "ON is 0 (default at train_gpt.py:4)"
     assert reach.function(made.entry.index.functions["main"], made.entry).life is Life.LIVE
     assert reach.dead_because(made.entry.index.functions["main"], made.entry) is None
+
+
+def test_names_of_a_class_are_seen_in_its_body() -> None:
+    source = """
+        import os
+        class Hyperparameters:
+            on_val = bool(int(os.environ.get("ON_VAL", "1")))
+            files = "val" if on_val else "train"
+        args = Hyperparameters()
+        args.files
+    """
+    assert value(source) == Resolved("val", value(source).reasons)  # type: ignore[union-attr]
+    assert value(source, stated(commanded={"ON_VAL": "0"})).value == "train"  # type: ignore[union-attr]
+    # A name that refers to itself has no value.
+    loop = source.replace('bool(int(os.environ.get("ON_VAL", "1")))', "on_val")
+    assert isinstance(value(loop), Unknown)

@@ -122,6 +122,26 @@ def test_a_branch_ran_whose_own_line_a_log_holds(logged: tuple[str, ...], life: 
         assert [str(reason) for reason in found.reasons] == [f"`{logged[0]}` is printed (log at train.log:1)"]
 
 
+@pytest.mark.parametrize(("text", "life"), [("adapt_epochs:", Life.DEAD), ("adapt_epochs: all", Life.LIVE)])
+def test_the_name_of_a_setting_stands_in_logs_anyway(text: str, life: Life) -> None:
+    reach = reach_of(SCRIPT.replace("adaptation of the model", text), text)
+    assert reach.of(call(reach, "step"), reach.program.entry).life is life
+
+
+def test_a_conditional_part_of_a_line_shows_its_condition() -> None:
+    source = """
+        import os
+        def main():
+            use_slot = int(os.environ.get("SLOT_ENABLED", "0"))
+            print(f"evaluation{' with slot_steps=5' if use_slot else ''}")
+            if use_slot:
+                step()
+    """
+    for logged, life in (("with slot_steps=5", Life.LIVE), ("evaluation", Life.DEAD)):
+        reach = reach_of(source, logged)
+        assert reach.of(call(reach, "step"), reach.program.entry).life is life
+
+
 @pytest.mark.parametrize("other", ['print("adaptation of the model, again")', 'print(f"{n}: adaptation of the model")'])
 def test_a_line_that_may_come_from_elsewhere_shows_nothing(other: str) -> None:
     source = SCRIPT.replace('print("training begins")', other)
@@ -143,3 +163,18 @@ def test_a_lambda_is_made_only_where_the_conditions_around_it_hold() -> None:
     reach = reach_of(source)
     assert reach.of(call(reach, "again"), reach.program.entry).life is Life.DEAD
     assert reach.of(call(reach, "other"), reach.program.entry).life is Life.LIVE
+
+
+def test_an_entry_of_a_table_may_be_the_one_that_is_called() -> None:
+    source = """
+        def plain(x):
+            return 1
+        def cached(x):
+            look_up(x)
+        WAYS = {"plain": plain, "cached": cached}
+        def main():
+            WAYS[mode](3)
+    """
+    reach = reach_of(source)
+    found = reach.of(call(reach, "look_up"), reach.program.entry)
+    assert (found.life, found.unclear) == (Life.UNKNOWN, ("the table that holds cached",))

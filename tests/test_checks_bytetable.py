@@ -13,7 +13,7 @@ from harness.facts.claims import DeclaredSplit
 from harness.facts.submission import Submission
 from harness.model import Fact, Missing, Outcome, Verdict
 from tests import factories
-from tests.factories import at
+from tests.factories import UNSTATED, at
 
 TWICE = "leading space counted twice"
 BYTE_TOKENS = "byte tokens not counted as one byte"
@@ -86,3 +86,16 @@ def test_an_unread_table_passes_only_where_the_declared_split_has_the_logged_byt
     outcome = judged(dataclasses.replace(submission(UNREAD, canonical=False), claims=claims))
     assert outcome.verdict is verdict
     assert "not understood" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("per_token", "verdict"), [(2.43593, Verdict.UNDECIDED), (2.78, Verdict.FAIL), (None, Verdict.FAIL)]
+)
+def test_without_a_log_the_claim_is_the_second_witness(per_token: float | None, verdict: Verdict) -> None:
+    made = submission(at(TWICE), logs=False)
+    bits = 1.203
+    loss = UNSTATED if per_token is None else at(bits * per_token * math.log(2), pointer="/val_loss")
+    claims = dataclasses.replace(made.claims, val_bpb=at(bits, pointer="/val_bpb"), val_loss=loss)
+    outcome = judged(dataclasses.replace(made, claims=claims))
+    assert outcome.verdict is verdict
+    assert ("2.43593 bytes per token, which is sp1024" in outcome.message) is (verdict is Verdict.UNDECIDED)

@@ -95,3 +95,19 @@ def test_any_text_is_read(text: str) -> None:
 def test_a_validation_shard_under_the_name_of_a_training_shard(line: str, *, found: bool) -> None:
     told = list(renamings(f"First\n  {line}\nlast"))
     assert told == ([(2, line)] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "found"),
+    [
+        ("| Setting | Value | Why |", "| `TTT_STEPS` | **24** | more |", ("24", True)),
+        ("| Parameter | PR #1303 | This PR |", "| TTT_STEPS | 16 | **24** |", ("24", True)),
+        ("| Variable | Default | Ours |", "| TTT_STEPS | 0 | 8 (at night) |", ("8", True)),
+        # Whose run it was, the table does not say.
+        ("| Variable | Default | Effect |", "| TTT_STEPS | 0 | slower |", ("0", False)),
+        ("Settings:", "| TTT_STEPS | 12 |", ("12", True)),
+    ],
+)
+def test_the_column_of_this_run(head: str, row: str, found: tuple[str, bool]) -> None:
+    table = f"{head}\n|---|---|---|\n{row}\n"
+    assert [(each.value, each.commanded) for each in read(table)] == [found]

@@ -74,9 +74,19 @@ def test_a_log_without_the_lines_of_what_a_default_switches_on_leaves_it_open(
     assert finding(tmp_path / "shown", "1", (ADAPTED,), claim=claim).verdict == "fail"
 
 
-def test_what_somebody_states_needs_no_log(tmp_path: Path) -> None:
+def test_a_command_may_be_another_runs_and_a_logged_setting_is_not(tmp_path: Path) -> None:
     command = "```\nADAPT_ENABLED=1 python train_gpt.py\n```\n"
-    assert finding(tmp_path / "stated", "0", (), readme=command).verdict == "fail"
+    assert finding(tmp_path / "commanded", "0", (), readme=command).verdict == "undecided"
+    assert finding(tmp_path / "both", "0", (ADAPTED,), readme=command).verdict == "fail"
+    logged = "Hyperparameters:\n  adapt_enabled: 1"
+    assert finding(tmp_path / "logged", "0", (logged,)).verdict == "fail"
+    # What a log says both of leaves it open.
+    assert finding(tmp_path / "odd", "1", (logged.replace("1", "0") + "\n" + "=" * 100, ADAPTED)).verdict == "undecided"
+
+
+def test_a_text_in_a_setting_or_in_another_word_is_no_line_of_the_run(tmp_path: Path) -> None:
+    assert finding(tmp_path / "word", "0", (f"re{ADAPTED}",)).verdict == "pass"
+    assert finding(tmp_path / "comment", "0", ("    # adapt:start tokens: printed",)).verdict == "pass"
 
 
 def test_a_log_of_another_form_or_of_another_run_says_nothing(tmp_path: Path) -> None:
@@ -136,3 +146,13 @@ def test_a_sentence_against_a_default_leaves_a_use_of_the_target_open(
     assert found.verdict == verdict
     if verdict == "undecided":
         assert "the text at README.md:1 says EVAL_MODE=cache" in found.message
+
+
+def test_a_log_without_a_run_may_name_the_claimed_score(tmp_path: Path) -> None:
+    rule = audit.Options(frozenset({"PG301"}))
+    finding(tmp_path / "folder", "0", (), claim=1.2345678)
+    for other, verdict in (("", "fail"), ("Submission:   val_bpb = 1.23400000\n", "undecided")):
+        (tmp_path / "folder" / "evaluation.log").write_text(other)
+        audited = audit.audit_folder(tmp_path / "folder", rule)
+        assert audited.report is not None
+        assert [found.verdict for found in audited.report.findings] == [verdict]

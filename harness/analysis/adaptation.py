@@ -64,6 +64,7 @@ class Judged:
     steps: tuple[Step, ...]
     label: str = ""
     rival: str = ""
+    calls: tuple[tuple[Module, ast.Call], ...] = ()
 
 
 def _inner(node: ast.AST, module: Module) -> bool:
@@ -124,7 +125,11 @@ class Adaptations:
         if found.order is Order.SCORED_FIRST and _inner(call, module):
             # An optimizer calls the closure: when, the loops around it do not show.
             found = Judged(Order.UNCLEAR, "an inner function takes the gradient", site.steps)
-        texts = announcements(call, module, self._program, self._reach)
+        ways = [(module, call), *found.calls]
+        texts = tuple(each for home, way in ways for each in announcements(way, home, self._program, self._reach))
+        # Of several calls, those of the path that is told.
+        reasons = [reason for home, way in ways for reason in self._reach.of(way, home).reasons]
+        reached = dataclasses.replace(reached, reasons=tuple(dict.fromkeys(reasons)))
         steps = (start, *found.steps)
         yield Adaptation(found.order, found.why, name, steps, reached, found.label, fresh, found.rival, texts)
 
@@ -162,7 +167,7 @@ class Adaptations:
         if all(event.forward < site.start for event in events):
             return Judged(Order.SCORED_FIRST, "the tokens are scored before", site.steps)
         first = min(event.forward for event in events)
-        if first > site.end and self._connected(site, events):
+        if first > site.end and self._connected(site, events) and self._same_data(site, events):
             undone = self._undone(site)
             if undone is not None and place_of(undone) < first:
                 return self._discarded(site, undone)
@@ -183,6 +188,11 @@ class Adaptations:
         names = {name.partition(".")[0] for name in site.model}
         return bool(names) and all(names & event.trace.names.keys() for event in events)
 
+    def _same_data(self, site: Site, events: Sequence[Event]) -> bool:
+        """Whether a score takes tokens of a name that what is trained on comes from, too."""
+        names = {name for name, _ in self._tracer.trace(site.data, site.scope).data}
+        return any(names & {name for name, _ in event.trace.data} for event in events)
+
     def _callers(self, site: Site, function: Function, labels: Labels, depth: int) -> Judged:
         """The same for every live call of the function; the worst that is proved."""
         best = Judged(Order.UNCLEAR, "no score was found after it", site.steps)
@@ -198,6 +208,7 @@ class Adaptations:
             handed = (*call.args, *(keyword.value for keyword in call.keywords))
             data = tuple(each for each in handed if self._tracer.holds_validation(each, module.scope_of(call)))
             found = self._judge(Site(call, module, steps, model, data), passed, depth + 1)
+            found = dataclasses.replace(found, calls=((module, call), *found.calls))
             if found.order is Order.TRAINED_FIRST:
                 return found
             best = found

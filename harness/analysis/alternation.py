@@ -21,6 +21,8 @@ _FRESH = frozenset(
     {"requires_grad_", "zeros", "zeros_like", "randn", "randn_like", "empty", "full", "Parameter", "new_zeros", "ones"}
 )
 _HANDLING = frozenset({"parameters", "named_parameters"})
+# What gives the next tokens, and what gives a model other weights.
+_MOVING = frozenset({"next", "next_batch", "get_batch", "load_state_dict"})
 Place = tuple[int, int]
 
 
@@ -146,6 +148,10 @@ class Alternation:
         """Every score comes after the training: of the same tokens, and with what was trained?"""
         for event in events:
             common = _common_loop(site, event)
+            if common is not None and any(
+                _inside(each.place, common) and each.place > site.end for _, bindings in trace.data for each in bindings
+            ):
+                return Ordered(Order.UNCLEAR, "the tokens that are trained on may be those of the round before")
             shared = [
                 name
                 for name, bindings in trace.data & event.trace.data
@@ -174,7 +180,7 @@ class Alternation:
             count = _range(loop)
             if count is None or _selects(counter, trace, site.scope) or _selects(counter, event.trace, site.scope):
                 continue
-            if self._first_only(event, counter, site.scope):
+            if self._first_only(event, counter, site.scope) or _moves_on(loop):
                 continue
             answer = self._configuration.value(count, site.scope)
             if not isinstance(answer, Resolved) or not isinstance(answer.value, (int, float)):
@@ -287,6 +293,22 @@ def _is_fresh(name: str, scope: Scope) -> bool:
         any(isinstance(each, ast.Call) and last_name(each.func) in _FRESH for each in ast.walk(value))
         for value in values
     )
+
+
+def _moves_on(loop: ast.For) -> bool:
+    """Whether each round takes other tokens, or begins with other weights, without the loop's counter."""
+    nodes = list(ast.walk(loop))
+    sliced = {
+        name.id
+        for each in nodes
+        if isinstance(each, ast.Subscript)
+        for name in ast.walk(each.slice)
+        if isinstance(name, ast.Name)
+    }
+    if any(isinstance(each, ast.AugAssign) and last_name(each.target) in sliced for each in nodes):
+        return True
+    called = {last_name(each.func) for each in nodes if isinstance(each, ast.Call)}
+    return not called.isdisjoint(_MOVING)
 
 
 def _selects(counter: str, trace: Trace, scope: Scope) -> bool:

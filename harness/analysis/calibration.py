@@ -15,6 +15,8 @@ from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach, Reached
 
 _CALIBRATES = re.compile(r"hessian|calib|gptq|awq|act(?:ivation)?_stat", re.IGNORECASE)
+# `eval_gptq` scores the quantized model.
+_SCORES = re.compile(r"eval|score|bpb|valid", re.IGNORECASE)
 # A temperature is calibrated too.
 _QUANTIZES = re.compile(r"hessian|gptq|awq|quant", re.IGNORECASE)
 
@@ -50,7 +52,7 @@ class Calibrations:
         """Every call of a calibrating function with validation data."""
         for module in self._program.modules.values():
             for function in module.index.functions.values():
-                if _CALIBRATES.search(function.node.name):
+                if _CALIBRATES.search(function.node.name) and not _SCORES.search(function.node.name):
                     yield from self._of(function, module)
 
     def _of(self, function: Function, module: Module) -> Iterator[Calibration]:

@@ -140,7 +140,9 @@ class Configuration:
             return frame.local[name]
         holder = frame.scope.holder(name)
         if holder is None:
-            return self._imported(name, frame)
+            # In the body of a class its other names are seen, too.
+            fields = [*self._fields(name, "", frame.scope.module, frame).values()] if frame.depth < DEPTH_LIMIT else []
+            return agreed(fields) if fields else self._imported(name, frame)
         bindings = holder.bindings.get(name, [])
         inner = _Frame(holder, {}, frame.depth)
         if name in holder.parameters and holder.function is not None:

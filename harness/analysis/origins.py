@@ -154,7 +154,8 @@ class Origins:
         return self._of(node.elt, scope, depth)
 
     def _choice(self, node: ast.IfExp, scope: Scope, depth: int) -> Labels:
-        return self._of(node.body, scope, depth) | self._of(node.orelse, scope, depth)
+        arms = [arm for arm in (node.body, node.orelse) if not self._skipped(arm, scope.module)]
+        return self._union(arms, scope, depth)
 
     def _nothing(self, node: ast.expr, scope: Scope, depth: int) -> Labels:  # noqa: ARG002 - one of the kinds
         return NONE

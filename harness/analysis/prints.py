@@ -14,9 +14,10 @@ REPORTERS = frozenset(
     {"print", "log", "log0", "info", "write", "log_fn", "logger", "print0", "_log", "log_line", "emit"}
 )
 # One process of several prints: `if rank == 0`, `if master_process`.
-_OF_A_RANK = re.compile(r"\w*(?:rank|master|main_process|primary)\w*", re.IGNORECASE)
+_FIRST = re.compile(r"(?:\w+_)?(?:master|main|primary|rank_?0|rank_?zero)(?:_process|_rank|_node)?", re.IGNORECASE)
+_RANK = re.compile(r"(?:(?:global|local|ddp|dist|world|my)_)?rank", re.IGNORECASE)
 # Where a value goes: `%d`, `{name:.4f}`.
-_PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]|\{[^{}]*\}|\s*\n\s*")
+_PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]|\{[^{}]*\}|\n")
 _SHORTEST = 5
 _LETTERS = 3
 
@@ -37,9 +38,12 @@ def said(call: ast.Call) -> str:
     """The longest fixed piece of what a call prints; "" where none is long enough to be known again."""
     if last_name(call.func) not in REPORTERS or any(_elsewhere(each) for each in call.keywords):
         return ""
-    pieces = [
-        piece.strip() for argument in call.args for text in _fixed(argument) for piece in _PLACEHOLDER.split(text)
-    ]
+    return longest(call.args)
+
+
+def longest(nodes: Sequence[ast.expr]) -> str:
+    """The longest fixed piece of what expressions print; "" where none is long enough to be known again."""
+    pieces = [piece.strip() for node in nodes for text in _fixed(node) for piece in _PLACEHOLDER.split(text)]
     best = max(pieces, key=len, default="")
     return best if len(best) >= _SHORTEST and sum(letter.isalpha() for letter in best) >= _LETTERS else ""
 
@@ -86,11 +90,17 @@ def printed_by(statements: Sequence[ast.stmt]) -> Iterator[Line]:
 
 
 def of_a_rank(test: ast.expr) -> bool:
-    """Whether a condition is on nothing but which process runs."""
-    nodes = [each for each in ast.walk(test) if isinstance(each, (ast.Name, ast.Attribute))]
-    owners = {each.value for each in nodes if isinstance(each, ast.Attribute)}
-    names = [last_name(each) for each in nodes if each not in owners]
-    return bool(names) and all(_OF_A_RANK.fullmatch(name) for name in names)
+    """Whether a condition lets the first process through, whatever else holds."""
+    if isinstance(test, ast.Compare):
+        zero = isinstance(test.comparators[0], ast.Constant) and test.comparators[0].value == 0
+        plain = len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq) and zero
+        return plain and _RANK.fullmatch(_name(test.left)) is not None
+    return _FIRST.fullmatch(_name(test)) is not None
+
+
+def _name(node: ast.expr) -> str:
+    """The last name of a variable, or of a function that is called: `is_main_process()`, `dist.get_rank()`."""
+    return last_name(node.func).removeprefix("get_") if isinstance(node, ast.Call) else last_name(node)
 
 
 def _elsewhere(keyword: ast.keyword) -> bool:

@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import enum
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from harness.analysis.answers import Reason, Resolved
 from harness.analysis.branches import Guard, guards
 from harness.analysis.configuration import Configuration
 from harness.analysis.index import Function, last_name
-from harness.analysis.prints import printed_by, strings
+from harness.analysis.prints import longest, printed_by, strings
 from harness.analysis.program import Module, Program
 from harness.model import Location
 
@@ -30,6 +31,8 @@ DEPTH_LIMIT = 30
 MENTIONS_LIMIT = 60
 # Shorter texts may stand in a log for another reason.
 TELLING_LENGTH = 8
+# Logs list settings by their names.
+_SETTING = re.compile(r"\w+\s*[:=]?")
 
 
 class Life(enum.StrEnum):
@@ -69,6 +72,7 @@ class Reach:
         self._logged = logged
         self._functions: dict[Function, Reached] = {}
         self._statements: dict[ast.AST, Reached] = {}
+        self._blocks: dict[tuple[ast.If, bool], Reached | None] = {}
 
     def of(self, node: ast.AST, module: Module, depth: int = 0) -> Reached:
         """Whether a node runs: the conditions around it, then the function that holds it."""
@@ -110,7 +114,8 @@ class Reach:
         self._functions[function] = Reached(Life.DEAD)
         found = self._mentioned(function, module, depth)
         if found.life is not Life.LIVE:
-            found = self._witnessed(function.node.body, module.at(function.node.lineno)) or found
+            texts = [line.text for line in printed_by(function.node.body)]
+            found = self._witnessed(texts, module.at(function.node.lineno)) or found
         self._functions[function] = found
         return found
 
@@ -129,7 +134,11 @@ class Reach:
                 return _better(best, Reached(Life.UNKNOWN))
             if home is module and function in _functions_around(home, mention):
                 continue
-            best = _better(best, self.of(mention, home, depth))
+            found = self.of(mention, home, depth)
+            if found.life is Life.LIVE and isinstance(home.index.parent(mention), ast.Dict):
+                # Which entry of a table is called, its key decides.
+                found = Reached(Life.UNKNOWN, (), found.condition, (f"the table that holds {name}",))
+            best = _better(best, found)
             if best.life is Life.LIVE:
                 break
         return best
@@ -155,8 +164,18 @@ class Reach:
         owner = module.index.parent(guard.test)
         if found.life is Life.LIVE or guard.leaves or not isinstance(owner, ast.If):
             return found
-        block = owner.body if guard.wanted else owner.orelse
-        return self._witnessed(block, place) or self._called_in(block, module, place) or found
+        if (owner, guard.wanted) not in self._blocks:
+            block = owner.body if guard.wanted else owner.orelse
+            self._blocks[owner, guard.wanted] = (
+                self._witnessed([line.text for line in printed_by(block)], place)
+                or self._called_in(block, module, place)
+                or (self._witnessed(self._told_with(guard.test, module), place) if guard.wanted else None)
+            )
+        known = self._blocks[owner, guard.wanted]
+        if known is not None and any(reason.source == "log" for reason in found.reasons):
+            # The log says both.
+            return Reached(Life.UNKNOWN, (), place, tuple(reason.name for reason in found.reasons))
+        return known or found
 
     def _called_in(self, block: Sequence[ast.stmt], module: Module, place: Location) -> Reached | None:
         """That a block ran, where a function did that nothing else calls."""
@@ -167,19 +186,35 @@ class Reach:
             if not isinstance(value, ast.Call):
                 continue
             for home, function in self.program.called(value, module.scope_of(statement)):
-                if len(self.program.call_sites(function)) == 1 and not function.owner:
-                    found = self._witnessed(function.node.body, home.at(function.node.lineno))
+                if not function.owner and self._mentioned_once(function):
+                    texts = [line.text for line in printed_by(function.node.body)]
+                    found = self._witnessed(texts, home.at(function.node.lineno))
                     if found is not None:
                         return dataclasses.replace(found, condition=place)
         return None
 
-    def _witnessed(self, block: Sequence[ast.stmt], place: Location) -> Reached | None:
+    def _mentioned_once(self, function: Function) -> bool:
+        name = function.node.name
+        return (
+            sum(len(each.loads(known)) for each in self.program.modules.values() for known in each.names_of(name)) == 1
+        )
+
+    @staticmethod
+    def _told_with(test: ast.expr, module: Module) -> list[str]:
+        """What is printed where the same name is true: `f"{' slot' if use_slot else ''}"`."""
+        if not isinstance(test, (ast.Name, ast.Attribute)):
+            return []
+        same = [each for each in module.index.each(ast.IfExp) if ast.dump(each.test) == ast.dump(test)]
+        return [longest([each.body]) for each in same]
+
+    def _witnessed(self, texts: Sequence[str], place: Location) -> Reached | None:
         """That a block ran, where a log of the claimed runs shows what only that block prints."""
         if self._logged is None:
             return None
-        for text, _ in printed_by(block):
-            telling = len(text) >= TELLING_LENGTH and sum(text in each for each in self._strings) == 1
-            shown = self._logged(text) if telling else None
+        for text in texts:
+            telling = len(text) >= TELLING_LENGTH and not _SETTING.fullmatch(text)
+            once = telling and sum(text in each for each in self._strings) == 1
+            shown = self._logged(text) if once else None
             if shown is not None:
                 return Reached(Life.LIVE, (Reason(f"`{text}`", "printed", "log", shown),), place)
         return None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from harness.checks.common import counted, listed, places, undecided
-from harness.checks.fingerprint import Ratio, against_declared, fitting, ratio_of
+import math
+
+from harness.challenge import VALIDATION_SPLITS, bytes_per_token
+from harness.checks.common import counted, known, listed, places, undecided
+from harness.checks.fingerprint import PATH_SPREAD, Ratio, against_declared, fitting, ratio_of
 from harness.facts.bytetable import ByteTable
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Value, Verdict, rule
@@ -37,8 +40,8 @@ def byte_denominator_wrong(submission: Submission) -> Outcome:
         leading space, a letter of two bytes, a control and an unused token, and the line of the evaluation that adds
         the space. It fails where a space is proved to be counted twice, or as the three bytes of its mark. Byte
         tokens that count as the length of their names (`<0x0A>`) warn, since their number in the text decides. The
-        logged `val_loss / ln 2 / val_bpb` is the second witness: where it is that of a canonical split, a wrong
-        table cannot have made the score.
+        logged `val_loss / ln 2 / val_bpb` is the second witness (without a log, the claimed one): where it is that of
+        a canonical split, a wrong table cannot have made the score.
 
     Why it matters:
         "If changes are made to the tokenizer or dataset, prove with certainty that the val_bpb is correctly
@@ -68,6 +71,8 @@ def byte_denominator_wrong(submission: Submission) -> Outcome:
         return Outcome(Verdict.WARN, f"Up to {BYTE_TOKENS} {kind} in the code; {witness}.", values, where)
     if canonical:
         return undecided(f"The code shows {kind}", f"but the log does not: {witness}", *where)
+    if not ratios and (claimed := _claimed(submission)):
+        return undecided(f"The code shows {kind}", f"but the claim does not: {claimed}", *where)
     verdict = Verdict.FAIL if kind in PROVED_WRONG else Verdict.WARN
     return Outcome(verdict, f"The code counts wrong bytes: {kind}; {witness}.", values, where)
 
@@ -86,6 +91,20 @@ def _unread(submission: Submission, kind: Missing, ratios: list[Ratio], *, canon
         if found.verdict is Verdict.PASS:
             return Outcome(Verdict.PASS, f"{found.message[:-1]}; in the code, {kind.reason}.", values, where)
     return undecided("How bytes are counted cannot be told", f"{kind.reason}; {witness}", *where)
+
+
+def _claimed(submission: Submission) -> str:
+    """What the claimed loss and score say, where that is a known split's number; else ""."""
+    loss, bits = known(submission.claims.val_loss), known(submission.claims.val_bpb)
+    if loss is None or bits is None or not (math.isfinite(loss) and 0.0 < bits < math.inf):
+        return ""
+    value = bytes_per_token(loss, bits)
+    names = [
+        split.name
+        for split in VALIDATION_SPLITS
+        if any(abs(value / constant - 1.0) <= PATH_SPREAD for constant in split.bytes_per_token)
+    ]
+    return f"its val_loss and val_bpb give {value:.5f} bytes per token, which is {' or '.join(names)}" if names else ""
 
 
 def _witness(ratios: list[Ratio], *, canonical: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from harness.checks.common import counted, listed, places, undecided
@@ -134,7 +135,9 @@ def _decide(submission: Submission, trainings: Sequence[Training], order: str, w
     if proved:
         return _fail(proved[0], notes)
     doubtful = {order, "unclear"} if order == "trained first" else {order}
-    doubts = [each for each in trainings if each.order in doubtful]
+    # Of weights: whether the scored tokens are among the trained ones, the slices do not tell.
+    parts = [each for each in trainings if each.order == "trained on a part" and not each.fresh]
+    doubts = [each for each in trainings if each.order in doubtful] + (parts if order == "trained first" else [])
     if doubts:
         return _undecided(doubts, submission, notes)
     if order == "trained first" and (shown := _shown(dead, submission)) is not None:
@@ -172,7 +175,14 @@ def _afterthought(training: Training, submission: Submission) -> bool:
 def is_afterthought(label: str, submission: Submission) -> bool:
     """Whether the logs print the claimed score under other labels than those of a score (empty when unknown)."""
     labels = _claimed_labels(submission)
-    return bool(label and labels) and not any(each and each in label for each in labels)
+    return bool(label and labels) and not any(_stands_in(each, label) for each in labels)
+
+
+def _stands_in(label: str, text: str) -> bool:
+    """Whether a label is a word of a print's text; one that any score has is none."""
+    if not label or label == "val_bpb":
+        return bool(label)
+    return re.search(rf"(?<!\w){re.escape(label)}(?:_exact)?(?!\w)", text) is not None
 
 
 def _claimed_labels(submission: Submission) -> set[str]:

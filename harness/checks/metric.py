@@ -166,7 +166,7 @@ def _unmatched(submission: Submission, claim: Located[float], candidates: Sequen
 
 def _under_another_name(submission: Submission, claim: float, lowest: float) -> Located[float] | None:
     """A number in a log that repeats the claim, or may be part of its mean, though it was read as no score."""
-    every = [value for run in submission.runs for value in run.named_bpb]
+    every = [*(value for run in submission.runs for value in run.named_bpb), *submission.strays]
     exact = next((value for value in every if agree(claim, value.value, claim_unit(claim))), None)
     least = min(every, key=lambda value: value.value, default=None)
     if exact is not None or least is None or not least.value <= claim < lowest - unit_of(claim):

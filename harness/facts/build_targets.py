@@ -80,8 +80,8 @@ def _use(use: targets.TargetUse, reached: Reach, logged: Logged, stated: Stated)
 
 
 def _doubted(use: TargetUse, found: Reached, stated: Stated) -> TargetUse:
-    """The use; unknown where a default keeps it off and a sentence gives the setting another value."""
-    other = contradicted(found.reasons, stated) if use.life is Life.DEAD else None
+    """The use; unknown where a default decides it and a sentence gives the setting another value."""
+    other = contradicted(found.reasons, stated) if use.life is not Life.UNKNOWN else None
     if other is None:
         return use
     because = f"{use.because}, but the text at {other.location} says {other.value}"

@@ -58,7 +58,7 @@ class LogFile:
         concatenated: runs in the log.
         sha256: hash of the file.
         first_line: where the run begins, when others of the same log are kept too.
-        named: numbers of the whole log that are called bits per byte, with their lines: see `_named`.
+        named: numbers of the whole log that are called bits per byte, with their lines: see `named_bits`.
     """
 
     path: str
@@ -96,7 +96,7 @@ def read_log(data: bytes, path: str) -> tuple[LogFile, ...]:
     if text.count("\n") > LINES_LIMIT:
         raise HarnessError(f"{path}: more than {LINES_LIMIT:,} lines, which are not read")
     segments = _segments(list(_without_repeats(parse_lines(text.split("\n")))))
-    named = _named(text)
+    named = named_bits(text)
     digest, count = hashlib.sha256(data).hexdigest(), len(segments)
     own = named_seed(path)
     by_seed = _by_seed(segments) if own is None else {}
@@ -126,7 +126,7 @@ def named_seed(path: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _named(text: str) -> tuple[tuple[float, int], ...]:
+def named_bits(text: str) -> tuple[tuple[float, int], ...]:
     """Numbers that are called bits per byte, whatever their line: the last ones and the lowest, each once.
 
     Scores of unknown shape are among them: what no grammar reads may still be what the claim repeats.

@@ -28,7 +28,7 @@ from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.code import code_base
 from harness.facts.jsonready import as_value
 from harness.facts.legality import LegalityFacts
-from harness.facts.logfile import LogFile, named_seed, read_log
+from harness.facts.logfile import LogFile, named_bits, named_seed, read_log
 from harness.facts.logged import Logged
 from harness.facts.names import NamesFacts
 from harness.facts.package import PackageFacts
@@ -74,6 +74,7 @@ class Submission:
     pipeline: PipelineFacts
     settings: tuple[Located[Setting], ...]
     statements: StatementFacts = NO_STATEMENTS
+    strays: tuple[Located[float], ...] = ()
     probe: ProbeFacts | Missing = NO_PROBE
     commanded: Mapping[str, str] = field(default_factory=dict)
     previous: Previous | Missing = NO_PREVIOUS
@@ -95,7 +96,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     found = find_manifest(walked)
     document = _manifest(walked, found, refused)
     text, readme_path = _readme(walked, find_readme(walked), refused)
-    logs, log_paths = _logs(walked, refused)
+    logs, log_paths, strays = _logs(walked, refused)
     scripts, unread = read_scripts(walked)
     texts = Texts(text or "", document, tuple(logs), tuple(log_paths), (*refused, *unread))
     package = build_package(walked, scripts, texts)
@@ -107,7 +108,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     code = code_base(scripts, package.entry.value.path if isinstance(package.entry, Located) else "")
     written = Located(text, Location(readme_path)) if text is not None else None
     stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
-    logged = Logged(walked, runs, Claimed(claims, readme_claims), code.program)
+    logged = Logged(walked, logs, runs, Claimed(claims, readme_claims), code.program)
     reached = None
     if code.program is not None:
         reached = Reach(code.program, Configuration(code.program, stated), logged.shown)
@@ -118,6 +119,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         claims=claims,
         readme=readme_claims,
         runs=runs,
+        strays=strays,
         size=build_size(walked, package, scripts, runs, always=recount),
         targets=build_targets(walked, code, stated, reached, logged),
         byte_tables=build_bytetable(code, reached),
@@ -175,10 +177,11 @@ def _readme(walked: Folder, found: Fact[str], refused: list[Located[str]]) -> tu
     return (None if data is None else decode(data)), found.value
 
 
-def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], list[str]]:
-    """The logs with a run in them, and the paths of all files that are logs by content or by name."""
+def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], list[str], tuple[Located[float], ...]]:
+    """The logs with a run in them, the paths of all files that are logs, and the scores that the others name."""
     logs: list[LogFile] = []
     paths: list[str] = []
+    strays: list[Located[float]] = []
     known: dict[tuple[bytes, int | None], tuple[LogFile, ...]] = {}
     for path in walked.files:
         name = path.rpartition("/")[2].lower()
@@ -190,7 +193,18 @@ def _logs(walked: Folder, refused: list[Located[str]]) -> tuple[list[LogFile], l
         found = _log(walked, path, refused, known)
         logs += found
         paths += [path] if found or name.endswith(".log") else []
-    return logs, paths
+        if not found and name.endswith(".log"):
+            strays += _strays(walked, path)
+    return logs, paths, tuple(strays)
+
+
+def _strays(walked: Folder, path: str) -> list[Located[float]]:
+    """Numbers that a log calls bits per byte in which no run was found."""
+    try:
+        text = decode(walked.read(path, LOG_LIMIT_BYTES))
+    except HarnessError:  # it was refused before
+        return []
+    return [Located(value, Location(path, line)) for value, line in named_bits(text)]
 
 
 def _log(

@@ -8,7 +8,7 @@ run had; a mention may speak of any run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 LINE_LIMIT_CHARACTERS = 4_000
@@ -33,6 +33,11 @@ _RENAMING = re.compile(
     r"(?:^|[\s;&$`])(?:ln|cp|mv|rsync)\s(?:-\S+\s+)*[\"']?\S*fineweb_val_?\S*\s+[\"']?\S*fineweb_train_?\S*"
 )
 _ROW = re.compile(r"\s*\|\s*`?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`?\s*\|\s*`?\*{0,2}([^|`*]{1,80}?)\*{0,2}`?\s*\|")
+# Columns of a table of settings: those of another run, and those of this one.
+_ANOTHERS = re.compile(
+    r"#\d|\b(?:default|base|baseline|prior|previous|before|old|parent|original|stock|upstream|from)\b", re.IGNORECASE
+)
+_OURS = re.compile(r"\b(?:this|ours?|new|mine|submitted|here|now|after)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,15 @@ def read(text: str, *, script: bool = False) -> tuple[Assignment, ...]:
     """The assignments of a README, or of a shell script, where every one is a command."""
     found: list[Assignment] = []
     fenced = continued = False
+    heads: list[str] = []
     for number, line in enumerate(text[:TEXT_LIMIT_CHARACTERS].split("\n"), start=1):
         content = line[:LINE_LIMIT_CHARACTERS].rstrip()
         if not script and _FENCE.match(content):
             fenced = not fenced
             continue
+        heads = (heads or _cells(content)) if content.lstrip().startswith("|") else []
         commanded = script or fenced or continued or _is_command(content)
+        found += _of_row(content, number, heads)
         code = content.partition(" #")[0] if commanded else content
         found += _assignments(code, number, commanded=commanded and not content.lstrip().startswith("#"))
         continued = content.endswith("\\") and commanded
@@ -78,12 +86,25 @@ def _is_command(line: str) -> bool:
     return start is not None and (line.endswith("\\") or _COMMAND.search(line) is not None)
 
 
-def _assignments(line: str, number: int, *, commanded: bool) -> Iterator[Assignment]:
+def _cells(line: str) -> list[str]:
+    return [cell.strip().strip("`*").strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _of_row(line: str, number: int, heads: Sequence[str]) -> Iterator[Assignment]:
+    """The setting of a table's row: the column of this run, where the first is headed as that of another one."""
     row = _ROW.match(line)
-    if row is not None:
-        value = row[2].partition(" (")[0].strip()
-        value = value.replace(",", "") if _THOUSANDS.fullmatch(value) else value
-        yield Assignment(row[1], value, number, commanded=True)
+    if row is None:
+        return
+    value, commanded = row[2], True
+    if len(heads) > 1 and _ANOTHERS.search(heads[1]) and not _OURS.search(heads[1]):
+        cells = dict(zip(heads, _cells(line), strict=False))
+        ours = [cell for head, cell in cells.items() if _OURS.search(head)]
+        value, commanded = (ours[0], True) if len(ours) == 1 else (value, False)
+    value = value.partition(" (")[0].strip()
+    yield Assignment(row[1], value.replace(",", "") if _THOUSANDS.fullmatch(value) else value, number, commanded)
+
+
+def _assignments(line: str, number: int, *, commanded: bool) -> Iterator[Assignment]:
     if "=" not in line:
         return
     for match in _ASSIGNMENT.finditer(line):
