@@ -68,7 +68,7 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
     "share-not-normalized",
     family=FAMILY,
     status=Status.SETTLED,
-    authority="#886, #978, #982; #1017, condition 2",
+    authority="#886, #978, #982; #1872, #1905, #1991 (bytes); #1017, condition 2",
 )
 def share_not_normalized(submission: Submission) -> Outcome:
     """A table's number for one token is no share of its row.
@@ -76,8 +76,10 @@ def share_not_normalized(submission: Submission) -> Outcome:
     What it checks:
         Numbers of a table that enter the score for the token being scored. It fails where a row is read at hashed
         buckets of every candidate and one of its numbers is divided by something that the row has no part in: the
-        shares of a row sum to one when they are divided by the row's own sum. A number read at the exact pair of
-        context and token is left to the probe, which sums over the vocabulary.
+        shares of a row sum to one when they are divided by the row's own sum. It fails too where the logarithm of a
+        token's probability is divided evenly among the token's bytes and the shares are mixed with other
+        probabilities byte by byte. A number read at the exact pair of context and token is left to the probe, which
+        sums over the vocabulary.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).
@@ -91,10 +93,14 @@ def share_not_normalized(submission: Submission) -> Outcome:
         Divide by the sum of what the table holds for all candidates.
     """
     clean = "No share of a table's numbers that may not sum to one was found in code that runs"
+    spread = "The probability of the realized token is divided among its bytes and mixed there"
+    shared = _judge(submission, UseKind.SPREAD, spread, clean)
+    if any(use.kind is UseKind.SPREAD for use in submission.targets.uses) and shared.verdict is not Verdict.PASS:
+        return shared
     outcome = _judge(submission, UseKind.FOREIGN_SHARE, "A row of hashed counts is not divided by its own sum", clean)
     pairs = [use for use in submission.targets.uses if use.kind is UseKind.PAIR_LOOKUP and use.life is not Life.DEAD]
     if outcome.verdict is not Verdict.PASS or not pairs:
-        return outcome
+        return replace(outcome, notes=(*outcome.notes, *shared.notes))
     reason = f"{UseKind.PAIR_LOOKUP}: {_path(pairs[0])}; {PROBE}"
     return undecided("Whether the shares sum to one cannot be told", reason, *_places(pairs))
 

@@ -15,6 +15,7 @@ class UseKind(enum.StrEnum):
     SMOOTHED_LOOKUP = "a table is read at a hash of it, and the model's own probability is the prior"
     FOREIGN_SHARE = "what a table holds for it is divided by something else than the sum over all tokens"
     PAIR_LOOKUP = "a table is read at the pair of context and it"
+    SPREAD = "its probability is divided among its bytes and mixed there"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
     GATE = "a hint is switched by its class"
 

@@ -1,0 +1,113 @@
+"""Probabilities of tokens that are divided evenly among the bytes of the token, and mixed there with others.
+
+exp(lp / n) for each of a token's n bytes multiplies back to the token's own probability. Mixed with the probability of
+another model byte by byte it does not: the products of the mixtures over all tokens of the vocabulary do not add up to
+one, since the share of each byte was made from the realized token alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.analysis.index import dotted, last_name
+from harness.analysis.labels import Step
+from harness.analysis.program import Module, Program, Scope
+
+_REPEATING = frozenset({"repeat", "repeat_interleave"})
+# What changes no number: `lengths.astype(np.float64)`.
+_CASTS = frozenset({"astype", "float", "double", "to", "numpy", "cpu", "asarray", "array"})
+_LOG_PROBABILITY = re.compile(r"(?:^|_)(?:lp|lps|logp|log_p|logprobs?|log_probs?|nll)(?:_|$)", re.IGNORECASE)
+_DIVIDED = "its logarithm is divided among its bytes"
+_MIXED = "a byte's share is mixed with another probability"
+_LENGTH = re.compile(r"len|bytes", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One such mixture: where the logarithm is divided, and where the shares are mixed."""
+
+    steps: tuple[Step, Step]
+
+
+def spreads(program: Program) -> Iterator[Spread]:
+    """Every mixture of shares of bytes."""
+    for module in program.modules.values():
+        for division in module.index.each(ast.BinOp):
+            if isinstance(division.op, ast.Div) and _divides_by_bytes(division, module.scope_of(division)):
+                mixture = _mixture(division, module)
+                if mixture is not None:
+                    yield Spread((_step(_DIVIDED, division, module), _step(_MIXED, mixture, module)))
+
+
+def _step(what: str, node: ast.expr, module: Module) -> Step:
+    return Step(what, module.at(node.lineno), node, module)
+
+
+def _divides_by_bytes(division: ast.BinOp, scope: Scope) -> bool:
+    """`repeat(lp, n) / repeat(n, n)`, or `lp / len(token)`."""
+    left, right = _value(division.left, scope), _value(division.right, scope)
+    above, below = _repeated(left), _repeated(right)
+    if above is not None and below is not None:
+        return above[1] == below[1] == below[0] != ""
+    named = _LOG_PROBABILITY.search(last_name(division.left)) is not None
+    counted = isinstance(right, ast.Call) and last_name(right.func) == "len"
+    looked_up = isinstance(right, ast.Subscript) and _LENGTH.search(last_name(right.value)) is not None
+    return named and (counted or looked_up)
+
+
+def _value(node: ast.expr, scope: Scope) -> ast.expr:
+    """What a name was last given, where it is one whole value."""
+    holder = scope.holder(node.id) if isinstance(node, ast.Name) else None
+    bindings = holder.bindings.get(node.id, []) if holder is not None and isinstance(node, ast.Name) else []
+    return bindings[-1].value if bindings and bindings[-1].whole else node
+
+
+def _repeated(node: ast.expr) -> tuple[str, str] | None:
+    """What is repeated, and how often, by names."""
+    if not isinstance(node, ast.Call) or last_name(node.func) not in _REPEATING:
+        return None
+    given = [*node.args]
+    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if isinstance(owner, ast.expr) and last_name(owner) not in {"np", "numpy", "torch"}:
+        given = [owner, *given]
+    return (_plain(given[0]), _plain(given[1])) if len(given) > 1 else None
+
+
+def _plain(node: ast.expr) -> str:
+    """The name of a value behind casts, or ""."""
+    while isinstance(node, ast.Call) and last_name(node.func) in _CASTS:
+        method = isinstance(node.func, ast.Attribute) and last_name(node.func.value) not in {"np", "numpy", "torch"}
+        inner = node.func.value if method and isinstance(node.func, ast.Attribute) else next(iter(node.args), None)
+        if inner is None:
+            return ""
+        node = inner
+    return dotted(node)
+
+
+def _mixture(division: ast.BinOp, module: Module) -> ast.BinOp | None:
+    """A sum of products in which the exponential of the quotient, or a name for it, is a factor."""
+    names = _names_of(division, module)
+    powers = {
+        call: _names_of(call, module)
+        for call in module.index.calls_of("exp", "exp_")
+        if any(each is division or last_name(each) in names for argument in call.args for each in ast.walk(argument))
+    }
+    named = frozenset().union(*powers.values())
+    for node in module.index.each(ast.BinOp):
+        if not isinstance(node.op, ast.Add):
+            continue
+        for side in (node.left, node.right):
+            factors = list(ast.walk(side)) if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Mult) else []
+            if any(each in powers or (isinstance(each, ast.Name) and each.id in named) for each in factors):
+                return node
+    return None
+
+
+def _names_of(node: ast.expr, module: Module) -> frozenset[str]:
+    """The names that the statement of an expression gives its value."""
+    statement = module.index.statement_of(node)
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return frozenset(target.id for target in targets if isinstance(target, ast.Name))
