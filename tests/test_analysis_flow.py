@@ -109,6 +109,9 @@ def test_a_hashed_row_is_divided_by_its_own_sum_or_not(divisor: str, found: set[
     [
         ("torch.minimum(a, b)", True),
         ("torch.where(a < b, a, b)", True),
+        ("torch.where((a < b) & mask, a, b)", True),
+        ("torch.where(better, a, b)", True),
+        ("torch.where(earlier, a, b)", False),
         ("torch.stack([a, b]).amin(0)", True),
         ("torch.minimum(a, limit)", False),
         ("torch.where(mask, a, b)", False),
@@ -120,6 +123,8 @@ def test_a_choice_between_losses(choice: str, *, chosen: bool) -> None:
         def evaluate(first, second, x, y, mask, limit):
             a = F.cross_entropy(first(x), y, reduction="none")
             b = F.cross_entropy(second(x), y, reduction="none")
+            better = mask & (b > a)
+            earlier = x < y
             nll = {choice}
             loss_sum = 0.0
             loss_sum += nll.sum()

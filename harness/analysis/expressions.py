@@ -251,10 +251,23 @@ class Expressions(ABC):
 
     def _picks(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> bool:
         """`where(a < b, a, b)` with two losses: the test compares the losses themselves."""
-        if name != "where" or len(node.args) != 3 or not isinstance(node.args[0], ast.Compare):
+        if name != "where" or len(node.args) != 3 or len(_distinct_losses(every[2:])) < 2:
             return False
-        compared = [self.value(each) for each in (node.args[0].left, *node.args[0].comparators)]
-        return len(_distinct_losses(compared)) > 1 and len(_distinct_losses(every[2:])) > 1
+        tests = self._comparisons(node.args[0])
+        return any(
+            len(_distinct_losses([self.value(each) for each in (test.left, *test.comparators)])) > 1 for test in tests
+        )
+
+    def _comparisons(self, test: ast.expr) -> list[ast.Compare]:
+        """The comparisons that a condition is, or that its name was given: `better = a < b`, `better & seen`."""
+        if isinstance(test, ast.Name):
+            scope = self.module.scope_of(test)
+            holder = scope.holder(test.id)
+            given = [each.value for each in holder.bindings.get(test.id, ())] if holder is scope else []
+            return [each for value in given if not isinstance(value, ast.Name) for each in self._comparisons(value)]
+        if isinstance(test, ast.BinOp) and isinstance(test.op, ast.BitAnd):
+            return [*self._comparisons(test.left), *self._comparisons(test.right)]
+        return [test] if isinstance(test, ast.Compare) else []
 
 
 def _distinct_losses(values: Iterable[Flowing]) -> set[Trace]:

@@ -13,6 +13,11 @@ from harness.model import Location, Missing, Outcome, Status, Verdict, rule
 
 FAMILY = "legality"
 SHOWN = 3
+# Mixtures that do not sum to one whatever their numbers are.
+_SUMS = {
+    UseKind.SPREAD: "The probability of the realized token is divided among its bytes and mixed there",
+    UseKind.ENTROPY: "A mixture gives the realized token a number that is no probability of it",
+}
 
 
 @rule(
@@ -68,7 +73,7 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
     "share-not-normalized",
     family=FAMILY,
     status=Status.SETTLED,
-    authority="#886, #978, #982; #1872, #1905, #1991 (bytes); #1017, condition 2",
+    authority="#886, #978, #982; #720 (entropy); #1872, #1905, #1991 (bytes); #1017, condition 2",
 )
 def share_not_normalized(submission: Submission) -> Outcome:
     """A table's number for one token is no share of its row.
@@ -78,8 +83,8 @@ def share_not_normalized(submission: Submission) -> Outcome:
         buckets of every candidate and one of its numbers is divided by something that the row has no part in: the
         shares of a row sum to one when they are divided by the row's own sum. It fails too where the logarithm of a
         token's probability is divided evenly among the token's bytes and the shares are mixed with other
-        probabilities byte by byte. A number read at the exact pair of context and token is left to the probe, which
-        sums over the vocabulary.
+        probabilities byte by byte, and where an entropy stands among the losses that are mixed. A number read at the
+        exact pair of context and token is left to the probe, which sums over the vocabulary.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).
@@ -93,14 +98,16 @@ def share_not_normalized(submission: Submission) -> Outcome:
         Divide by the sum of what the table holds for all candidates.
     """
     clean = "No share of a table's numbers that may not sum to one was found in code that runs"
-    spread = "The probability of the realized token is divided among its bytes and mixed there"
-    shared = _judge(submission, UseKind.SPREAD, spread, clean)
-    if any(use.kind is UseKind.SPREAD for use in submission.targets.uses) and shared.verdict is not Verdict.PASS:
-        return shared
+    notes: tuple[str, ...] = ()
+    for kind, said in _SUMS.items():
+        found = _judge(submission, kind, said, clean)
+        if any(use.kind is kind for use in submission.targets.uses) and found.verdict is not Verdict.PASS:
+            return found
+        notes += found.notes
     outcome = _judge(submission, UseKind.FOREIGN_SHARE, "A row of hashed counts is not divided by its own sum", clean)
     pairs = [use for use in submission.targets.uses if use.kind is UseKind.PAIR_LOOKUP and use.life is not Life.DEAD]
     if outcome.verdict is not Verdict.PASS or not pairs:
-        return replace(outcome, notes=(*outcome.notes, *shared.notes))
+        return replace(outcome, notes=(*outcome.notes, *notes))
     reason = f"{UseKind.PAIR_LOOKUP}: {_path(pairs[0])}; {PROBE}"
     return undecided("Whether the shares sum to one cannot be told", reason, *_places(pairs))
 

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.analysis import gates, reach, spread, targets
+from harness.analysis import experts, gates, reach, spread, targets
 from harness.analysis.announced import announcements
 from harness.analysis.answers import Stated, Unknown
 from harness.analysis.labels import Label, Step
@@ -55,7 +55,8 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
     texts = {path: each.script.text for path, each in code.scripts.items()}
     uses = [_use(use, reached, logged, stated) for use in targets.target_uses(program, texts)]
     hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
-    uses += [_spread(each, reached, logged, stated) for each in spread.spreads(program)]
+    uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in spread.spreads(program)]
+    uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in experts.entropies(program)]
     uses += [_gate(gate, reached, logged, stated) for gate in gates.gates(program, texts, _helpers(folder))]
     hashes = () if hashed else _hashes(targets.scoring_hashes(program, texts), reached)
     return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses), hashes)
@@ -80,11 +81,11 @@ def _use(use: targets.TargetUse, reached: Reach, logged: Logged, stated: Stated)
     return _doubted(made, found, stated)
 
 
-def _spread(found: spread.Spread, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
+def _proved(kind: UseKind, found: spread.Spread, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
     life = _life(found.steps, reached)
     steps = tuple(Located(step.what, step.location) for step in found.steps)
     silent = _silent(found.steps, reached, logged)
-    return _doubted(TargetUse(UseKind.SPREAD, steps, _LIVES[life.life], _because(life), silent), life, stated)
+    return _doubted(TargetUse(kind, steps, _LIVES[life.life], _because(life), silent), life, stated)
 
 
 def _doubted(use: TargetUse, found: Reached, stated: Stated) -> TargetUse:

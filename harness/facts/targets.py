@@ -16,6 +16,7 @@ class UseKind(enum.StrEnum):
     FOREIGN_SHARE = "what a table holds for it is divided by something else than the sum over all tokens"
     PAIR_LOOKUP = "a table is read at the pair of context and it"
     SPREAD = "its probability is divided among its bytes and mixed there"
+    ENTROPY = "an entropy is mixed in as if it were its loss"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
     GATE = "a hint is switched by its class"
 
