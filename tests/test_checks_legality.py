@@ -137,7 +137,7 @@ def test_a_compiler_is_named_and_passes() -> None:
     compiler = at("compiler: g++", "ngrams.py", 7)
     alone = decide("PG610", contacts=(compiler,))
     assert alone.verdict is Verdict.PASS
-    assert alone.notes == ("It compiles code of its own: compiler: g++ at ngrams.py:7.",)
+    assert alone.notes == ("It compiles code of its own: g++ at ngrams.py:7.",)
     beside = decide("PG610", contacts=(compiler, at("network: requests.get", "train_gpt.py", 4)))
     assert beside.verdict is Verdict.WARN
     assert "in 1 place" in beside.message

@@ -184,7 +184,8 @@ def reaches_outside(submission: Submission) -> Outcome | None:
         return undecided("What the program reaches cannot be told", legality.script.reason, legality.script)
     compilers = [contact for contact in legality.contacts if contact.value.startswith("compiler")]
     others = [contact for contact in legality.contacts if contact not in compilers]
-    notes = (f"It compiles code of its own: {_named(compilers)}.",) if compilers else ()
+    told = [f"{contact.value.removeprefix('compiler: ')} at {contact.location}" for contact in compilers]
+    notes = (f"It compiles code of its own: {listed(told)}.",) if compilers else ()
     if not others:
         message = "The program reaches neither the network nor other programs, and runs no code that it makes."
         if compilers:
