@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ _FRESH = frozenset(
     {"requires_grad_", "zeros", "zeros_like", "randn", "randn_like", "empty", "full", "Parameter", "new_zeros", "ones"}
 )
 _HANDLING = frozenset({"parameters", "named_parameters"})
+# Names of the tokens that are predicted, which tell a reader more than those of what is made of them.
+_TARGETS = re.compile(r"^y$|^y_|_y$|tgt|target|tok", re.IGNORECASE)
 # What gives the next tokens, and what gives a model other weights.
 _MOVING = frozenset({"next", "next_batch", "get_batch", "load_state_dict"})
 Place = tuple[int, int]
@@ -160,7 +163,8 @@ class Alternation:
             if not shared or not any(name.partition(".")[0] in event.trace.names for name in site.model):
                 continue
             if trace.parts <= event.trace.parts:
-                why = f"`{min(shared)}` is trained on and then scored"
+                told = min(shared, key=lambda name: (_TARGETS.search(name) is None, name))
+                why = f"`{told}` is trained on and then scored"
                 return Ordered(Order.TRAINED_FIRST, why, event.made_with(site.model))
             part = ", ".join(sorted(trace.parts - event.trace.parts)[:3])
             return Ordered(

@@ -166,7 +166,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "#1872, #1905, #1991, #2076, #2083",
         _SETTLED,
         ("PG621", "PG709"),
-        "The sum over the vocabulary is a number of a run: `harness probe` makes it.",
+        "Shares of a token's bytes and entropies among losses show in the code; other sums over the vocabulary are "
+        "numbers of a run: `harness probe` makes them.",
     ),
     Requirement(
         "R19",

@@ -73,7 +73,7 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
     "share-not-normalized",
     family=FAMILY,
     status=Status.SETTLED,
-    authority="#886, #978, #982; #720 (entropy); #1872, #1905, #1991 (bytes); #1017, condition 2",
+    authority="#886, #978, #982; #720; #1872, #1905, #1991; #1017, condition 2",
 )
 def share_not_normalized(submission: Submission) -> Outcome:
     """A table's number for one token is no share of its row.
