@@ -94,6 +94,15 @@ def test_the_same_in_another_file_and_behind_a_wrapper() -> None:
     assert order(wrapped + MAIN.format("prepare(net, held)")) == ["trained first"]
 
 
+def test_parameters_may_be_listed_one_by_one() -> None:
+    listed = LEARN.replace(
+        "    opt = torch.optim.SGD(net.parameters(), lr=0.1)\n",
+        "    chosen = []\n    for name, weight in net.named_parameters():\n        if 'norm' not in name:\n"
+        "            chosen.append(weight)\n    opt = torch.optim.SGD(chosen, lr=0.1)\n",
+    )
+    assert order(SCORE + listed + MAIN.format("learn(net, held)")) == ["trained first"]
+
+
 def test_a_wrapper_of_the_model_and_the_artifact_carry_the_weights() -> None:
     alias = SCORE + LEARN + MAIN.format("fast = torch.compile(net); learn(net, held); net = fast")
     assert order(alias) == ["trained first"]
@@ -260,3 +269,27 @@ def test_a_score_may_be_printed_by_what_is_handed_the_function(adapted: str, exp
     # The optimizer is made by the caller, too.
     assert str(only.order) == expected
     assert only.label == ("after val_bpb:.4f" if expected == "trained first" else "")
+
+
+TABLED = """
+conf = {"train_files": "data/fineweb_train_*.bin", "val_files": "data/fineweb_val_*.bin"}
+def main():
+    net = Net()
+    held = read(conf["KEY"])
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    loss = net(held[:-1], held[1:])
+    loss.backward()
+    opt.step()
+main()
+"""
+
+
+@pytest.mark.parametrize(("key", "count"), [("train_files", 0), ("val_files", 1)])
+def test_an_entry_of_a_written_table_is_what_stands_there(key: str, count: int) -> None:
+    assert len(found(TABLED.replace("KEY", key))) == count
+
+
+def test_the_score_of_a_function_that_trains_first_has_the_label_of_its_print() -> None:
+    lines = (FORWARD, *STEP, FORWARD, COUNT)
+    (only,) = found(online(*lines).replace("val_bpb", "sgd_ttt val_bpb"))
+    assert (str(only.order), only.label) == ("trained first", "sgd_ttt val_bpb:.4f")

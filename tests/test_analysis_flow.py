@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis import flowwords, targets
+from harness.analysis.configuration import Configuration
+from harness.analysis.flow import Skipped
 from harness.analysis.index import Index
 from harness.analysis.labels import Label
 from harness.analysis.program import Module, Program
+from harness.analysis.reach import Reach
 from harness.model import Location
 
 PATH = "train_gpt.py"
@@ -208,3 +211,27 @@ def test_keys_that_scoring_code_asks_for_are_made_in_scoring_code() -> None:
     text = "def keys(tokens):\n    return tokens ^ 7\ndef eval_loop(tokens):\n    return keys(tokens)\n"
     module = Module(Index(ast.parse(text)), lambda line: Location(PATH, line))
     assert len(list(targets.scoring_hashes(Program(module, {}), {PATH: text}))) == 1
+
+
+def test_of_two_branches_with_the_same_use_one_may_be_left_out() -> None:
+    source = """
+        import os
+        blend = int(os.environ.get("BLEND", "0"))
+        def evaluate(model, table, x, y):
+            key = (x ^ (y * 7)) & 63
+            if blend:
+                p = 0.5 * table[key] / 2
+            else:
+                p = table[key] / 2
+            return -np.log(p)
+    """
+    text = textwrap.dedent(source)
+    program = Program(Module(Index(ast.parse(text)), lambda line: Location(PATH, line)), {})
+    reach = Reach(program, Configuration(program))
+
+    def lines(*skipped: Skipped) -> list[list[int | None]]:
+        found = targets.target_uses(program, {PATH: text}, *skipped)
+        return [[step.location.line for step in use.steps if step.what] for use in found]
+
+    assert lines() == [[5, 7, 10]]
+    assert lines(reach.skipped) == [[5, 9, 10]]

@@ -161,7 +161,7 @@ class Adaptations:
             steps = site.steps
             if found.score is not None:
                 steps = (*steps, Step("score", site.module.at(found.score[0])))
-            return Judged(found.order, found.why, steps)
+            return Judged(found.order, found.why, steps, self._told(scope))
         if not events or not self._scores(scope):
             return None
         if all(event.forward < site.start for event in events):
@@ -172,8 +172,13 @@ class Adaptations:
             if undone is not None and place_of(undone) < first:
                 return self._discarded(site, undone)
             steps = (*site.steps, Step("score", site.module.at(first[0])))
-            return Judged(Order.TRAINED_FIRST, "the same function scores them after it", steps)
+            return Judged(Order.TRAINED_FIRST, "the same function scores them after it", steps, self._told(scope))
         return Judged(Order.UNCLEAR, "the function that trains on the tokens also scores them", site.steps)
+
+    def _told(self, scope: Scope) -> str:
+        """The texts of the prints of what a function returns, or "" where it is not printed by those who call it."""
+        sites = self._program.call_sites(scope.function) if scope.function is not None else ()
+        return " | ".join(text for module, call, _ in sites for text in self.labels(call, module))
 
     def _events(self, scope: Scope) -> list[Event]:
         """Additions to what a function returns, or else prints, of scores."""

@@ -283,11 +283,17 @@ def _roots(node: ast.expr, scope: Scope, depth: int) -> Iterator[str]:
             bindings = holder.bindings.get(each.id, []) if holder is scope else []
             listed = [value.value for value in bindings if isinstance(value.value, (ast.List, ast.ListComp))]
             added = [value.value for value in bindings if not value.replaces]
+            added += [value.value for value in bindings if not value.whole and _hands_out(value.value)]
             if (listed or added) and depth < 3:
                 for value in (*listed, *added):
                     yield from _roots(value, scope, depth + 1)
             else:
                 yield each.id
+
+
+def _hands_out(node: ast.expr) -> bool:
+    """Whether it is the parameters of a model, of which a loop takes one after the other."""
+    return any(isinstance(each, ast.Attribute) and each.attr in _HANDLING for each in ast.walk(node))
 
 
 def _is_fresh(name: str, scope: Scope) -> bool:

@@ -9,8 +9,9 @@ scoring above it. Calls of the script's own functions are followed, by position 
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from harness.analysis import flowwords as words
 from harness.analysis.expressions import Expressions
@@ -21,6 +22,10 @@ from harness.analysis.program import Module, Program
 CALL_DEPTH = 6
 CANDIDATES_LIMIT = 3
 BLOCKS_LIMIT = 100
+
+
+# Whether a condition in the function around a node keeps it from running.
+Skipped: TypeAlias = Callable[[ast.AST, Module], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,14 @@ class Arrival:
 class Flow:
     """Interprets functions of a program and collects what arrives in the score.
 
-    Calls of functions that are not among the `followed` are entered only with something more than the target.
+    Calls of functions that are not among the `followed` are entered only with something more than the target. Blocks
+    that are `skipped` are left out.
     """
 
-    def __init__(self, program: Program, followed: Collection[ast.AST]) -> None:
+    def __init__(self, program: Program, followed: Collection[ast.AST], skipped: Skipped | None = None) -> None:
         self.program = program
         self.followed = followed
+        self.skipped = skipped
         self.arrivals: list[Arrival] = []
         self._known: dict[tuple[ast.AST, tuple[tuple[str, frozenset[Label]], ...]], Flowing] = {}
         self._active: set[ast.AST] = set()
@@ -136,6 +143,12 @@ class Frame(Expressions):
         self.value(node.test)
         self._better_kept(node)
         before = self.names
+        if self._is_skipped(node.body):
+            self.block(node.orelse)
+            return
+        if self._is_skipped(node.orelse):
+            self.block(node.body)
+            return
         after = self._behind(node.body, before)
         otherwise = self._behind(node.orelse, before)
         # An `if` without `else` stands for itself: what it leaves alone holds in any case.
@@ -145,6 +158,9 @@ class Frame(Expressions):
             here, there = after.get(name, NOTHING), otherwise.get(name, NOTHING)
             if here is not there:
                 self.names[name] = fork((here, marks[0]), (there, marks[1]))
+
+    def _is_skipped(self, block: Sequence[ast.stmt]) -> bool:
+        return bool(block) and self.flow.skipped is not None and self.flow.skipped(block[0], self.module)
 
     def _better_kept(self, node: ast.If) -> None:
         """`if new_nll < old_nll: nll[i] = new_nll`: the better of two losses of one token is kept."""

@@ -148,7 +148,21 @@ class Origins:
         return self._union((each for each in children(node) if isinstance(each, ast.expr)), scope, depth)
 
     def _part(self, node: ast.Subscript, scope: Scope, depth: int) -> Labels:
-        return self._of(node.value, scope, depth)
+        entry = self._entry(node, scope)
+        return self._of(node.value if entry is None else entry, scope, depth)
+
+    @staticmethod
+    def _entry(node: ast.Subscript, scope: Scope) -> ast.expr | None:
+        """The one value that a written table holds under a written key: `conf["train_files"]`."""
+        holder = scope.holder(node.value.id) if isinstance(node.value, ast.Name) else None
+        bound = (
+            holder.bindings.get(node.value.id, []) if holder is not None and isinstance(node.value, ast.Name) else []
+        )
+        table = bound[0].value if len(bound) == 1 and bound[0].whole else node.value
+        if not isinstance(table, ast.Dict) or not isinstance(node.slice, ast.Constant):
+            return None
+        keys = [key.value if isinstance(key, ast.Constant) else None for key in table.keys]
+        return table.values[keys.index(node.slice.value)] if keys.count(node.slice.value) == 1 else None
 
     def _element(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp, scope: Scope, depth: int) -> Labels:
         return self._of(node.elt, scope, depth)

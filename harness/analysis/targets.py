@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.flow import Flow
+from harness.analysis.flow import Flow, Skipped
 from harness.analysis.index import Function, Index, last_name, place_of
 from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module, Program
@@ -43,18 +43,19 @@ class TargetUse:
     steps: tuple[Step, ...]
 
 
-def target_uses(program: Program, texts: Mapping[str, str]) -> tuple[TargetUse, ...]:
+def target_uses(program: Program, texts: Mapping[str, str], skipped: Skipped | None = None) -> tuple[TargetUse, ...]:
     """Uses of the target in the scoring code of a program.
 
     Args:
         program: the scripts.
         texts: the text of each script by path.
+        skipped: branches that are left out. Of two branches that lead to the same use, one alone is told.
     """
     hot = [(module, f) for module in program.modules.values() for f in _hot(module, texts[module.at(None).path])]
     if not hot:
         return ()
     followed = _with_callers(program, hot)
-    flow = Flow(program, followed)
+    flow = Flow(program, followed, skipped)
     for module, function in followed.values():
         flow.run(module, function)
     uses: dict[TargetUse, None] = {}

@@ -63,7 +63,9 @@ def fitting(ratio: Ratio) -> tuple[ValidationSplit, ...]:
     splits = [split for split in VALIDATION_SPLITS if any(ratio.fits(value) for value in split.bytes_per_token)]
     vocabulary = known(ratio.run.config["vocab_size"]) if "vocab_size" in ratio.run.config else None
     same = [split for split in splits if str(split.vocab_size) == vocabulary]
-    return tuple(same or splits)
+    # One byte a token is what a loss in bits gives too: with another known vocabulary it is no byte alphabet's.
+    named = any(str(split.vocab_size) == vocabulary for split in VALIDATION_SPLITS)
+    return tuple(same or (() if named else splits))
 
 
 @rule("PG304", "unknown-bytes-per-token", family=FAMILY, status=Status.SETTLED, authority="README; #897, #1719, #1734")

@@ -54,6 +54,9 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
         return TargetFacts(Missing("the training script cannot be parsed", Location(code.entry)), ())
     texts = {path: each.script.text for path, each in code.scripts.items()}
     uses = [_use(use, reached, logged, stated) for use in targets.target_uses(program, texts)]
+    if _hides(uses):
+        other = targets.target_uses(program, texts, reached.skipped)
+        uses += [use for use in (_use(each, reached, logged, stated) for each in other) if use not in uses]
     hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
     uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in spread.spreads(program)]
     uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in experts.entropies(program)]
@@ -79,6 +82,12 @@ def _use(use: targets.TargetUse, reached: Reach, logged: Logged, stated: Stated)
     silent = _silent(use.steps, reached, logged)
     made = TargetUse(_KINDS[use.kind], steps, _LIVES[found.life], _because(found), silent)
     return _doubted(made, found, stated)
+
+
+def _hides(uses: Sequence[TargetUse]) -> bool:
+    """Whether a use in a branch that never runs may hide the same one in the branch that does."""
+    live = {use.kind for use in uses if use.life is not Life.DEAD}
+    return any(use.kind not in live for use in uses)
 
 
 def _proved(kind: UseKind, found: spread.Spread, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
