@@ -20,7 +20,6 @@ SCRIPT_NAME = "train_gpt.py"
 MANIFEST_NAME = "submission.json"
 LOG_PATTERN = "train_seed*.log"
 RUN_SCHEMA = "run/1"
-OLD_SIZES = {"artifact bytes": "artifact_bytes"}
 
 
 class ReleaseError(ValueError):
@@ -211,9 +210,7 @@ def result_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"val_bpb: **{mean:.6f}** (one seed)"
     else:
         yield f"val_bpb: **{mean:.6f}** ± {deviation:.6f} (mean and sample deviation of {len(rows)} seeds)"
-    # Folders released before the model's bytes stood beside the total call that the artifact's.
-    apart = all("bytes_model" in row for row in rows.values())
-    sizes = {"total bytes": "bytes_total", "model bytes": "bytes_model"} if apart else OLD_SIZES
+    sizes = {"total bytes": "bytes_total", "model bytes": "bytes_model"}
     head = ("seed", "val_bpb", "val_loss", "steps", "train s", "eval s", *sizes)
     yield from ("", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}")
     for seed, row in rows.items():
@@ -221,8 +218,7 @@ def result_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
             f"| {seed} | {row['val_bpb']:.6f} | {row['val_loss']:.6f} | {row['steps']} "
             f"| {row['train_time_s']} | {row['eval_time_s']} | {' | '.join(str(row[key]) for key in sizes.values())} |"
         )
-    if apart:
-        yield from ("", "Total bytes are those of code and model, which the cap is for.")
+    yield from ("", "Total bytes are those of code and model, which the cap is for.")
 
 
 def split_lines(manifest: Mapping[str, Any]) -> Iterator[str]:

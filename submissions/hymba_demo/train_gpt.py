@@ -12,7 +12,12 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import bisect
+import ctypes
+import fcntl
+import functools
 import hashlib
+import importlib
+import importlib.util
 import io
 import itertools
 import json
@@ -21,23 +26,372 @@ import numpy as np
 import numpy.typing as npt
 import platform
 import re
+import shutil
 import struct
+import subprocess
 import sys
 import time
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+import warnings
 import zstandard
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar, get_type_hints
+from torch.overrides import TorchFunctionMode
+from types import MappingProxyType, ModuleType
+from typing import Annotated, Any, IO, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar, get_type_hints
+
+
+# --- coders ---
+
+READ_BYTES = 1 << 20
+BROTLI_QUALITY = 11
+# The largest window of the format proper (RFC 7932).
+BROTLI_WINDOW_BITS = 24
+SIZE_FORMAT = "<I"
+SIZE_BYTES = 4
+
+
+class CoderError(ValueError):
+    """Coded bytes that cannot be read, or a coder that is not there."""
+
+
+@dataclass
+class ByteSource:
+    """Decompressed bytes, read in order.
+
+    Attributes:
+        size: What the coded bytes state; the caller holds it against a limit before reading.
+        step: Gives up to so many of the next bytes, none at the end.
+        place: Bytes read so far.
+    """
+
+    size: int
+    step: Callable[[int], bytes]
+    place: int = field(default=0, init=False)
+
+    @property
+    def left(self) -> int:
+        """Bytes not read yet."""
+        return self.size - self.place
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes, fetched in steps: a stream that ends early costs no more than it holds.
+
+        Raises:
+            CoderError: it ends early.
+        """
+        parts: list[bytes] = []
+        missing = size
+        while missing:
+            part = self.step(min(missing, READ_BYTES))
+            if not part:
+                raise CoderError(f"ends {missing} bytes early")
+            parts.append(part)
+            missing -= len(part)
+        self.place += size
+        return b"".join(parts)
+
+    def finish(self) -> None:
+        """Go on to the end.
+
+        Raises:
+            CoderError: there is more than was stated.
+        """
+        if self.step(1):
+            raise CoderError(f"holds more than the {self.size} bytes that it states")
+
+
+def zstd_encoded(content: bytes, level: int) -> bytes:
+    """One zstd frame, which states its size."""
+    return zstandard.ZstdCompressor(level=level).compress(content)
+
+
+def zstd_source(frame: bytes, window_bytes: int) -> ByteSource:
+    """Read one zstd frame and nothing behind it.
+
+    Args:
+        frame: The whole of it; where it does not state its size, that counts as 2^64 - 1.
+        window_bytes: Limit of the memory that the frame may ask for.
+
+    Raises:
+        CoderError: bytes stand behind the frame, or it is cut off.
+        zstandard.ZstdError: it is no frame.
+    """
+    if (end := frame_end(frame)) != len(frame):
+        raise CoderError(f"{len(frame)} bytes hold a frame of {end}")
+    # A frame of known size has no window beyond it, but the format's own smallest limit is 1 KiB.
+    decompressor = zstandard.ZstdDecompressor(max_window_size=max(window_bytes, 1024))
+    return ByteSource(zstandard.get_frame_parameters(frame).content_size, decompressor.stream_reader(frame).read)
+
+
+def frame_end(frame: bytes) -> int:
+    """Length of the first zstd frame (RFC 8878, 3.1.1), from its block headers: the library reads over what follows."""
+    place, last = zstandard.frame_header_size(frame), False
+    while not last and place < len(frame):
+        block = int.from_bytes(frame[place : place + 3], "little")
+        last, is_run = bool(block & 1), block >> 1 & 3 == 1
+        place += 3 + (1 if is_run else block >> 3)
+    return place + 4 * zstandard.get_frame_parameters(frame).has_checksum
+
+
+def brotli_encoded(content: bytes) -> bytes:
+    """The size, and one brotli stream."""
+    brotli = package("brotli")
+    stream: bytes = brotli.compress(content, quality=BROTLI_QUALITY, lgwin=BROTLI_WINDOW_BITS)
+    return struct.pack(SIZE_FORMAT, len(content)) + stream
+
+
+def brotli_source(coded: bytes) -> ByteSource:
+    """Read what `brotli_encoded` wrote.
+
+    Raises:
+        CoderError: it is too short to state a size.
+    """
+    if len(coded) < SIZE_BYTES:
+        raise CoderError(f"{len(coded)} bytes state no size")
+    return ByteSource(struct.unpack_from(SIZE_FORMAT, coded)[0], BrotliSteps(coded[SIZE_BYTES:]).read)
+
+
+class BrotliSteps:
+    """A brotli stream (RFC 7932), decompressed a limited number of bytes at a time."""
+
+    def __init__(self, stream: bytes) -> None:
+        brotli = package("brotli")
+        self._error: type[Exception] = brotli.error
+        self._decompressor: Any = brotli.Decompressor()
+        if not hasattr(self._decompressor, "can_accept_more_data"):
+            raise CoderError("brotli 1.2 or newer is needed: older ones cannot decompress in steps")
+        self._stream, self._ready = stream, b""
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes, none behind the end of the stream.
+
+        Raises:
+            CoderError: it is damaged, or something stands behind its end.
+        """
+        try:
+            while not self._ready and not self._decompressor.is_finished():
+                given, self._stream = self._stream, b""
+                self._ready = self._decompressor.process(given, output_buffer_limit=READ_BYTES)
+                if not (given or self._ready or self._decompressor.is_finished()):
+                    raise CoderError("a brotli stream without an end")
+        except self._error as error:
+            raise CoderError(f"no brotli stream ({error})") from error
+        part, self._ready = self._ready[:size], self._ready[size:]
+        return part
+
+
+def package(name: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        CoderError: it is not installed.
+    """
+    if not is_installed(name):
+        raise CoderError(f"the package {name} is not installed (pip install {name})")
+    return importlib.import_module(name)
+
+
+def is_installed(name: str) -> bool:
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(name) is not None
+
+
+# --- ans ---
+
+Integers: TypeAlias = npt.NDArray[np.int8]
+Numbers: TypeAlias = npt.NDArray[np.float64]
+Classes: TypeAlias = npt.NDArray[np.intp]
+
+TABLE_COUNTS = (1, 2, 4, 8, 16, 32)
+LARGEST_TABLE_COUNT = TABLE_COUNTS[-1]
+REASSIGNMENTS = 12
+# A table's largest sum. A symbol that a table does not have still costs no more than the coder's 24 bits.
+FREQUENCY_SUM = 1 << 14
+PRECISION_BITS = 24
+# Code lengths are rounded to a fraction of a bit: sums of them are then exact, whatever the order of adding.
+LENGTH_STEPS = 1 << 10
+# About what the tables cost once they are compressed with the rest: it only decides how many are tried for.
+STORED_BITS_PER_FREQUENCY = 9
+DECODED_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class RowTables:
+    """How rows are coded.
+
+    Attributes:
+        frequencies: uint16, K, S; a symbol's share of its table.
+        classes: uint8, R; the table of every row.
+    """
+
+    frequencies: npt.NDArray[np.uint16]
+    classes: npt.NDArray[np.uint8]
+
+    def symbol_bits(self) -> Numbers:
+        """Code length of every symbol under every table, K, S."""
+        return _code_lengths(self.frequencies)
+
+    def check(self) -> None:
+        """Refuse tables that no encoder wrote.
+
+        Raises:
+            CoderError: a table is empty, or a row has one that does not exist.
+        """
+        if not self.frequencies.any(axis=1).all():
+            raise CoderError("a table of frequencies without any")
+        if self.classes.size and int(self.classes.max()) >= len(self.frequencies):
+            raise CoderError(f"a row of table {int(self.classes.max())} of {len(self.frequencies)}")
+
+    def models(self) -> list[Any]:
+        """The coder's models, one for each table."""
+        categorical = package("constriction").stream.model.Categorical
+        return [categorical(row / row.sum(), perfect=False) for row in self.frequencies.astype(np.float64)]
+
+
+def row_counts(matrix_RC: Integers, top: int) -> npt.NDArray[np.int64]:
+    """How often every integer from -top to top stands in every row, R, S."""
+    rows, symbols = len(matrix_RC), 2 * top + 1
+    places_RC = matrix_RC.astype(np.int64) + (top + symbols * np.arange(rows)[:, None])
+    return np.bincount(places_RC.ravel(), minlength=rows * symbols).reshape(rows, symbols)
+
+
+def fit_tables(matrices: Sequence[Integers], top: int) -> RowTables:
+    """Tables for the rows of these matrices: as many as pay for themselves, found by reassigning rows in turn."""
+    counts_RS = np.concatenate([row_counts(matrix, top) for matrix in matrices]).astype(np.float64)
+    spread_R = counts_RS @ np.abs(np.arange(-top, top + 1)) / counts_RS.sum(1)
+    order_R = np.argsort(spread_R, kind="stable")
+    # More tables than rows are never of use.
+    fits = [_fit(counts_RS, order_R, count) for count in TABLE_COUNTS if count <= max(len(counts_RS), 1)]
+    return min(fits, key=lambda fit: fit[0])[1]
+
+
+def _fit(counts_RS: Numbers, order_R: Classes, count: int) -> tuple[float, RowTables]:
+    """So many tables at most, and about how many bits rows, classes and tables take with them."""
+    rows = len(counts_RS)
+    classes_R = np.empty(rows, np.intp)
+    classes_R[order_R] = np.arange(rows) * count // rows
+    for _ in range(REASSIGNMENTS):
+        nearest_R = (counts_RS @ _code_lengths(_frequencies(counts_RS, classes_R)).T).argmin(1)
+        # Tables that lost all of their rows are dropped.
+        nearest_R = np.unique(nearest_R, return_inverse=True)[1]
+        if np.array_equal(nearest_R, classes_R):
+            break
+        classes_R = nearest_R
+    frequencies_KS = _frequencies(counts_RS, classes_R)
+    coded = (counts_RS * _code_lengths(frequencies_KS)[classes_R]).sum()
+    sizes_K = np.bincount(classes_R).astype(np.float64)
+    stored = (sizes_K * np.log2(rows / sizes_K)).sum() + STORED_BITS_PER_FREQUENCY * np.count_nonzero(frequencies_KS)
+    return float(coded + stored), RowTables(frequencies_KS, classes_R.astype(np.uint8))
+
+
+def _frequencies(counts_RS: Numbers, classes_R: Classes) -> npt.NDArray[np.uint16]:
+    """Each class's shares of the symbols; none that occurs has zero."""
+    sums_KS = np.stack([counts_RS[classes_R == k].sum(0) for k in range(int(classes_R.max()) + 1)])
+    shares_KS = np.rint(sums_KS * (FREQUENCY_SUM / sums_KS.sum(1, keepdims=True)))
+    return np.where(sums_KS > 0, np.maximum(shares_KS, 1), 0).astype(np.uint16)
+
+
+def _code_lengths(frequencies_KS: npt.NDArray[np.uint16]) -> Numbers:
+    wide_KS = frequencies_KS.astype(np.float64)
+    shares_KS = np.maximum(wide_KS / wide_KS.sum(1, keepdims=True), 2.0**-PRECISION_BITS)
+    lengths_KS: Numbers = np.rint(-np.log2(shares_KS) * LENGTH_STEPS) / LENGTH_STEPS
+    return lengths_KS
+
+
+def encode_rows(matrices: Sequence[Integers], tables: RowTables, top: int) -> bytes:
+    """The integers of all matrices, R, C each, as one string of words.
+
+    Raises:
+        CoderError: constriction is not installed.
+    """
+    coder, models = package("constriction").stream.stack.AnsCoder(), tables.models()
+    parts = [
+        (matrix_RC[classes_R == k].ravel(), model)
+        for matrix_RC, classes_R in zip(matrices, _split(tables.classes, [len(m) for m in matrices]), strict=True)
+        for k, model in enumerate(models)
+    ]
+    # A stack: what goes in last comes out first.
+    for integers, model in reversed(parts):
+        coder.encode_reverse(integers.astype(np.int32) + top, model)
+    words: bytes = coder.get_compressed().astype("<u4").tobytes()
+    return words
+
+
+def decode_rows(words: bytes, tables: RowTables, shapes: Sequence[tuple[int, int]], top: int) -> Integers:
+    """What `encode_rows` was given, one matrix after the other in one vector.
+
+    Args:
+        words: What it returned.
+        tables: Checked; with as many rows as the shapes.
+        shapes: Rows and columns of every matrix.
+        top: Largest integer.
+
+    Raises:
+        CoderError: constriction is not installed; or the words hold less or more than these integers.
+    """
+    columns_R = np.repeat([columns for _, columns in shapes], [rows for rows, _ in shapes])
+    # The coder begins at zero, where the alphabet's first symbol costs nothing: a run of it at the end is free. Under
+    # tables that were made for their rows that is half at most, so half of what the cheapest symbols take is needed.
+    least = float((columns_R * tables.symbol_bits().min(1)[tables.classes]).sum()) / 2
+    # Before anything of the claimed size is made.
+    if least > 8 * len(words) + 2 * PRECISION_BITS or len(words) % 4:
+        raise CoderError(f"{len(words)} bytes for integers of {least / 8:.0f} at least")
+    stack = package("constriction").stream.stack
+    try:
+        coder = stack.AnsCoder(np.frombuffer(words, "<u4").astype(np.uint32))
+    except ValueError as error:
+        raise CoderError(f"no words of the coder ({error})") from error
+    models, integers = tables.models(), np.empty(int(columns_R.sum()), np.int8)
+    place = 0
+    for (rows, columns), classes_R in zip(shapes, _split(tables.classes, [r for r, _ in shapes]), strict=True):
+        matrix_RC = integers[place : place + rows * columns].reshape(rows, columns)
+        place += rows * columns
+        for k, model in enumerate(models):
+            if chosen := int((classes_R == k).sum()):
+                matrix_RC[classes_R == k] = _decoded(coder, model, chosen * columns, top).reshape(chosen, columns)
+    if not coder.is_empty():
+        raise CoderError("words are left behind the last integer")
+    return integers
+
+
+def _decoded(coder: Any, model: Any, count: int, top: int) -> Integers:  # noqa: ANN401 - the library has no types
+    """The next integers, in pieces: the library's own take four times the room."""
+    integers = np.empty(count, np.int8)
+    for start in range(0, count, DECODED_AT_ONCE):
+        piece = integers[start : start + DECODED_AT_ONCE]
+        piece[:] = coder.decode(model, len(piece)) - top
+    return integers
+
+
+def _split(classes_R: npt.NDArray[np.uint8], rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+    """The classes of every matrix's rows."""
+    place = 0
+    for count in rows:
+        yield classes_R[place : place + count]
+        place += count
+
+
+# --- backends ---
+
+# float64 steps; PyTorch's operators; one compiled operator; mamba-ssm's kernel.
+SCAN_BACKENDS = ("auto", "reference", "torch", "cpp", "cuda")
+# PyTorch's operators; a compiled one with its SiLU; causal-conv1d's kernel.
+CONV_BACKENDS = ("auto", "torch", "cpp", "cuda")
+# torch's flex_attention; queries in blocks; a dense mask.
+WINDOW_BACKENDS = ("auto", "flex", "blocked", "sdpa")
+# PyTorch's operators; compiled kernels for float32 on a CPU where they compile.
+ELEMENTWISE_BACKENDS = ("auto", "torch")
 
 
 # --- settings ---
@@ -48,7 +402,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """Environment name and allowed values of one field: a closed range, or a list of choices."""
+    """Environment name and allowed values of one field: a closed range, also of each of several, or choices."""
 
     name: str
     low: float = -math.inf
@@ -61,8 +415,9 @@ class Setting:
             raise ConfigError(f"{self.name}: {value!r} is not one of {', '.join(map(str, self.choices))}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{self.name}: {value} is not a finite number")
-        if isinstance(value, (int, float)) and not self.low <= value <= self.high:
-            raise ConfigError(f"{self.name}: {value} is outside {self.low:g} .. {self.high:g}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not self.low <= number <= self.high:
+                raise ConfigError(f"{self.name}: {number} is outside {self.low:g} .. {self.high:g}")
 
 
 def parse_setting(setting: Setting, kind: object, text: str) -> object:
@@ -112,6 +467,96 @@ def section_settings(section: type) -> dict[str, tuple[Setting, object]]:
     return {name: (hint.__metadata__[0], hint.__origin__) for name, hint in hints.items()}
 
 
+# --- evalconfig ---
+
+# What can have low-rank adapters: the projections of attention and scan, the MLP, the logits.
+LORA_PARTS = ("attention", "mamba", "mlp", "head")
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    """Scoring: plain (stride 0), sliding window (stride above 0), or score-first test-time training."""
+
+    eval_stride: Annotated[int, Setting("EVAL_STRIDE", 0, 1 << 24)] = 64
+    eval_batch_seqs: Annotated[int, Setting("EVAL_BATCH_SEQS", 1, 1 << 20)] = 32
+    # 0: as long as the training sequences.
+    eval_seq_len: Annotated[int, Setting("EVAL_SEQ_LEN", 0, 1 << 24)] = 0
+    # Go on from window to window with the scan's state, the convolution's tail and the keys of the attention's window.
+    eval_carry: Annotated[bool, Setting("EVAL_CARRY_STATE")] = False
+    # Parts of the text that are scored side by side then, each with a memory of its own.
+    eval_lanes: Annotated[int, Setting("EVAL_LANES", 1, 1 << 20)] = 1
+    # See nothing of other documents.
+    eval_isolate_docs: Annotated[bool, Setting("EVAL_ISOLATE_DOCS")] = False
+    # Of the published commands, and without effect: EVAL_BATCH_SEQS says how much is scored at a time.
+    val_batch_size: Annotated[int, Setting("VAL_BATCH_SIZE", 1, 1 << 32)] = 524_288
+    ttt_enabled: Annotated[bool, Setting("TTT_ENABLED")] = False
+    ttt_lr: Annotated[float, Setting("TTT_LR", 0, 100)] = 0.002
+    ttt_epochs: Annotated[int, Setting("TTT_EPOCHS", 0, 10_000)] = 3
+    ttt_chunk_tokens: Annotated[int, Setting("TTT_CHUNK_TOKENS", 1, 1 << 40)] = 524_288
+    ttt_freeze_blocks: Annotated[int, Setting("TTT_FREEZE_BLOCKS", 0, 256)] = 0
+    ttt_batch_seqs: Annotated[int, Setting("TTT_BATCH_SEQS", 1, 1 << 20)] = 4
+    ttt_momentum: Annotated[float, Setting("TTT_MOMENTUM", 0, 0.9999)] = 0.9
+    ttt_grad_clip: Annotated[float, Setting("TTT_GRAD_CLIP", 0, 1e9)] = 1.0
+    # What is trained: all weights, chunk by chunk of the text; low-rank adapters, which begin anew in each document;
+    # all weights after each of a few phases, on all that was scored before; both of the latter.
+    ttt_kind: Annotated[str, Setting("TTT_KIND", choices=("sgd", "lora", "phased", "phased_lora"))] = "sgd"
+    ttt_lora_rank: Annotated[int, Setting("TTT_LORA_RANK", 1, 1_024)] = 8
+    # Some of LORA_PARTS, separated by commas.
+    ttt_lora_parts: Annotated[str, Setting("TTT_LORA_PARTS")] = "attention,mamba,head"
+    ttt_lora_lr: Annotated[float, Setting("TTT_LORA_LR", 0, 100)] = 0.01
+    ttt_beta1: Annotated[float, Setting("TTT_BETA1", 0, 0.99999)] = 0.9
+    ttt_beta2: Annotated[float, Setting("TTT_BETA2", 0, 0.99999)] = 0.95
+    ttt_grad_steps: Annotated[int, Setting("TTT_GRAD_STEPS", 1, 10_000)] = 1
+    # Tokens of a document that are scored before the adapters learn from them.
+    ttt_chunk_size: Annotated[int, Setting("TTT_CHUNK_SIZE", 1, 1 << 24)] = 256
+    # Documents side by side.
+    ttt_batch_size: Annotated[int, Setting("TTT_BATCH_SIZE", 1, 1 << 20)] = 64
+    # The first documents, and in how many parts they are: after each part all weights are trained.
+    phased_prefix_docs: Annotated[int, Setting("PHASED_TTT_PREFIX_DOCS", 1, 10**9)] = 2_000
+    phased_num_phases: Annotated[int, Setting("PHASED_TTT_NUM_PHASES", 1, 10**6)] = 3
+    # Begins a document.
+    bos_id: Annotated[int, Setting("BOS_ID", 0, (1 << 17) - 1)] = 1
+    eval_only: Annotated[bool, Setting("EVAL_ONLY")] = False
+    repack_only: Annotated[bool, Setting("REPACK_ONLY")] = False
+    serve_only: Annotated[bool, Setting("SERVE_ONLY")] = False
+    # Score the float, averaged and quantized weights too, before the scored evaluation.
+    diagnostics: Annotated[bool, Setting("DIAGNOSTICS")] = False
+
+    def check_together(self) -> None:
+        """Parts that are adapted must be parts of a model; what is carried on is not read again."""
+        if self.eval_carry and self.eval_stride:
+            raise ConfigError(f"EVAL_CARRY_STATE: needs EVAL_STRIDE=0, not {self.eval_stride}")
+        if self.eval_isolate_docs and self.ttt_enabled and not (self.eval_carry or self.has_adapters):
+            raise ConfigError(f"EVAL_ISOLATE_DOCS: TTT_KIND={self.ttt_kind} needs EVAL_CARRY_STATE=1 for it")
+        if self.eval_lanes > 1 and (self.ttt_enabled or self.eval_isolate_docs or not self.eval_carry):
+            raise ConfigError("EVAL_LANES: is for EVAL_CARRY_STATE=1 without TTT_ENABLED and EVAL_ISOLATE_DOCS")
+        if unknown := [part for part in self.lora_parts if part not in LORA_PARTS]:
+            raise ConfigError(f"TTT_LORA_PARTS: {unknown[0]!r} is not one of {', '.join(LORA_PARTS)}")
+        if self.phased_num_phases > self.phased_prefix_docs:
+            phases, documents = self.phased_num_phases, self.phased_prefix_docs
+            raise ConfigError(f"PHASED_TTT_NUM_PHASES: {phases} of {documents} documents, PHASED_TTT_PREFIX_DOCS")
+
+    @property
+    def lora_parts(self) -> tuple[str, ...]:
+        """Which parts of the model have adapters."""
+        return tuple(part.strip() for part in self.ttt_lora_parts.split(","))
+
+    @property
+    def by_document(self) -> bool:
+        """Whether it matters where documents begin."""
+        return self.eval_isolate_docs or (self.ttt_enabled and self.ttt_kind != "sgd")
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether documents have adapters of their own."""
+        return self.ttt_enabled and self.ttt_kind in {"lora", "phased_lora"}
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a score depends on its own document alone, but for what weights have learned."""
+        return self.eval_isolate_docs or self.has_adapters
+
+
 # --- config ---
 
 @dataclass(frozen=True)
@@ -124,6 +569,8 @@ class ModelConfig(Section):
     num_heads: Annotated[int, Setting("NUM_HEADS", 1, 256)] = 8
     num_kv_heads: Annotated[int, Setting("NUM_KV_HEADS", 1, 256)] = 4
     mlp_mult: Annotated[int, Setting("MLP_MULT", 1, 64)] = 4
+    # 0: MLP_MULT times the width.
+    mlp_hidden: Annotated[int, Setting("MLP_HIDDEN", 0, 1 << 20)] = 0
     activation: Annotated[str, Setting("ACTIVATION", choices=("relu2", "leaky_relu2", "silu"))] = "relu2"
     leaky_relu_slope: Annotated[float, Setting("LEAKY_RELU_SLOPE", 0, 1)] = 0.9
     tie_embeddings: Annotated[bool, Setting("TIE_EMBEDDINGS")] = True
@@ -132,17 +579,39 @@ class ModelConfig(Section):
     use_bigram_hash: Annotated[bool, Setting("USE_BIGRAM_HASH")] = True
     bigram_buckets: Annotated[int, Setting("BIGRAM_BUCKETS", 1, 1 << 24)] = 4096
     bigram_dim: Annotated[int, Setting("BIGRAM_HASH_DIM", 1, 1 << 14)] = 128
+    use_unet_skips: Annotated[bool, Setting("USE_UNET_SKIPS")] = True
     use_hymba: Annotated[bool, Setting("USE_HYMBA")] = True
+    # Off: hybrid layers scan alone.
+    use_attention: Annotated[bool, Setting("USE_ATTENTION")] = True
+    # None (auto): all. Layers beyond the last are left out, as in pull request 1961.
+    hybrid_layers: Annotated[tuple[int, ...] | None, Setting("HYMBA_LAYERS", 0, 255)] = None
+    # How attention and scan meet: a learned weight (#599), side by side as heads (#1961), a mean of norms (the paper).
+    fusion: Annotated[str, Setting("HYMBA_FUSION", choices=("weight", "heads", "norms"))] = "weight"
+    meta_tokens: Annotated[int, Setting("HYMBA_META_TOK", 0, 4_096)] = 0
+    kv_share: Annotated[bool, Setting("HYMBA_KV_SHARE")] = False
+    # Shared: one matrix for query and output, one for key and value, as in the records script of pull request 852.
+    banks: Annotated[str, Setting("PARAMETER_BANKS", choices=("none", "separate", "shared"))] = "none"
     fused_projection: Annotated[bool, Setting("FUSED_PROJECTION")] = True
+    separate_kv: Annotated[bool, Setting("SEPARATE_KV")] = False
     hymba_expand: Annotated[int, Setting("HYMBA_EXPAND", 1, 16)] = 1
+    # Mamba's scan, whose weights depend on the input, or S4D-Lin (arXiv:2206.11893), one long filter for each channel.
+    ssm_kind: Annotated[str, Setting("HYMBA_SSM_KIND", choices=("selective", "s4d_lin"))] = "selective"
     ssm_state: Annotated[int, Setting("HYMBA_SSM_STATE", 1, 256)] = 8
     conv_width: Annotated[int, Setting("HYMBA_CONV_KERNEL", 1, 64)] = 4
     dt_rank: Annotated[int, Setting("HYMBA_DT_RANK", 0, 1 << 14)] = 0
     scan_chunk: Annotated[int, Setting("HYMBA_SCAN_CHUNK", 1, 1 << 14)] = 64
+    # How things are computed, not what: docs/backends.md.
+    scan_backend: Annotated[str, Setting("HYMBA_SCAN_BACKEND", choices=SCAN_BACKENDS)] = "torch"
+    conv_backend: Annotated[str, Setting("HYMBA_CONV_BACKEND", choices=CONV_BACKENDS)] = "torch"
+    window_backend: Annotated[str, Setting("SLIDING_WINDOW_BACKEND", choices=WINDOW_BACKENDS)] = "auto"
+    elementwise_backend: Annotated[str, Setting("ELEMENTWISE_BACKEND", choices=ELEMENTWISE_BACKENDS)] = "torch"
     sliding_window: Annotated[int, Setting("SLIDING_WINDOW", 0, 1 << 24)] = 0
-    global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS")] = ()
+    global_layers: Annotated[tuple[int, ...] | None, Setting("SWA_GLOBAL_LAYERS", 0, 255)] = ()
     rope_base: Annotated[float, Setting("ROPE_BASE", 1, 1e9)] = 10_000.0
-    logit_softcap: Annotated[float, Setting("LOGIT_SOFTCAP", 1e-3, 1e6)] = 30.0
+    # 0: the whole head.
+    rope_dims: Annotated[int, Setting("ROPE_DIMS", 0, 1 << 14)] = 0
+    # 0: none.
+    logit_softcap: Annotated[float, Setting("LOGIT_SOFTCAP", 0, 1e6)] = 30.0
     qk_gain_init: Annotated[float, Setting("QK_GAIN_INIT", 0, 1e3)] = 1.5
 
     def check_together(self) -> None:
@@ -154,11 +623,41 @@ class ModelConfig(Section):
         if any(not 0 <= layer < self.num_layers for layer in self.global_layers or ()):
             layers = format_setting(self.global_layers)
             raise ConfigError(f"SWA_GLOBAL_LAYERS: {layers} is outside the {self.num_layers} layers")
+        if self.rope_dims % 2 or self.rope_dims > self.head_dim:
+            raise ConfigError(f"ROPE_DIMS: {self.rope_dims} is no even part of a head of {self.head_dim}")
+        self.check_hybrid()
+
+    def check_hybrid(self) -> None:
+        """What the ways of joining attention and scan ask of the other settings."""
+        if self.fusion == "heads" and self.num_heads % (2 * self.num_kv_heads):
+            heads = f"half of NUM_HEADS ({self.num_heads})"
+            raise ConfigError(f"HYMBA_FUSION: {heads} is no multiple of NUM_KV_HEADS ({self.num_kv_heads})")
+        if self.fusion == "norms" and self.hymba_expand != 1:
+            raise ConfigError(f"HYMBA_FUSION: norms need branches of one width, HYMBA_EXPAND is {self.hymba_expand}")
+        if self.banks != "none" and (self.fusion == "heads" or self.kv_share):
+            raise ConfigError(f"PARAMETER_BANKS: {self.banks} excludes HYMBA_FUSION=heads and HYMBA_KV_SHARE=1")
+        self.check_kinds()
+
+    def check_kinds(self) -> None:
+        """What a scan alone, and a long filter, ask of the other settings."""
+        plain = self.fusion == "weight" and self.banks == "none"
+        if not self.use_attention and not (plain and self.use_hymba and self.hymba_expand == 1 and not self.kv_share):
+            needed = "HYMBA_FUSION=weight, HYMBA_EXPAND=1, no PARAMETER_BANKS and no HYMBA_KV_SHARE"
+            raise ConfigError(f"USE_ATTENTION: 0 needs USE_HYMBA=1, {needed}")
+        if self.ssm_kind != "selective" and not (plain and self.use_attention):
+            raise ConfigError(f"HYMBA_SSM_KIND: {self.ssm_kind} needs HYMBA_FUSION=weight and no PARAMETER_BANKS")
+        if self.ssm_kind != "selective" and self.ssm_state % 2:
+            raise ConfigError(f"HYMBA_SSM_STATE: {self.ssm_state} is odd, the states of s4d_lin come in pairs")
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.model_dim // self.num_heads
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width between the two matrices of an MLP."""
+        return self.mlp_hidden or self.mlp_mult * self.model_dim
 
     @property
     def ssm_dim(self) -> int:
@@ -170,10 +669,41 @@ class ModelConfig(Section):
         """Rank of the step-size projection: dim / 16 unless given."""
         return self.dt_rank or max(self.model_dim // 16, 1)
 
-    def layer_window(self, layer: int) -> int:
-        """Attention window of a layer in tokens; 0 sees every earlier token (first, middle, last under `auto`)."""
+    @property
+    def rotary_dims(self) -> int:
+        """Width of the part of a head that is rotated."""
+        return self.rope_dims or self.head_dim
+
+    def is_global(self, layer: int) -> bool:
+        """Whether a layer is exempt from the window (first, middle, last under `auto`)."""
         automatic = (0, self.num_layers // 2, self.num_layers - 1)
-        return 0 if layer in (automatic if self.global_layers is None else self.global_layers) else self.sliding_window
+        return layer in (automatic if self.global_layers is None else self.global_layers)
+
+    def layer_window(self, layer: int) -> int:
+        """Attention window of a layer in tokens; 0 sees every earlier token."""
+        return 0 if self.is_global(layer) else self.sliding_window
+
+    def is_hybrid(self, layer: int) -> bool:
+        """Whether a layer has a scan beside its attention."""
+        return self.use_hymba and (self.hybrid_layers is None or layer in self.hybrid_layers)
+
+    def attends(self, layer: int) -> bool:
+        """Whether a layer has attention: all but those that scan alone."""
+        return self.use_attention or not self.is_hybrid(layer)
+
+    def kv_source(self, layer: int) -> int:
+        """The layer whose keys and values a layer uses: itself, or a neighbour before it when they are shared.
+
+        In a run of hybrid layers joined by heads all share with the first (#1961); otherwise neighbours of one window
+        share in pairs, as in NVlabs' models.
+        """
+        before = layer - 1
+        if not (self.kv_share and before >= 0 and self.is_hybrid(layer) and self.is_hybrid(before)):
+            return layer
+        source = self.kv_source(before)
+        if self.fusion == "heads":
+            return source
+        return before if source == before and not (self.is_global(before) or self.is_global(layer)) else layer
 
 
 @dataclass(frozen=True)
@@ -189,6 +719,8 @@ class OptimConfig(Section):
     muon_backend_steps: Annotated[int, Setting("MUON_BACKEND_STEPS", 1, 100)] = 5
     muon_momentum_warmup_start: Annotated[float, Setting("MUON_MOMENTUM_WARMUP_START", 0, 0.9999)] = 0.85
     muon_momentum_warmup_steps: Annotated[int, Setting("MUON_MOMENTUM_WARMUP_STEPS", 0, 10**9)] = 500
+    # Each process orthogonalizes a share of the matrices (parallel Muon, pull request 852).
+    muon_sharded: Annotated[bool, Setting("MUON_SHARDED")] = False
     beta1: Annotated[float, Setting("BETA1", 0, 0.99999)] = 0.9
     beta2: Annotated[float, Setting("BETA2", 0, 0.99999)] = 0.95
     adam_eps: Annotated[float, Setting("ADAM_EPS", 1e-16, 1)] = 1e-8
@@ -216,6 +748,11 @@ class TrainConfig(Section):
     ema_every: Annotated[int, Setting("EMA_EVERY", 1, 10**6)] = 1
     # 0: eight micro-batches shared by the processes, as in the competition's baseline.
     grad_accum_steps: Annotated[int, Setting("GRAD_ACCUM_STEPS", 0, 10**6)] = 0
+    # Share of the run after which gradients are taken at the weights as QUANT_BITS would store them; 1: never.
+    qat_start: Annotated[float, Setting("QAT_START", 0, 1)] = 1.0
+    # 0: never.
+    checkpoint_every: Annotated[int, Setting("CHECKPOINT_EVERY", 0, 10**9)] = 0
+    resume: Annotated[bool, Setting("RESUME")] = False
 
     def check_together(self) -> None:
         """A batch holds whole sequences."""
@@ -229,33 +766,26 @@ class QuantConfig(Section):
     """How weights are stored."""
 
     bits: Annotated[int, Setting("QUANT_BITS", choices=(4, 6, 8))] = 6
+    # 0: as QUANT_BITS.
+    mlp_bits: Annotated[int, Setting("QUANT_BITS_MLP", choices=(0, 4, 6, 8))] = 0
+    # Of the tables by token: embeddings, head, bigrams.
+    embed_bits: Annotated[int, Setting("QUANT_BITS_EMBED", choices=(0, 4, 6, 8))] = 0
+    # The token embeddings in float16, as the scripts of #599, #914 and #1245 keep them.
+    fp16_embed: Annotated[bool, Setting("FP16_EMBED")] = False
     clip_search: Annotated[bool, Setting("GPTQ_LITE")] = True
     scale_floor: Annotated[str, Setting("QUANT_SCALE_FLOOR", choices=("none", "published"))] = "none"
     keep_float_max_numel: Annotated[int, Setting("QUANT_KEEP_FLOAT_MAX_NUMEL", 0, 1 << 32)] = 65_536
+    # gptq: matrices are rounded for the inputs that they get on some text, in the last part of the training time.
+    method: Annotated[str, Setting("QUANT_METHOD", choices=("nearest", "gptq"))] = "nearest"
+    # That text: of the train shards, or drawn from the model itself.
+    gptq_calibration: Annotated[str, Setting("GPTQ_CALIBRATION", choices=("train", "self"))] = "train"
+    gptq_tokens: Annotated[int, Setting("GPTQ_TOKENS", 1, 1 << 32)] = 131_072
+    gptq_reserve_seconds: Annotated[float, Setting("GPTQ_RESERVE_SECONDS", 0, 1e9)] = 10.0
+    gptq_damping: Annotated[float, Setting("GPTQ_DAMPING", 1e-9, 1e3)] = 0.01
+    gptq_activity_order: Annotated[bool, Setting("GPTQ_ACT_ORDER")] = True
+    # auto: the smallest of all. brotli and ans need packages of these names (constriction for ans) wherever it is read.
+    coder: Annotated[str, Setting("COMPRESSOR", choices=("zstd", "brotli", "ans", "auto"))] = "zstd"
     zstd_level: Annotated[int, Setting("ZSTD_LEVEL", 1, 22)] = 22
-
-
-@dataclass(frozen=True)
-class EvalConfig(Section):
-    """Scoring: plain (stride 0), sliding window (stride above 0), or score-first test-time training."""
-
-    eval_stride: Annotated[int, Setting("EVAL_STRIDE", 0, 1 << 24)] = 64
-    eval_batch_seqs: Annotated[int, Setting("EVAL_BATCH_SEQS", 1, 1 << 20)] = 32
-    # 0: as long as the training sequences.
-    eval_seq_len: Annotated[int, Setting("EVAL_SEQ_LEN", 0, 1 << 24)] = 0
-    val_batch_size: Annotated[int, Setting("VAL_BATCH_SIZE", 1, 1 << 32)] = 524_288
-    ttt_enabled: Annotated[bool, Setting("TTT_ENABLED")] = False
-    ttt_lr: Annotated[float, Setting("TTT_LR", 0, 100)] = 0.002
-    ttt_epochs: Annotated[int, Setting("TTT_EPOCHS", 0, 10_000)] = 3
-    ttt_chunk_tokens: Annotated[int, Setting("TTT_CHUNK_TOKENS", 1, 1 << 40)] = 524_288
-    ttt_freeze_blocks: Annotated[int, Setting("TTT_FREEZE_BLOCKS", 0, 256)] = 0
-    ttt_batch_seqs: Annotated[int, Setting("TTT_BATCH_SEQS", 1, 1 << 20)] = 4
-    ttt_momentum: Annotated[float, Setting("TTT_MOMENTUM", 0, 0.9999)] = 0.9
-    ttt_grad_clip: Annotated[float, Setting("TTT_GRAD_CLIP", 0, 1e9)] = 1.0
-    eval_only: Annotated[bool, Setting("EVAL_ONLY")] = False
-    repack_only: Annotated[bool, Setting("REPACK_ONLY")] = False
-    # Score the float, averaged and quantized weights too, before the scored evaluation.
-    diagnostics: Annotated[bool, Setting("DIAGNOSTICS")] = False
 
 
 @dataclass(frozen=True)
@@ -268,6 +798,7 @@ class DataConfig(Section):
     # Empty: final_model.int{bits}.ptz.
     artifact_path: Annotated[str, Setting("ARTIFACT_PATH")] = ""
     weights_path: Annotated[str, Setting("WEIGHTS_PATH")] = "final_model.pt"
+    checkpoint_path: Annotated[str, Setting("CHECKPOINT_PATH")] = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -285,10 +816,29 @@ class Config:
         frozen, layers = self.evaluation.ttt_freeze_blocks, self.model.num_layers
         if frozen > layers:
             raise ConfigError(f"TTT_FREEZE_BLOCKS: {frozen} is more than NUM_LAYERS ({layers})")
+        if self.evaluation.has_adapters and self.evaluation.ttt_chunk_size > self.eval_seq_len:
+            size = self.evaluation.ttt_chunk_size
+            raise ConfigError(f"TTT_CHUNK_SIZE: {size} is longer than the {self.eval_seq_len} of a window")
+        attending = (layer for layer in range(layers) if self.model.attends(layer))
+        unbounded = any(self.model.layer_window(layer) == 0 for layer in attending)
+        if self.evaluation.eval_carry and not self.evaluation.isolates and unbounded:
+            raise ConfigError("EVAL_CARRY_STATE: a layer without SLIDING_WINDOW would keep the whole text")
         if self.evaluation.eval_stride > self.eval_seq_len:
             raise ConfigError(
                 f"EVAL_STRIDE: {self.evaluation.eval_stride} is longer than the {self.eval_seq_len} scored"
             )
+
+        limit_s, reserved_s = self.train.max_wallclock_seconds, self.quant.gptq_reserve_seconds
+        if self.quant.method == "gptq" and 0 < limit_s <= reserved_s:
+            raise ConfigError(f"GPTQ_RESERVE_SECONDS: {reserved_s:g} leaves none of {limit_s:g} s for training")
+
+    @property
+    def schedule(self) -> TrainConfig:
+        """Training as long as calibration leaves time for it."""
+        limit_s = self.train.max_wallclock_seconds
+        if self.quant.method != "gptq" or not limit_s:
+            return self.train
+        return replace(self.train, max_wallclock_seconds=limit_s - self.quant.gptq_reserve_seconds)
 
     @property
     def eval_seq_len(self) -> int:
@@ -299,7 +849,8 @@ class Config:
     def from_environment(cls, environ: Mapping[str, str], base: Config) -> Config:
         """Apply the environment variables that are set to a preset.
 
-        `LEAKY_RELU_SLOPE` alone selects the leaky activation, as in the published run commands.
+        `LEAKY_RELU_SLOPE` alone selects the leaky activation, and `HYMBA_ENABLED` is another name of `USE_HYMBA`, as in
+        the published run commands.
 
         Raises:
             ConfigError: a value does not parse or is out of range; the message begins with its name.
@@ -311,6 +862,9 @@ class Config:
                 changes.setdefault(section, {})[name] = parse_setting(setting, kind, environ[setting.name])
         if "LEAKY_RELU_SLOPE" in environ and "ACTIVATION" not in environ:
             changes["model"]["activation"] = "leaky_relu2"
+        if "HYMBA_ENABLED" in environ:
+            enabled = parse_setting(Setting("HYMBA_ENABLED"), bool, environ["HYMBA_ENABLED"])
+            changes.setdefault("model", {}).setdefault("use_hymba", enabled)
         return replace(base, **{section: replace(getattr(base, section), **new) for section, new in changes.items()})
 
     def to_environment(self) -> dict[str, str]:
@@ -328,97 +882,6 @@ def config_settings() -> Iterator[tuple[str, str, Setting, object]]:
             yield section, name, setting, kind
 
 
-# Chosen in docs/demo-tuning.md: within a minute on two cores, speed and cheap bigrams count for more than depth.
-DEMO_MODEL = ModelConfig(
-    num_layers=2,
-    model_dim=128,
-    num_heads=4,
-    num_kv_heads=2,
-    mlp_mult=3,
-    ssm_state=4,
-    bigram_buckets=65_536,
-    bigram_dim=32,
-    # As long as the training sequences: plain causal attention in training, a window that binds in longer evaluation.
-    sliding_window=128,
-)
-DEMO_OPTIM = OptimConfig(tied_embed_lr=0.02)
-DEMO_TRAIN = TrainConfig(
-    warmup_steps=2,
-    warmdown_frac=0.7,
-    train_batch_tokens=1_024,
-    train_seq_len=128,
-    max_wallclock_seconds=60.0,
-    train_log_every=20,
-    val_loss_every=0,
-    ema_decay=0.8,
-    grad_accum_steps=1,
-)
-# Its matrices are small: all of them are stored as integers, not only those above 65,536 elements.
-DEMO_QUANT = QuantConfig(keep_float_max_numel=4_096)
-DEMO_EVALUATION = EvalConfig(
-    eval_stride=0,
-    # Small enough that the logits stay in a processor's cache.
-    eval_batch_seqs=8,
-    eval_seq_len=512,
-    val_batch_size=16_384,
-    ttt_enabled=True,
-    ttt_lr=0.4,
-    ttt_momentum=0.8,
-    ttt_epochs=1,
-    ttt_chunk_tokens=2_048,
-    ttt_batch_seqs=4,
-)
-
-PRESETS: Mapping[str, Config] = MappingProxyType(
-    {
-        # A laptop's CPU, a minute, the demo corpus.
-        "demo": Config(
-            model=DEMO_MODEL,
-            optim=DEMO_OPTIM,
-            train=DEMO_TRAIN,
-            quant=DEMO_QUANT,
-            evaluation=DEMO_EVALUATION,
-        ),
-        # The plain transformer to compare it with: attention only, no bigrams, no smearing, its usual batch.
-        "demo_attention": Config(
-            model=ModelConfig(
-                num_layers=4,
-                model_dim=128,
-                num_heads=4,
-                use_hymba=False,
-                use_bigram_hash=False,
-                use_smeargate=False,
-                sliding_window=256,
-            ),
-            optim=DEMO_OPTIM,
-            train=replace(DEMO_TRAIN, train_batch_tokens=2_048, train_seq_len=256),
-            quant=DEMO_QUANT,
-            evaluation=DEMO_EVALUATION,
-        ),
-        "pr599": Config(),
-        "pr914": Config(
-            model=ModelConfig(activation="leaky_relu2", fused_projection=False, sliding_window=512),
-            train=TrainConfig(train_seq_len=32_768),
-            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_freeze_blocks=2),
-        ),
-        "pr1245": Config(
-            model=ModelConfig(
-                num_layers=8,
-                activation="leaky_relu2",
-                fused_projection=False,
-                sliding_window=1_024,
-                ssm_state=4,
-                tie_embeddings=False,
-            ),
-            optim=OptimConfig(weight_decay=0.15),
-            train=TrainConfig(train_seq_len=32_768, warmdown_iters=7_000, ema_every=10, grad_accum_steps=1),
-            quant=QuantConfig(bits=8, clip_search=False),
-            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_epochs=25),
-        ),
-    }
-)
-
-
 # --- quantize ---
 
 # Scales are stored as float16 and never below its smallest normal number: all of them have 11 significant bits.
@@ -426,6 +889,7 @@ SMALLEST_SCALE = 2.0**-14
 CLIP_QUANTILES = (0.999999, 0.99999, 0.99995, 0.9999, 0.9995, 0.999)
 # Parameters of more than one dimension that steer the network; like all vectors they stay in float32.
 CONTROL_NAMES = ("resid_mix", "skip_weights", "A_log")
+TOKEN_TABLE_NAMES = ("tok_emb.weight", "lm_head.weight", "table.weight")
 
 
 class QuantizeError(ValueError):
@@ -502,13 +966,21 @@ def tensor_kind(name: str, tensor: Tensor, config: QuantConfig) -> str:
     """How a weight is stored: "int4", "int6", "int8", "float16" or "float32".
 
     Vectors, scalars and control parameters stay float32; matrices above `keep_float_max_numel` elements become
-    integers; the rest is float16, or float32 where a value would overflow it.
+    integers, of as many bits as their role has; the rest is float16, or float32 where a value would overflow it.
     """
     if tensor.ndim < 2 or name.rsplit(".", 1)[-1] in CONTROL_NAMES:
         return "float32"
-    if tensor.numel() > config.keep_float_max_numel:
-        return f"int{config.bits}"
+    is_kept = config.fp16_embed and name.endswith("tok_emb.weight")
+    if tensor.numel() > config.keep_float_max_numel and not is_kept:
+        return f"int{role_bits(name, config)}"
     return "float16" if bool(tensor.half().isfinite().all()) else "float32"
+
+
+def role_bits(name: str, config: QuantConfig) -> int:
+    """Bits of a matrix by its role: of an MLP, a table by token, or any other."""
+    if name.endswith(TOKEN_TABLE_NAMES):
+        return config.embed_bits or config.bits
+    return (config.mlp_bits if "mlp" in name else 0) or config.bits
 
 
 def _clip_limits(wide_RC: Tensor, *, clip_search: bool) -> Iterator[Tensor]:
@@ -540,25 +1012,14 @@ def _levels(wide_RC: Tensor, scale_R: Tensor, bits: int) -> Tensor:
     return (wide_RC / scale_R[..., None]).round().clamp(-top, top)
 
 
-# --- artifact ---
+# --- payload ---
 
-ARTIFACT_MAGIC = b"HYM1"
-DIGEST_BYTES = 16
 # Bounds on what a file may ask for; the largest preset has 36 million weights.
 RAW_CAP_BYTES = 1 << 28
 ARTIFACT_HEADER_CAP_BYTES = 1 << 20
-READ_BYTES = 1 << 20
 INTEGER_BITS = {"int8": 8, "int6": 6, "int4": 4}
 FLOAT_TYPES = {"float16": "<f2", "float32": "<f4"}
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
-
-
-# Takes the header and the shapes by name.
-HeaderCheck: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], None]
-
-
-class ArtifactError(ValueError):
-    """Bytes that are no artifact of ours, or weights that cannot become one."""
 
 
 @dataclass(frozen=True)
@@ -575,40 +1036,394 @@ class TensorEntry:
         return math.prod(self.shape)
 
     @property
+    def is_integer(self) -> bool:
+        """Whether it is stored in integers."""
+        return self.kind in INTEGER_BITS
+
+    @property
     def scales(self) -> int:
         """Row scales; none for floating point."""
-        return math.prod(self.shape[:-1]) if self.kind in INTEGER_BITS else 0
+        return math.prod(self.shape[:-1]) if self.is_integer else 0
+
+    @property
+    def bits(self) -> int:
+        """Of its integers."""
+        return INTEGER_BITS[self.kind]
+
+    @property
+    def top(self) -> int:
+        """Its largest integer."""
+        return largest_level(self.bits)
 
 
-def pack(state: Mapping[str, Tensor], model_config_json: str, quant: QuantConfig) -> bytes:
+@dataclass(frozen=True)
+class Content:
+    """Everything that is stored.
+
+    Attributes:
+        head: The header's text.
+        entries: Its tensors.
+        integers: int8, rows and columns of each tensor in integers, in the header's order.
+        rest: The sections behind the integers.
+    """
+
+    head: bytes
+    entries: tuple[TensorEntry, ...]
+    integers: tuple[Integers, ...]
+    rest: bytes
+
+    def plain(self) -> bytes:
+        """All of it as it stands above."""
+        return b"".join((sized(self.head), *(matrix.tobytes() for matrix in self.integers), self.rest))
+
+
+def sized(content: bytes) -> bytes:
+    """Bytes behind their number."""
+    return struct.pack(SIZE_FORMAT, len(content)) + content
+
+
+def integer_entries(entries: Iterable[TensorEntry]) -> list[TensorEntry]:
+    """Those stored in integers."""
+    return [entry for entry in entries if entry.is_integer]
+
+
+def by_kind(entries: Iterable[TensorEntry]) -> dict[str, list[int]]:
+    """Kinds of integers in order of appearance, and the places of their tensors among those in integers."""
+    kinds: dict[str, list[int]] = {}
+    for place, entry in enumerate(integer_entries(entries)):
+        kinds.setdefault(entry.kind, []).append(place)
+    return kinds
+
+
+def checked_entry(name: object, shape: object, kind: object) -> TensorEntry:
+    """Refuse names, kinds and shapes that no model of ours has; raises CoderError."""
+    if not isinstance(name, str) or not TENSOR_NAME.fullmatch(name):
+        raise CoderError(f"tensor name {str(name)[:200]!r} is not made of letters, digits, _ and dots")
+    if not isinstance(kind, str) or kind not in (*INTEGER_BITS, *FLOAT_TYPES):
+        raise CoderError(f"{name}: unknown kind {str(kind)[:200]!r}")
+    if not isinstance(shape, list) or len(shape) > 8 or any(type(size) is not int or size < 0 for size in shape):
+        raise CoderError(f"{name}: {str(shape)[:200]} is no shape")
+    entry = TensorEntry(name, tuple(shape), kind)
+    if math.prod(size or 1 for size in shape) > RAW_CAP_BYTES:
+        raise CoderError(f"{name}: {str(shape)[:200]} is too large")
+    if entry.is_integer and (len(shape) < 2 or not entry.numel):
+        raise CoderError(f"{name}: {kind} of shape {shape} has no rows")
+    return entry
+
+
+def parse_header(text: bytes) -> tuple[dict[str, Any], tuple[TensorEntry, ...]]:
+    """The header and its tensors; raises CoderError where it is none."""
+    try:
+        header = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        entries = tuple(checked_entry(*tensor) for tensor in header["tensors"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CoderError(f"unreadable header ({error})") from error
+    if set(header) != {"config", "tensors"} or not isinstance(header["config"], dict):
+        raise CoderError("the header is not an object of config and tensors")
+    if len({entry.name for entry in entries}) < len(entries):
+        raise CoderError("a name stands twice")
+    return header, entries
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise CoderError(f"{text} is no number")
+
+
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise CoderError("a key stands twice")
+    return dict(pairs)
+
+
+def planes(arrays: Iterable[npt.NDArray[Any]], code: str) -> bytes:
+    """Numbers of several arrays, first bytes of all, then second bytes of all, ..."""
+    numbers = b"".join(array.astype(code).tobytes() for array in arrays)
+    return np.frombuffer(numbers, np.uint8).reshape(-1, np.dtype(code).itemsize).T.tobytes()
+
+
+def from_planes(content: bytes | memoryview, code: str) -> npt.NDArray[Any]:
+    """The inverse of `planes`, in one vector."""
+    rows = np.frombuffer(content, np.uint8).reshape(np.dtype(code).itemsize, -1)
+    return np.frombuffer(rows.T.tobytes(), code)
+
+
+def section_bytes(entries: Sequence[TensorEntry]) -> tuple[int, int, int, int]:
+    """Bytes of the sections: integers, scales, float16, float32."""
+    integers = sum(entry.numel for entry in entries if entry.is_integer)
+    half, single = (sum(entry.numel for entry in entries if entry.kind == kind) for kind in FLOAT_TYPES)
+    return integers, 2 * sum(entry.scales for entry in entries), 2 * half, 4 * single
+
+
+def split_integers(content: bytes, entries: Iterable[TensorEntry]) -> tuple[Integers, ...]:
+    """Rows and columns of each tensor in integers, from their bytes one after the other."""
+    numbers, place, matrices = np.frombuffer(content, np.int8), 0, list[Integers]()
+    for entry in integer_entries(entries):
+        matrices.append(numbers[place : place + entry.numel].reshape(entry.scales, -1))
+        place += entry.numel
+    return tuple(matrices)
+
+
+def decoded_tensors(content: Content) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in float32, in the header's order.
+
+    Raises:
+        CoderError: integers beyond their largest, or a scale that is not finite and positive.
+        QuantizeError: A weight that is not finite.
+    """
+    ends = list(itertools.accumulate(section_bytes(content.entries)[1:]))
+    rest, matrices = memoryview(content.rest), iter(content.integers)
+    scales = from_planes(rest[: ends[0]], "<f2")
+    floats = {
+        "float16": from_planes(rest[ends[0] : ends[1]], "<f2"),
+        "float32": from_planes(rest[ends[1] :], "<f4"),
+    }
+    for entry in content.entries:
+        if entry.is_integer:
+            scale, scales = scales[: entry.scales], scales[entry.scales :]
+            yield entry.name, _decoded_rows(entry, next(matrices), scale)
+        else:
+            section = floats[entry.kind]
+            numbers, floats[entry.kind] = section[: entry.numel], section[entry.numel :]
+            tensor = torch.from_numpy(numbers.astype(np.float32)).view(entry.shape)
+            check_finite(tensor)
+            yield entry.name, tensor
+
+
+def _decoded_rows(entry: TensorEntry, values_RC: Integers, scale: npt.NDArray[np.floating[Any]]) -> Tensor:
+    if int(values_RC.min()) < -entry.top or int(values_RC.max()) > entry.top:
+        raise CoderError(f"{entry.name}: integers beyond {entry.top}")
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise CoderError(f"{entry.name}: a scale that is not finite and positive")
+    rows = torch.from_numpy(values_RC.copy()).view(entry.shape)
+    scale_R = torch.from_numpy(scale.astype(np.float16)).view(entry.shape[:-1])
+    return dequantize_rows(QuantizedTensor(rows, scale_R, entry.bits, torch.float32))
+
+
+def integer_matrices(entries: Sequence[TensorEntry], tensors: Mapping[str, QuantizedTensor]) -> tuple[Integers, ...]:
+    """Rows and columns of each tensor in integers."""
+    return tuple(tensors[entry.name].values.numpy().reshape(entry.scales, -1) for entry in integer_entries(entries))
+
+
+# --- codings ---
+
+# Takes the header and the shapes by name.
+HeaderCheck: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], None]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """One way to code a content.
+
+    Attributes:
+        magic: First bytes of an artifact that is coded so.
+        package: What it needs beside zstandard; "" for nothing.
+        label: What a log calls it; takes the level of zstd.
+        encode: Content and level of zstd to bytes.
+        open: Bytes and the limit of their decompressed size to a source, and what stands behind it.
+        integers: Reads the integers from both.
+    """
+
+    magic: bytes
+    package: str
+    label: str
+    encode: Callable[[Content, int], bytes]
+    open: Callable[[bytes, int], tuple[ByteSource, bytes]]
+    integers: Callable[[ByteSource, bytes, Sequence[TensorEntry]], tuple[Integers, ...]]
+
+
+def decode_content(coding: Coding, coded: bytes, raw_cap_bytes: int, expect: HeaderCheck) -> Content:
+    """Read a content back.
+
+    Nothing is allocated for sizes that the bytes only claim: each is checked against the others and the cap first,
+    and decompression stops where they end.
+
+    Raises:
+        CoderError: Anything is wrong with it, or a package is missing.
+        zstandard.ZstdError: A frame of zstd is damaged.
+    """
+    source, behind = coding.open(coded, raw_cap_bytes)
+    if source.size > raw_cap_bytes:  # a frame that does not state its size gives 2^64 - 1
+        raise CoderError(f"oversized: {source.size} bytes decompressed, the limit is {raw_cap_bytes}")
+    (head_bytes,) = struct.unpack(SIZE_FORMAT, source.read(SIZE_BYTES))
+    if head_bytes > min(ARTIFACT_HEADER_CAP_BYTES, source.size):
+        raise CoderError(f"a header of {head_bytes} bytes")
+    head = source.read(head_bytes)
+    header, entries = parse_header(head)
+    expect(header, {entry.name: entry.shape for entry in entries})
+    if (raw_bytes := source.place + sum(section_bytes(entries))) > raw_cap_bytes:
+        raise CoderError(f"oversized: {raw_bytes} bytes decompressed, the limit is {raw_cap_bytes}")
+    integers = coding.integers(source, behind, entries)
+    rest = source.read(source.left)
+    source.finish()
+    return Content(head, entries, integers, rest)
+
+
+def _plain_integers(source: ByteSource, _behind: bytes, entries: Sequence[TensorEntry]) -> tuple[Integers, ...]:
+    if (expected := sum(section_bytes(entries))) != source.left:
+        raise CoderError(f"{source.left} bytes for tensors of {expected}")
+    return split_integers(source.read(section_bytes(entries)[0]), entries)
+
+
+def _encode_zstd(content: Content, level: int) -> bytes:
+    return zstd_encoded(content.plain(), level)
+
+
+def _open_zstd(coded: bytes, raw_cap_bytes: int) -> tuple[ByteSource, bytes]:
+    return zstd_source(coded, raw_cap_bytes), b""
+
+
+def _encode_brotli(content: Content, _level: int) -> bytes:
+    return brotli_encoded(content.plain())
+
+
+def _open_brotli(coded: bytes, _raw_cap_bytes: int) -> tuple[ByteSource, bytes]:
+    return brotli_source(coded), b""
+
+
+def _encode_ans(content: Content, level: int) -> bytes:
+    """A zstd frame of the rest, behind its size, and the words of every kind of integers."""
+    parts, words = [sized(content.head)], list[bytes]()
+    for kind, places in by_kind(content.entries).items():
+        matrices, top = [content.integers[place] for place in places], largest_level(INTEGER_BITS[kind])
+        tables = fit_tables(matrices, top)
+        words.append(encode_rows(matrices, tables, top))
+        parts.append(struct.pack("<IB", len(words[-1]), len(tables.frequencies)))
+        parts.extend((planes([tables.frequencies], "<u2"), tables.classes.tobytes()))
+    return b"".join((sized(zstd_encoded(b"".join((*parts, content.rest)), level)), *words))
+
+
+def _open_ans(coded: bytes, raw_cap_bytes: int) -> tuple[ByteSource, bytes]:
+    size = int.from_bytes(coded[:SIZE_BYTES], "little")
+    if len(coded) < SIZE_BYTES + size:
+        raise CoderError(f"{len(coded)} bytes for a frame of {size}")
+    return zstd_source(coded[SIZE_BYTES : SIZE_BYTES + size], raw_cap_bytes), coded[SIZE_BYTES + size :]
+
+
+def _ans_integers(source: ByteSource, behind: bytes, entries: Sequence[TensorEntry]) -> tuple[Integers, ...]:
+    tensors, read = integer_entries(entries), list[tuple[list[int], RowTables, bytes]]()
+    for kind, places in by_kind(entries).items():
+        words, tables = struct.unpack("<IB", source.read(5))
+        if not 0 < tables <= LARGEST_TABLE_COUNT:
+            raise CoderError(f"{tables} tables of frequencies")
+        symbols = 2 * largest_level(INTEGER_BITS[kind]) + 1
+        frequencies = from_planes(source.read(2 * tables * symbols), "<u2").reshape(tables, symbols)
+        rows = sum(tensors[place].scales for place in places)
+        if rows > source.left:
+            raise CoderError(f"{source.left} bytes for the tables of {rows} rows")
+        classes = np.frombuffer(source.read(rows), np.uint8)
+        row_tables = RowTables(frequencies, classes)
+        row_tables.check()
+        read.append((places, row_tables, behind[:words]))
+        behind = behind[words:]
+    if (expected := sum(section_bytes(entries)[1:])) != source.left or behind:
+        raise CoderError(f"{source.left} and {len(behind)} bytes behind the integers, for tensors of {expected}")
+    matrices: dict[int, Integers] = {}
+    for places, row_tables, words in read:
+        chosen = [tensors[place] for place in places]
+        shapes = [(entry.scales, entry.shape[-1]) for entry in chosen]
+        integers = decode_rows(words, row_tables, shapes, chosen[0].top)
+        matrices |= zip(places, split_integers(integers.tobytes(), chosen), strict=True)
+    return tuple(matrices[place] for place in range(len(tensors)))
+
+
+CODINGS: Mapping[str, Coding] = MappingProxyType(
+    {
+        "zstd": Coding(b"HYM1", "", "zstd-{level}", _encode_zstd, _open_zstd, _plain_integers),
+        "brotli": Coding(b"HYB1", "brotli", "brotli-11", _encode_brotli, _open_brotli, _plain_integers),
+        "ans": Coding(b"HYA1", "constriction", "ans", _encode_ans, _open_ans, _ans_integers),
+    }
+)
+# Every one of them, the smallest result kept.
+AUTOMATIC = "auto"
+
+
+def codings_of(setting: str) -> tuple[str, ...]:
+    """The coders that a setting tries."""
+    return tuple(CODINGS) if setting == AUTOMATIC else (setting,)
+
+
+def missing_packages(setting: str) -> list[str]:
+    """Packages that the coders of a setting need and that are not installed."""
+    return [need for name in codings_of(setting) if (need := CODINGS[name].package) and not is_installed(need)]
+
+
+# --- artifact ---
+
+MAGIC_BYTES = 4
+DIGEST_BYTES = 16
+
+
+class ArtifactError(ValueError):
+    """Bytes that are no artifact of ours, or weights that cannot become one."""
+
+
+def pack(
+    state: Mapping[str, Tensor],
+    model_config_json: str,
+    quant: QuantConfig,
+    rounded: Mapping[str, QuantizedTensor] | None = None,
+) -> bytes:
     """Quantize and compress weights; equal input gives equal bytes.
 
     Args:
         state: name -> weight, each stored once (a tied one under one name).
         model_config_json: a JSON object that rebuilds the model; unpacking gives it back.
-        quant: bits, scales, threshold, compression level.
+        quant: bits, scales, threshold, coder.
+        rounded: tensors that are in integers already; the others are rounded to nearest.
 
     Raises:
-        ArtifactError: a weight is not floating point or not finite, a name is unusable, or two are one tensor.
+        ArtifactError: a weight is not floating point or not finite, a name is unusable, two are one tensor, a tensor
+            was rounded to other bits or another shape, or a package of the coder is not installed.
     """
+    return smallest(packed_content(state, model_config_json, quant, rounded), quant)
+
+
+def packed_content(
+    state: Mapping[str, Tensor],
+    model_config_json: str,
+    quant: QuantConfig,
+    rounded: Mapping[str, QuantizedTensor] | None = None,
+) -> Content:
+    """What `pack` stores, before it is coded; raises ArtifactError as it does."""
     _refuse_shared(state)
     weights = {name: weight.detach().cpu().float() for name, weight in state.items()}
     entries = sorted((_entry(name, weight, quant) for name, weight in weights.items()), key=_packing_order)
-    quantized: list[QuantizedTensor] = []
-    floats: dict[str, list[Tensor]] = {kind: [] for kind in FLOAT_TYPES}
-    for entry in entries:
-        if entry.kind in INTEGER_BITS:
-            quantized.append(_quantized(entry, weights[entry.name], quant))
-        else:
-            floats[entry.kind].append(weights[entry.name])
+    quantized = {
+        entry.name: _checked(entry, rounded[entry.name])
+        if rounded and entry.name in rounded
+        else _quantized(entry, weights[entry.name], quant)
+        for entry in integer_entries(entries)
+    }
     tensors = [[entry.name, list(entry.shape), entry.kind] for entry in entries]
-    header = json.dumps({"config": json.loads(model_config_json), "tensors": tensors}, separators=(",", ":")).encode()
-    parts = [struct.pack("<I", len(header)), header]
-    parts.extend(tensor.values.numpy().tobytes() for tensor in quantized)
-    parts.append(_planes([tensor.scale for tensor in quantized], "<f2"))
-    parts.extend(_planes(floats[kind], code) for kind, code in FLOAT_TYPES.items())
-    frame = zstandard.ZstdCompressor(level=quant.zstd_level).compress(b"".join(parts))
-    return ARTIFACT_MAGIC + _digest(frame) + frame
+    head = json.dumps({"config": json.loads(model_config_json), "tensors": tensors}, separators=(",", ":")).encode()
+    sections = [planes((tensor.scale.numpy() for tensor in quantized.values()), "<f2")]
+    for kind, code in FLOAT_TYPES.items():
+        sections.append(planes((weights[entry.name].numpy() for entry in entries if entry.kind == kind), code))
+    return Content(head, tuple(entries), integer_matrices(entries, quantized), b"".join(sections))
+
+
+def smallest(content: Content, quant: QuantConfig) -> bytes:
+    """The artifact of a content by the coder that is set, or by the best of all; raises ArtifactError."""
+    try:
+        artifacts = [encoded(content, name, quant.zstd_level) for name in codings_of(quant.coder)]
+    except CoderError as error:
+        raise ArtifactError(f"COMPRESSOR: {error}") from error
+    return min(artifacts, key=len)
+
+
+def encoded(content: Content, coding: str, zstd_level: int) -> bytes:
+    """The artifact of a content by one coder; raises CoderError where its package is missing."""
+    coded = CODINGS[coding].encode(content, zstd_level)
+    return CODINGS[coding].magic + _digest(coded) + coded
+
+
+def coding_of(blob: bytes) -> str:
+    """The coder of an artifact; raises ArtifactError where it is none."""
+    for name, coding in CODINGS.items():
+        if len(blob) > MAGIC_BYTES + DIGEST_BYTES and blob.startswith(coding.magic):
+            return name
+    magics = ", ".join(str(coding.magic) for coding in CODINGS.values())
+    raise ArtifactError(f"not an artifact: {len(blob)} bytes that begin with none of {magics}")
 
 
 def accept_any(_header: Mapping[str, Any], _shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -620,9 +1435,6 @@ def unpack(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Check and decode an artifact.
 
-    Nothing is allocated for sizes that the file only claims: each is checked against the others and the cap first,
-    and decompression stops where they end.
-
     Args:
         blob: the whole artifact.
         raw_cap_bytes: limit of its decompressed size.
@@ -632,23 +1444,28 @@ def unpack(
         The header, and name -> float32 weight.
 
     Raises:
-        ArtifactError: anything is wrong with it.
+        ArtifactError: anything is wrong with it, or a package of its coder is not installed.
     """
-    start = len(ARTIFACT_MAGIC) + DIGEST_BYTES
-    if len(blob) <= start or blob[: len(ARTIFACT_MAGIC)] != ARTIFACT_MAGIC:
-        raise ArtifactError(f"not an artifact: {len(blob)} bytes that do not begin with {ARTIFACT_MAGIC!r}")
-    frame = blob[start:]
-    if _digest(frame) != blob[len(ARTIFACT_MAGIC) : start]:
-        raise ArtifactError("damaged artifact: the checksum does not match")
+    content = read_content(blob, raw_cap_bytes, expect)
     try:
-        header, entries, payload = _read_frame(frame, raw_cap_bytes, expect)
-        return header, dict(_decode(entries, payload))
-    except (zstandard.ZstdError, QuantizeError) as error:
+        return parse_header(content.head)[0], dict(decoded_tensors(content))
+    except (CoderError, QuantizeError) as error:
         raise ArtifactError(f"damaged artifact: {error}") from error
 
 
-def _digest(frame: bytes) -> bytes:
-    return hashlib.blake2b(frame, digest_size=DIGEST_BYTES).digest()
+def read_content(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES, expect: HeaderCheck = accept_any) -> Content:
+    """What an artifact stores, as `unpack` reads it and with the same errors."""
+    coding, coded = CODINGS[coding_of(blob)], blob[MAGIC_BYTES + DIGEST_BYTES :]
+    if _digest(coded) != blob[MAGIC_BYTES : MAGIC_BYTES + DIGEST_BYTES]:
+        raise ArtifactError("damaged artifact: the checksum does not match")
+    try:
+        return decode_content(coding, coded, raw_cap_bytes, expect)
+    except (zstandard.ZstdError, CoderError) as error:
+        raise ArtifactError(f"damaged artifact: {error}") from error
+
+
+def _digest(coded: bytes) -> bytes:
+    return hashlib.blake2b(coded, digest_size=DIGEST_BYTES).digest()
 
 
 def _refuse_shared(state: Mapping[str, Tensor]) -> None:
@@ -662,9 +1479,11 @@ def _refuse_shared(state: Mapping[str, Tensor]) -> None:
 def _entry(name: str, weight: Tensor, quant: QuantConfig) -> TensorEntry:
     try:
         check_finite(weight)
+        return checked_entry(name, list(weight.shape), tensor_kind(name, weight, quant))
     except QuantizeError as error:
         raise ArtifactError(f"{name}: {error}") from error
-    return _checked_entry(name, list(weight.shape), tensor_kind(name, weight, quant))
+    except CoderError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def _packing_order(entry: TensorEntry) -> tuple[str, str, str]:
@@ -674,143 +1493,17 @@ def _packing_order(entry: TensorEntry) -> tuple[str, str, str]:
 
 def _quantized(entry: TensorEntry, weight: Tensor, quant: QuantConfig) -> QuantizedTensor:
     try:
-        return quantize_rows(weight, quant.bits, scale_floor=quant.scale_floor, clip_search=quant.clip_search)
+        return quantize_rows(weight, entry.bits, scale_floor=quant.scale_floor, clip_search=quant.clip_search)
     except QuantizeError as error:
         raise ArtifactError(f"{entry.name}: {error}") from error
 
 
-def _planes(tensors: Iterable[Tensor], code: str) -> bytes:
-    """Numbers of several tensors, first bytes of all, then second bytes of all, ..."""
-    numbers = b"".join(tensor.numpy().astype(code).tobytes() for tensor in tensors)
-    return np.frombuffer(numbers, np.uint8).reshape(-1, np.dtype(code).itemsize).T.tobytes()
-
-
-def _numbers(planes: memoryview, code: str) -> npt.NDArray[np.floating[Any]]:
-    """The inverse of `_planes`."""
-    rows = np.frombuffer(planes, np.uint8).reshape(np.dtype(code).itemsize, -1)
-    return np.frombuffer(rows.T.tobytes(), code)
-
-
-def _read_frame(
-    frame: bytes, raw_cap_bytes: int, expect: HeaderCheck
-) -> tuple[dict[str, Any], list[TensorEntry], memoryview]:
-    raw_bytes = zstandard.get_frame_parameters(frame).content_size
-    if raw_bytes > raw_cap_bytes:  # a frame that does not state its size gives 2^64 - 1
-        raise ArtifactError(f"oversized artifact: {raw_bytes} bytes decompressed, the limit is {raw_cap_bytes}")
-    if (end := _frame_end(frame)) != len(frame):
-        raise ArtifactError(f"damaged artifact: {len(frame)} bytes hold a frame of {end}")
-    # A frame of known size has no window beyond it, but the format's own smallest limit is 1 KiB.
-    decompressor = zstandard.ZstdDecompressor(max_window_size=max(raw_cap_bytes, 1024))
-    with decompressor.stream_reader(frame) as reader:
-        (header_bytes,) = struct.unpack("<I", _read_exactly(reader, 4))
-        if header_bytes > min(ARTIFACT_HEADER_CAP_BYTES, raw_bytes):
-            raise ArtifactError(f"damaged artifact: a header of {header_bytes} bytes")
-        header, entries = _parse_header(_read_exactly(reader, header_bytes))
-        expect(header, {entry.name: entry.shape for entry in entries})
-        payload_bytes = raw_bytes - 4 - header_bytes
-        if (expected := sum(_section_bytes(entries))) != payload_bytes:
-            raise ArtifactError(f"damaged artifact: {payload_bytes} bytes for tensors of {expected}")
-        payload = _read_exactly(reader, payload_bytes)
-        reader.read(1)  # on to the frame's end, where zstd itself refuses blocks that hold more than it states
-    return header, entries, memoryview(payload)
-
-
-def _frame_end(frame: bytes) -> int:
-    """Length of the first zstd frame (RFC 8878, 3.1.1), from its block headers: the library reads over what follows."""
-    place, last = zstandard.frame_header_size(frame), False
-    while not last and place < len(frame):
-        block = int.from_bytes(frame[place : place + 3], "little")
-        last, is_run = bool(block & 1), block >> 1 & 3 == 1
-        place += 3 + (1 if is_run else block >> 3)
-    return place + 4 * zstandard.get_frame_parameters(frame).has_checksum
-
-
-def _read_exactly(reader: zstandard.ZstdDecompressionReader, size: int) -> bytes:
-    """Read in steps, so that a stream that ends early costs no more than it holds."""
-    parts: list[bytes] = []
-    while size:
-        part = reader.read(min(size, READ_BYTES))
-        if not part:
-            raise ArtifactError(f"damaged artifact: ends {size} bytes early")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _parse_header(text: bytes) -> tuple[dict[str, Any], list[TensorEntry]]:
-    try:
-        header = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-        entries = [_checked_entry(*tensor) for tensor in header["tensors"]]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ArtifactError(f"damaged artifact: unreadable header ({error})") from error
-    if set(header) != {"config", "tensors"} or not isinstance(header["config"], dict):
-        raise ArtifactError("damaged artifact: the header is not an object of config and tensors")
-    if len({entry.name for entry in entries}) < len(entries):
-        raise ArtifactError("damaged artifact: a name stands twice")
-    return header, entries
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ArtifactError(f"{text} is no number")
-
-
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ArtifactError("a key stands twice")
-    return dict(pairs)
-
-
-def _checked_entry(name: object, shape: object, kind: object) -> TensorEntry:
-    """Refuse names, kinds and shapes that no model of ours has."""
-    if not isinstance(name, str) or not TENSOR_NAME.fullmatch(name):
-        raise ArtifactError(f"tensor name {str(name)[:200]!r} is not made of letters, digits, _ and dots")
-    if not isinstance(kind, str) or kind not in (*INTEGER_BITS, *FLOAT_TYPES):
-        raise ArtifactError(f"{name}: unknown kind {str(kind)[:200]!r}")
-    if not isinstance(shape, list) or len(shape) > 8 or any(type(size) is not int or size < 0 for size in shape):
-        raise ArtifactError(f"{name}: {str(shape)[:200]} is no shape")
-    entry = TensorEntry(name, tuple(shape), kind)
-    if math.prod(size or 1 for size in shape) > RAW_CAP_BYTES:
-        raise ArtifactError(f"{name}: {str(shape)[:200]} is too large")
-    if kind in INTEGER_BITS and (len(shape) < 2 or not entry.numel):
-        raise ArtifactError(f"{name}: {kind} of shape {shape} has no rows")
-    return entry
-
-
-def _section_bytes(entries: Sequence[TensorEntry]) -> tuple[int, int, int, int]:
-    """Bytes of the payload's sections: integers, scales, float16, float32."""
-    integers = sum(entry.numel for entry in entries if entry.kind in INTEGER_BITS)
-    half, single = (sum(entry.numel for entry in entries if entry.kind == kind) for kind in FLOAT_TYPES)
-    return integers, 2 * sum(entry.scales for entry in entries), 2 * half, 4 * single
-
-
-def _decode(entries: Sequence[TensorEntry], payload: memoryview) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in float32, in the header's order."""
-    ends = list(itertools.accumulate(_section_bytes(entries)))
-    integers = np.frombuffer(payload[: ends[0]], np.int8)
-    scales = _numbers(payload[ends[0] : ends[1]], "<f2")
-    floats = {"float16": _numbers(payload[ends[1] : ends[2]], "<f2"), "float32": _numbers(payload[ends[2] :], "<f4")}
-    for entry in entries:
-        if entry.kind in INTEGER_BITS:
-            values, integers = integers[: entry.numel], integers[entry.numel :]
-            scale, scales = scales[: entry.scales], scales[entry.scales :]
-            yield entry.name, _decode_rows(entry, values, scale)
-        else:
-            section = floats[entry.kind]
-            numbers, floats[entry.kind] = section[: entry.numel], section[entry.numel :]
-            tensor = torch.from_numpy(numbers.astype(np.float32)).view(entry.shape)
-            check_finite(tensor)
-            yield entry.name, tensor
-
-
-def _decode_rows(entry: TensorEntry, values: npt.NDArray[np.int8], scale: npt.NDArray[np.floating[Any]]) -> Tensor:
-    top = largest_level(INTEGER_BITS[entry.kind])
-    if int(values.min()) < -top or int(values.max()) > top:
-        raise ArtifactError(f"{entry.name}: integers beyond {top}")
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise ArtifactError(f"{entry.name}: a scale that is not finite and positive")
-    rows = torch.from_numpy(values.copy()).view(entry.shape)
-    scale_R = torch.from_numpy(scale.astype(np.float16)).view(entry.shape[:-1])
-    return dequantize_rows(QuantizedTensor(rows, scale_R, INTEGER_BITS[entry.kind], torch.float32))
+def _checked(entry: TensorEntry, rounded: QuantizedTensor) -> QuantizedTensor:
+    """A tensor that is rounded already, as the entry says."""
+    if rounded.bits != entry.bits or rounded.values.shape != entry.shape or rounded.scale.shape != entry.shape[:-1]:
+        shape = tuple(rounded.values.shape)
+        raise ArtifactError(f"{entry.name}: rounded to int{rounded.bits} {shape}, to be {entry.kind} {entry.shape}")
+    return rounded
 
 
 # --- worker ---
@@ -979,519 +1672,321 @@ class BatchLoader:
         self._batch_tokens = batch_tokens
         self._seq_len = seq_len
         self._worker = worker
-        self._accumulation = accumulation
-        self._micro_tokens = batch_tokens // parts
+        self.accumulation = accumulation
+        self.micro_tokens = batch_tokens // parts
 
     def batch(self, step: int, micro: int = 0) -> tuple[Tensor, Tensor]:
         """Inputs and targets (B, T) int64 of one micro-batch of this process; targets are one token ahead."""
-        part = self._worker.rank * self._accumulation + micro
-        tokens = self._stream.read(step * self._batch_tokens + part * self._micro_tokens, self._micro_tokens + 1)
+        part = self._worker.rank * self.accumulation + micro
+        tokens = self._stream.read(step * self._batch_tokens + part * self.micro_tokens, self.micro_tokens + 1)
         row = torch.from_numpy(tokens.astype(np.int64)).to(self._worker.device)
         return row[:-1].view(-1, self._seq_len), row[1:].view(-1, self._seq_len)
 
 
-# --- metric ---
+# --- gptq ---
+
+COLUMNS_AT_ONCE = 128
+# A damping of which even this multiple leaves no positive definite matrix means that it is none.
+LARGEST_DAMPING_FACTOR = 1e6
+
 
 @dataclass(frozen=True)
-class ByteTable:
-    """Bytes of text per token, from the tokenizer (rule R10); three vectors over the vocabulary.
+class Rounding:
+    """How matrices are rounded.
 
     Attributes:
-        base_bytes: UTF-8 bytes of the piece without its leading space; 1 for a byte token, 0 for control, unknown and
-            unused ones.
-        leading_space: whether the piece begins with a space.
-        boundary: control, unknown or unused: a space after such a token is not text.
+        damping: Added to the diagonal of the Hessian, as a share of its mean.
+        activity_order: Round the columns with the largest inputs first.
     """
 
-    base_bytes: Tensor
-    leading_space: Tensor
-    boundary: Tensor
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens that the table knows."""
-        return self.base_bytes.numel()
-
-    def to(self, device: str) -> ByteTable:
-        """The same table on a device."""
-        return ByteTable(self.base_bytes.to(device), self.leading_space.to(device), self.boundary.to(device))
-
-    def count(self, previous: Tensor, targets: Tensor) -> Tensor:
-        """Bytes of each target, given the token before it; all three of one shape, the result int64."""
-        return self.base_bytes[targets] + (self.leading_space[targets] & ~self.boundary[previous])
+    damping: float = 0.01
+    activity_order: bool = True
 
 
-def load_byte_table(path: str | Path, vocab_size: int) -> ByteTable:
-    """Byte table of a SentencePiece model; tokens beyond the model's are unused.
+def round_with_hessian(
+    weight_RC: Tensor, nearest: QuantizedTensor, hessian_CC: Tensor, how: Rounding
+) -> QuantizedTensor:
+    """Integers of a matrix that change its outputs less than the nearest ones do.
+
+    The scales stay those of `nearest`. A row for which the nearest integers are better keeps them: for no row is the
+    squared error of the outputs on the inputs behind the Hessian larger than theirs.
+
+    Args:
+        weight_RC: The matrix.
+        nearest: The same, rounded to nearest.
+        hessian_CC: X^T X of inputs X, one of them per row.
+        how: Damping and order.
 
     Raises:
-        ValueError: no model can be read there, or it has more tokens than the vocabulary.
+        QuantizeError: The Hessian is not finite, or not positive semidefinite.
     """
-    import sentencepiece
-
-    try:
-        model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: not a readable SentencePiece model ({error})") from error
-    if (size := model.vocab_size()) > vocab_size:
-        raise ValueError(f"{path}: {size} tokens do not fit the vocabulary of {vocab_size}")
-    base = torch.zeros(vocab_size, dtype=torch.int64)
-    space, boundary = torch.zeros(vocab_size, dtype=torch.bool), torch.ones(vocab_size, dtype=torch.bool)
-    for token in range(size):
-        boundary[token] = model.is_control(token) or model.is_unknown(token) or model.is_unused(token)
-        if not boundary[token]:
-            base[token], space[token] = (1, False) if model.is_byte(token) else piece_bytes(model.id_to_piece(token))
-    return ByteTable(base, space, boundary)
-
-
-def piece_bytes(piece: str) -> tuple[int, bool]:
-    """UTF-8 bytes of a piece without its leading space mark, and whether it has one; inner marks are one space each.
-
-    Example:
-        >>> piece_bytes("▁über")
-        (5, True)
-    """
-    leading = piece.startswith("▁")
-    return len(piece[leading:].replace("▁", " ").encode()), leading
-
-
-def bits_per_byte(loss_sum_nats: float, byte_count: int) -> float:
-    """Nats summed over all targets, as bits per byte of their text.
-
-    Raises:
-        ValueError: there are no bytes to divide by.
-    """
-    if byte_count <= 0:
-        raise ValueError(f"bits per byte of {byte_count} bytes of text")
-    return loss_sum_nats / math.log(2) / byte_count
-
-
-# --- scoring ---
-
-# Called with the positions just scored and their losses in nats, both one-dimensional.
-ScoreHook: TypeAlias = Callable[[Tensor, Tensor], None]
-
-
-class LanguageModel(Protocol):
-    """What scoring needs of a model."""
-
-    training: bool
-
-    @property
-    def blocks(self) -> Iterable[nn.Module]:
-        """The layers, first to last."""
-
-    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Nats of each target given its own token and those before it (B, T)."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All weights."""
-
-    def train(self, mode: bool = True) -> object:  # noqa: FBT001, FBT002 - torch's own signature
-        """Set the training mode."""
-
-
-@dataclass(frozen=True)
-class EvalTask:
-    """One model to be scored on one token vector.
-
-    Attributes:
-        model: in evaluation mode while it is scored; its mode is restored.
-        tokens: the text (one-dimensional, integer); every token but the first is a target.
-        table: bytes of each target.
-        config: stride, batch size, test-time training.
-        seq_len: longest window in tokens.
-        worker: this process.
-        on_score: told every scored position once, by the process that scored it.
-
-    Raises:
-        ValueError: there is no target, or a token is outside the table's vocabulary.
-    """
-
-    model: LanguageModel
-    tokens: Tensor
-    table: ByteTable
-    config: EvalConfig
-    seq_len: int
-    worker: Worker = field(default_factory=Worker)
-    on_score: ScoreHook | None = None
-
-    def __post_init__(self) -> None:
-        if self.tokens.ndim != 1 or self.targets < 1:
-            raise ValueError(f"nothing to score in tokens of shape {tuple(self.tokens.shape)}")
-        if (largest := int(self.tokens.max())) >= self.table.vocab_size:
-            raise ValueError(f"token {largest} is outside the vocabulary of {self.table.vocab_size}")
-
-    @property
-    def targets(self) -> int:
-        """Tokens to be scored."""
-        return self.tokens.numel() - 1
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """Sums over every target: nats, tokens, bytes of text."""
-
-    loss_sum_nats: float
-    tokens: int
-    bytes: int
-
-    @classmethod
-    def from_sums(cls, sums_3: Tensor) -> EvalResult:
-        """From the float64 vector of the three sums; counts are exact below 2^53."""
-        loss_sum_nats, tokens, size = sums_3.tolist()
-        return cls(loss_sum_nats, int(tokens), int(size))
-
-    @property
-    def val_loss(self) -> float:
-        """Nats per token."""
-        return self.loss_sum_nats / self.tokens
-
-    @property
-    def val_bpb(self) -> float:
-        """Bits per byte."""
-        return bits_per_byte(self.loss_sum_nats, self.bytes)
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Windows over the inputs [first, end) that score each of them once.
-
-    Attributes:
-        first: first input whose target is scored.
-        end: end of the inputs.
-        seq_len: longest window.
-        stride: 0 cuts side by side, the last window short; above 0 each window scores the next `stride` targets and
-            reaches back over `seq_len` inputs, before `first` too.
-
-    Raises:
-        ValueError: the stride is longer than a window, which would leave gaps.
-    """
-
-    first: int
-    end: int
-    seq_len: int
-    stride: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.stride <= self.seq_len:
-            raise ValueError(f"stride {self.stride} is outside 0 .. {self.seq_len}, the window's length")
-
-    @property
-    def _head(self) -> int:
-        """End of the first window under a stride; at the text's beginning it scores all that it reads."""
-        return min(self.end, max(self.first + self.stride, self.seq_len))
-
-    def __len__(self) -> int:
-        if self.stride:
-            return 1 + (self.end - self._head + self.stride - 1) // self.stride
-        return (self.end - self.first + self.seq_len - 1) // self.seq_len
-
-    def bounds(self, index: int) -> tuple[int, int, int]:
-        """Start, first scored input and end of one window."""
-        if not self.stride:
-            start = self.first + index * self.seq_len
-            return start, start, min(start + self.seq_len, self.end)
-        scored = self._head + (index - 1) * self.stride if index else self.first
-        end = min(self._head + index * self.stride, self.end)
-        return max(end - self.seq_len, 0), scored, end
-
-    def batches(self, batch_seqs: int) -> list[range]:
-        """Runs of up to `batch_seqs` windows of one length."""
-        return self.batches_of(range(len(self)), batch_seqs)
-
-    def batches_of(self, run: range, batch_seqs: int) -> list[range]:
-        """The same for some consecutive windows only; a short last window stands by itself."""
-        whole = len(self) if self.stride else (self.end - self.first) // self.seq_len
-        full, short = range(run.start, min(run.stop, whole)), range(max(run.start, whole), run.stop)
-        return [full[low : low + batch_seqs] for low in range(0, len(full), batch_seqs)] + ([short] if short else [])
-
-
-def window_batch(tokens: Tensor, windows: Windows, run: range) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut out windows of one length.
-
-    Returns:
-        tokens (B, T + 1) int64; positions (B, T) of the targets; whether each is scored (B, T).
-    """
-    start_B, scored_B, end_B = torch.tensor([windows.bounds(index) for index in run]).unbind(1)
-    inputs_BT = start_B[:, None] + torch.arange(int(end_B[0] - start_B[0]))
-    index = torch.cat([inputs_BT, end_B[:, None]], dim=1).to(tokens.device)
-    return tokens[index].long(), inputs_BT + 1, inputs_BT >= scored_B[:, None]
-
-
-def score_windows(task: EvalTask, windows: Windows, batch_seqs: int) -> Tensor:
-    """Score this process's share of the windows' batches, without gradients.
-
-    The cut into batches does not depend on the number of processes, so neither does any loss.
-
-    Returns:
-        float64 vector: nats, targets, bytes of this process alone.
-    """
-    table = task.table.to(task.worker.device)
-    batches = windows.batches(batch_seqs)
-    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
-    # no_grad, not inference_mode: a cache filled in inference mode could not be used by a later backward pass.
-    with torch.no_grad(), evaluation_mode(task.model):
-        for index in task.worker.share(len(batches)):
-            sums_3 += _score_batch(task, table, window_batch(task.tokens, windows, batches[index]))
-    return sums_3
-
-
-def score_for_training(task: EvalTask, windows: Windows, batch_seqs: int) -> tuple[Tensor, Tensor]:
-    """Score all windows and keep what a backward pass needs: the caller trains on exactly what was scored.
-
-    Returns:
-        float64 vector: nats, targets, bytes; and the sum of the losses in nats, which gradients flow through.
-    """
-    table = task.table.to(task.worker.device)
-    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
-    kept = []
-    with evaluation_mode(task.model):
-        for run in windows.batches(batch_seqs):
-            batch = window_batch(task.tokens, windows, run)
-            losses_BT = _batch_losses(task, batch[0])
-            sums_3 += _batch_sums(task, table, batch, losses_BT.detach())
-            kept.append(losses_BT.sum())
-    return sums_3, torch.stack(kept).sum()
-
-
-def _score_batch(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    return _batch_sums(task, table, batch, _batch_losses(task, batch[0]))
-
-
-def _batch_losses(task: EvalTask, tokens: Tensor) -> Tensor:
-    tokens = tokens.to(task.worker.device)
-    with task.worker.precision():
-        return task.model.token_losses(tokens[:, :-1], tokens[:, 1:])
-
-
-def _batch_sums(task: EvalTask, table: ByteTable, batch: tuple[Tensor, Tensor, Tensor], losses_BT: Tensor) -> Tensor:
-    tokens, positions_BT, scored_BT = batch
-    tokens = tokens.to(task.worker.device)
-    if task.on_score is not None:
-        task.on_score(positions_BT[scored_BT], losses_BT.cpu()[scored_BT])
-    values_3BT = torch.stack(
-        [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(tokens[:, :-1], tokens[:, 1:]).double()]
-    )
-    return values_3BT.where(scored_BT.to(task.worker.device), 0.0).sum((1, 2))
-
-
-@contextmanager
-def evaluation_mode(model: LanguageModel) -> Iterator[None]:
-    """Put a model into evaluation mode; afterwards it has the mode it had."""
-    mode = model.training
-    model.train(mode=False)
-    try:
-        yield
-    finally:
-        model.train(mode=mode)
-
-
-# --- ttt ---
-
-# Called after each chunk: chunks scored, chunks in all, and the result so far over all processes.
-ChunkHook: TypeAlias = Callable[[int, int, EvalResult], None]
-
-
-def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
-    """Score chunk after chunk, and train on each once it is scored; the last one is only scored.
-
-    A chunk's losses are added up before the first update that sees it. Windows may reach back over the tokens before
-    their chunk when the configuration has a stride. Training is SGD with momentum on the chunk's sequences side by
-    side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share. Where the first step takes the
-    whole chunk as it was scored, it goes back through the very pass that scored it, instead of repeating that pass.
-
-    The model's weights are changed in place, and restored before this returns or raises.
-    """
-    config, targets = task.config, task.targets
-    chunks = [
-        (first, min(first + config.ttt_chunk_tokens, targets)) for first in range(0, targets, config.ttt_chunk_tokens)
-    ]
-    total_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
-    with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
-        optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
-        for number, (first, end) in enumerate(chunks):
-            last = number + 1 == len(chunks)
-            sums_3, scored = _score_chunk(task, Windows(first, end, task.seq_len, config.eval_stride), trained=not last)
-            total_3 += sums_3
-            if on_chunk is not None:
-                on_chunk(number + 1, len(chunks), EvalResult.from_sums(total_3))
-            if not last:
-                optimizer.param_groups[0]["lr"] = ttt_rate(config.ttt_lr, number, len(chunks))
-                _train_on_chunk(Lesson(task, Windows(first, end, task.seq_len, 0), weights, scored), optimizer)
-    return EvalResult.from_sums(total_3)
-
-
-def ttt_rate(base: float, chunk: int, chunks: int) -> float:
-    """Learning rate after scoring a chunk: a cosine from `base` at the first to zero at the last."""
-    return base * 0.5 * (1.0 + math.cos(math.pi * chunk / max(chunks - 1, 1)))
-
-
-@contextmanager
-def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[nn.Parameter]]:
-    """Lend out the weights that are trained: all but those of the first blocks, which take no gradient meanwhile.
-
-    Afterwards every weight has the value and the `requires_grad` it had, and no gradient.
-    """
-    blocks = list(model.blocks)[:freeze_blocks]
-    frozen = {id(weight) for block in blocks for weight in block.parameters()}
-    before = [(weight, weight.requires_grad, weight.detach().clone()) for weight in model.parameters()]
-    try:
-        for weight, _, _ in before:
-            weight.requires_grad_(id(weight) not in frozen)
-        yield [weight for weight, _, _ in before if weight.requires_grad]
-    finally:
-        for weight, trainable, value in before:
-            weight.data.copy_(value)
-            weight.grad = None
-            weight.requires_grad_(trainable)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A scored chunk to train on.
-
-    Attributes:
-        task: what is evaluated.
-        windows: the chunk's sequences side by side.
-        weights: those that are trained.
-        scored: sum of the chunk's losses in nats with what a backward pass needs, where scoring kept it.
-    """
-
-    task: EvalTask
-    windows: Windows
-    weights: Sequence[nn.Parameter]
-    scored: Tensor | None
-
-
-def _score_chunk(task: EvalTask, windows: Windows, *, trained: bool) -> tuple[Tensor, Tensor | None]:
-    """Sums of one chunk over all processes, and its loss for the first step where that step takes the whole chunk."""
-    config, worker = task.config, task.worker
-    one_step = windows.stride == 0 and worker.world_size == 1 and len(windows) <= config.ttt_batch_seqs
-    if trained and one_step and config.ttt_epochs > 0:
-        return score_for_training(task, windows, config.ttt_batch_seqs)
-    # A batch is small enough that every process has work.
-    fair = -(-len(windows) // worker.world_size)
-    return worker.all_sum(score_windows(task, windows, min(config.eval_batch_seqs, fair))), None
-
-
-def _train_on_chunk(lesson: Lesson, optimizer: torch.optim.Optimizer) -> None:
-    """All epochs over one scored chunk; every process takes the same steps, even when it has no sequences left."""
-    task, weights = lesson.task, lesson.weights
-    longest = -(-len(lesson.windows) // task.worker.world_size)
-    steps = list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs
-    with evaluation_mode(task.model):
-        for number, low in enumerate(steps):
-            _compute_gradients(lesson, low, None if number else lesson.scored)
-            if task.config.ttt_grad_clip > 0:
-                nn.utils.clip_grad_norm_(weights, task.config.ttt_grad_clip)
-            optimizer.step()
-
-
-def _compute_gradients(lesson: Lesson, low: int, scored: Tensor | None) -> None:
-    """Gradient of the mean loss over one step's targets of all processes; a short window goes by itself."""
-    task, windows, weights = lesson.task, lesson.windows, lesson.weights
-    worker, size = task.worker, task.config.ttt_batch_seqs
-    runs = [replace(worker, rank=rank).share(len(windows))[low : low + size] for rank in range(worker.world_size)]
-    targets = sum(end - start for run in runs for start, _, end in map(windows.bounds, run))
-    for weight in weights:
-        weight.grad = torch.zeros_like(weight)
-    if scored is not None:
-        (scored / targets).backward()  # type: ignore[no-untyped-call]
-        return
-    for part in windows.batches_of(runs[worker.rank], size):
-        batch = window_batch(task.tokens, windows, part)[0].to(worker.device)
-        with worker.precision():
-            losses_BT = task.model.token_losses(batch[:, :-1], batch[:, 1:])
-        (losses_BT.sum() / targets).backward()  # type: ignore[no-untyped-call]
-    _sum_gradients(worker, [weight.grad for weight in weights if weight.grad is not None])
-
-
-def _sum_gradients(worker: Worker, gradients: Sequence[Tensor]) -> None:
-    """Sum over all processes, in one message."""
-    if worker.world_size > 1:
-        flat = worker.all_sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-
-# --- evaluate ---
-
-def evaluate_plain(task: EvalTask) -> EvalResult:
-    """Score windows side by side, the short one at the end too.
-
-    Processes share the batches and add their sums in float64; no loss depends on their number.
-    """
-    return _evaluate_windows(task, 0)
-
-
-def evaluate_sliding(task: EvalTask, stride: int) -> EvalResult:
-    """Score with overlap: each window scores its last `stride` targets with the full context before them.
-
-    Raises:
-        ValueError: the stride is not in 1 .. seq_len.
-    """
-    if stride < 1:
-        raise ValueError(f"stride {stride} is not positive")
-    return _evaluate_windows(task, stride)
-
-
-def _evaluate_windows(task: EvalTask, stride: int) -> EvalResult:
-    windows = Windows(0, task.targets, task.seq_len, stride)
-    return EvalResult.from_sums(task.worker.all_sum(score_windows(task, windows, task.config.eval_batch_seqs)))
-
-
-def evaluation_name(task: EvalTask) -> str:
-    """How the configuration says that tokens are scored."""
-    context = f"stride {task.config.eval_stride}" if task.config.eval_stride else "plain"
-    return f"score-first TTT, {context}" if task.config.ttt_enabled else context
-
-
-def evaluate(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
-    """Score as the configuration says; `on_chunk` hears the progress of test-time training."""
-    if task.config.ttt_enabled:
-        return evaluate_ttt(task, on_chunk)
-    return evaluate_sliding(task, task.config.eval_stride) if task.config.eval_stride else evaluate_plain(task)
-
-
-# --- launch ---
-
-@contextmanager
-def started_worker(environ: Mapping[str, str]) -> Iterator[Worker]:
-    """Take this process's place among those that torchrun started; by itself it is the only one.
-
-    Raises:
-        ConfigError: RANK, WORLD_SIZE or LOCAL_RANK is no place.
-    """
-    rank, size, local = (
-        process_number(environ, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
-    if rank >= size:
-        raise ConfigError(f"RANK: {rank} is not below WORLD_SIZE ({size})")
-    if not torch.cuda.is_available():
-        worker = Worker(rank, size)
+    if not bool(hessian_CC.isfinite().all()):
+        raise QuantizeError("inputs that are not finite")
+    hessian_CC, wide_RC, scale_R1 = hessian_CC.double(), weight_RC.double(), nearest.scale.double()[:, None]
+    activity_C = hessian_CC.diagonal()
+    if how.activity_order:
+        order_C = activity_C.argsort(descending=True, stable=True)
     else:
-        worker = Worker(rank, size, f"cuda:{local}", torch.bfloat16)
-        torch.cuda.set_device(local)
-        torch.set_float32_matmul_precision("high")
-    if size > 1:
-        dist.init_process_group("gloo" if worker.device == "cpu" else "nccl")
-    try:
-        yield worker
-        if size > 1:
-            # gloo aborts a process whose peers are still talking to it when it leaves.
-            dist.barrier()
-    finally:
-        if size > 1:
-            dist.destroy_process_group()
+        order_C = torch.arange(len(activity_C), device=activity_C.device)
+    factor_CC = inverse_factor(hessian_CC[order_C][:, order_C], how.damping)
+    levels_RC = torch.empty_like(wide_RC)
+    levels_RC[:, order_C] = _round_columns(wide_RC[:, order_C], scale_R1, factor_CC, largest_level(nearest.bits))
+    nearest_RC = nearest.values.double()
+    losses_2R = [output_error(wide_RC, rounded_RC * scale_R1, hessian_CC) for rounded_RC in (levels_RC, nearest_RC)]
+    better_R1 = (losses_2R[0] < losses_2R[1])[:, None]
+    values = torch.where(better_R1, levels_RC, nearest_RC).to(torch.int8)
+    return QuantizedTensor(values, nearest.scale, nearest.bits, nearest.dtype)
 
 
-def process_number(environ: Mapping[str, str], name: str, default: int) -> int:
-    """A number that torchrun sets; raises ConfigError that names it."""
-    text = environ.get(name, str(default))
-    if not text.isdecimal():
-        raise ConfigError(f"{name}: {text!r} is not a number from 0")
-    return int(text)
+def output_error(weight_RC: Tensor, rounded_RC: Tensor, hessian_CC: Tensor) -> Tensor:
+    """Squared error of every output, summed over the inputs behind the Hessian, R."""
+    change_RC = rounded_RC - weight_RC
+    return ((change_RC @ hessian_CC) * change_RC).sum(1)
+
+
+def inverse_factor(hessian_CC: Tensor, damping: float) -> Tensor:
+    """Upper triangular U with U^T U = (H + damping * mean * I)^-1, in float64.
+
+    An input that is always zero leaves its column alone. Damping grows tenfold until the sum is positive definite.
+
+    Raises:
+        QuantizeError: It never is.
+    """
+    activity_C = hessian_CC.diagonal()
+    lives_C = activity_C > 0
+    mean = activity_C[lives_C].mean() if bool(lives_C.any()) else torch.ones_like(activity_C[0])
+    filled_CC = hessian_CC + torch.diag(torch.where(lives_C, 0.0, mean))
+    share = damping
+    while share <= LARGEST_DAMPING_FACTOR * damping:
+        damped_CC = filled_CC + share * mean * torch.eye(len(filled_CC), dtype=filled_CC.dtype, device=filled_CC.device)
+        lower_CC, failed = torch.linalg.cholesky_ex(damped_CC)
+        if not int(failed):
+            upper_CC: Tensor
+            upper_CC, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower_CC), upper=True)
+            if not int(failed):
+                return upper_CC
+        share *= 10.0
+    raise QuantizeError("inputs whose products are no positive semidefinite matrix")
+
+
+def _round_columns(wide_RC: Tensor, scale_R1: Tensor, factor_CC: Tensor, top: int) -> Tensor:
+    """Integers of the columns in turn, as float64; later columns take up the errors of earlier ones."""
+    wide_RC, levels_RC, columns = wide_RC.clone(), torch.empty_like(wide_RC), wide_RC.shape[1]
+    for start in range(0, columns, COLUMNS_AT_ONCE):
+        end = min(start + COLUMNS_AT_ONCE, columns)
+        block, errors = wide_RC[:, start:end], torch.empty_like(wide_RC[:, start:end])
+        for place, column in enumerate(range(start, end)):
+            level_R1 = (block[:, place : place + 1] / scale_R1).round().clamp(-top, top)
+            levels_RC[:, column : column + 1] = level_R1
+            error_R1 = (block[:, place : place + 1] - level_R1 * scale_R1) / factor_CC[column, column]
+            block[:, place:].addmm_(error_R1, factor_CC[column : column + 1, column:end], alpha=-1.0)
+            errors[:, place : place + 1] = error_R1
+        wide_RC[:, end:].addmm_(errors, factor_CC[start:end, end:], alpha=-1.0)
+    return levels_RC
+
+
+# --- flex ---
+
+def flex_problem(*tensors: Tensor) -> str:
+    """Why flex_attention cannot be used for these, or an empty string."""
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if tensors[0].device.type == "cpu" and wanted:
+        return "it has no backward pass on a CPU"
+    return ""
+
+
+def flex_window_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:
+    """Attend to oneself and the `window` - 1 tokens before, and to all keys that stand before the first query.
+
+    Returns:
+        Mixed values, B, H, T, E.
+
+    """
+    mask = window_block_mask(window, q_BHTE.shape[2], k_BGLE.shape[2], str(q_BHTE.device))
+    attention = flex_operator(compiled=q_BHTE.device.type != "cpu")
+    grouped = q_BHTE.shape[1] != k_BGLE.shape[1]
+    if not torch.is_grad_enabled():
+        # On a CPU it refuses tensors that could want a gradient, even where none is recorded.
+        q_BHTE, k_BGLE, v_BGLE = q_BHTE.detach(), k_BGLE.detach(), v_BGLE.detach()
+    mixed: Tensor = attention(q_BHTE, k_BGLE, v_BGLE, block_mask=mask, enable_gqa=grouped)
+    return mixed
+
+
+@functools.lru_cache(maxsize=32)
+def window_block_mask(window: int, queries: int, keys: int, device: str) -> Any:  # noqa: ANN401 - torch's type, imported below
+    """The mask of blocks of a window; making it costs more than one use of it."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    before = keys - queries
+
+    def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        distance = query + before - key
+        return (key < before) | ((distance >= 0) & (distance < window))
+
+    return create_block_mask(visible, None, None, queries, keys, device=device)
+
+
+@functools.cache
+def flex_operator(*, compiled: bool) -> Any:  # noqa: ANN401 - a function of torch's, or its compiled form
+    """The operator itself."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if compiled else flex_attention
+
+
+# --- memory ---
+
+FIRST_KEYS = 64
+# From one tensor of a memory to that of another; rows of the batch come first in all of them.
+Change: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Tail:
+    """The last few items of a sequence; zeros stand before its first."""
+
+    items: Tensor | None = None
+
+    def before(self, x_BTX: Tensor, count: int) -> Tensor:
+        """The last `count` items, which stand before these; B, count, ..."""
+        return x_BTX.new_zeros(len(x_BTX), count, *x_BTX.shape[2:]) if self.items is None else self.items
+
+    def join(self, x_BTX: Tensor, count: int) -> Tensor:
+        """Put the last `count` items before these, and keep the last `count` of all; returns B, count + T, ..."""
+        joined = torch.cat((self.before(x_BTX, count), x_BTX), 1)
+        # A copy: a view would keep the whole sequence.
+        self.items = joined[:, joined.shape[1] - count :].detach().clone()
+        return joined
+
+    def mapped(self, change: Change) -> Tail:
+        """Another one, of the changed items."""
+        return Tail(self.items if self.items is None else change(self.items))
+
+
+def previous(x_BTX: Tensor, tail: Tail | None = None) -> Tensor:
+    """The sequence one step late: what stood before each item, zeros before the first of a text."""
+    if tail is not None:
+        return tail.join(x_BTX, 1)[:, :-1]
+    return F.pad(x_BTX[:, :-1], (*(0, 0) * (x_BTX.ndim - 2), 1, 0))
+
+
+@dataclass
+class KeyValues:
+    """Keys and values that later queries can still see; they have their rotation already.
+
+    Attributes:
+        window: Visible tokens, oneself included; 0 for all.
+        keys: B, G, K, E with room for more behind `end`.
+        values: The same.
+        start: First that is kept.
+        end: Behind the last one.
+        always: Keys and values of meta tokens, which every query sees.
+    """
+
+    window: int
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    start: int = 0
+    end: int = 0
+    always: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def pinned(self) -> int:
+        """How many every query sees."""
+        return 0 if self.always is None else self.always[0].shape[2]
+
+    @property
+    def held(self) -> int:
+        """How many are kept that the next query can see."""
+        return self.end - self.start
+
+    def extend(self, k_BGTE: Tensor, v_BGTE: Tensor, meta: int = 0) -> tuple[Tensor, Tensor]:
+        """Add some, the first `meta` for good; returns all that one of their queries sees: those before and these."""
+        if meta:
+            self.always = k_BGTE[:, :, :meta].detach(), v_BGTE[:, :, :meta].detach()
+            k_BGTE, v_BGTE = k_BGTE[:, :, meta:], v_BGTE[:, :, meta:]
+        if self.window:
+            self.start = max(self.start, self.end - self.window + 1)
+        keys, values = self._with_room(k_BGTE), self._with_room(v_BGTE, values=True)
+        if keys is not self.keys:
+            self.start, self.end, self.keys, self.values = 0, self.held, keys, values
+        before, after = slice(self.start, self.end), self.end + k_BGTE.shape[2]
+        keys[:, :, self.end : after], values[:, :, self.end : after] = k_BGTE.detach(), v_BGTE.detach()
+        self.end = after
+        seen = keys[:, :, self.start : after], values[:, :, self.start : after]
+        if k_BGTE.requires_grad or v_BGTE.requires_grad:
+            # Not the store, which is written to before anybody goes back.
+            seen = torch.cat((keys[:, :, before], k_BGTE), 2), torch.cat((values[:, :, before], v_BGTE), 2)
+        if self.always is None:
+            return seen
+        return torch.cat((self.always[0], seen[0]), 2), torch.cat((self.always[1], seen[1]), 2)
+
+    def mapped(self, change: Change) -> KeyValues:
+        """Another one, of the changed keys and values; it has no room, so it never writes into what this one holds."""
+        if self.keys is None or self.values is None:
+            return KeyValues(self.window)
+        kept = slice(self.start, self.end)
+        always = self.always and (change(self.always[0]), change(self.always[1]))
+        keys, values = change(self.keys[:, :, kept]), change(self.values[:, :, kept])
+        return KeyValues(self.window, keys, values, 0, self.held, always)
+
+    def _with_room(self, x_BGTE: Tensor, *, values: bool = False) -> Tensor:
+        """The store, or a new one of twice the size that is needed: moving costs little per token."""
+        store = self.values if values else self.keys
+        needed = self.held + x_BGTE.shape[2]
+        if store is not None and self.end + x_BGTE.shape[2] <= store.shape[2]:
+            return store
+        batch, heads, _, width = x_BGTE.shape
+        larger = x_BGTE.new_empty(batch, heads, max(2 * needed, FIRST_KEYS), width)
+        if store is not None:
+            larger[:, :, : self.held] = store[:, :, self.start : self.end]
+        return larger
+
+
+@dataclass
+class LayerMemory:
+    """One layer's share.
+
+    Attributes:
+        attention: Keys and values.
+        convolution: Inputs that the next taps reach back to.
+        scan: The scan's state, B, D, N.
+    """
+
+    attention: KeyValues
+    convolution: Tail = field(default_factory=Tail)
+    scan: Tensor | None = None
+
+    def mapped(self, change: Change) -> LayerMemory:
+        """Another one, of changed tensors."""
+        scan = self.scan if self.scan is None else change(self.scan)
+        return LayerMemory(self.attention.mapped(change), self.convolution.mapped(change), scan)
+
+
+@dataclass
+class Memory:
+    """A whole model's.
+
+    Attributes:
+        layers: First to last.
+        tokens: The last token, for the bigrams.
+        embedding: The last embedding, for the smear gate.
+        position: Tokens seen, which is the position of the next one.
+    """
+
+    layers: list[LayerMemory]
+    tokens: Tail = field(default_factory=Tail)
+    embedding: Tail = field(default_factory=Tail)
+    position: int = 0
+
+    def first_rows(self, count: int) -> Memory:
+        """That of the first texts of a batch, apart from this one: what follows there changes nothing here."""
+
+        def first(tensor: Tensor) -> Tensor:
+            return tensor[:count]
+
+        layers = [layer.mapped(first) for layer in self.layers]
+        return Memory(layers, self.tokens.mapped(first), self.embedding.mapped(first), self.position)
 
 
 # --- window ---
@@ -1547,13 +2042,13 @@ def calls(length: int, window: int) -> Iterator[Call]:
         yield Call(first, min(CALL_BLOCKS, blocks - first), reach)
 
 
-def window_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
-    """Attend to oneself and the `window` - 1 tokens before.
+def window_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:
+    """Attend to oneself and the `window` - 1 tokens before, and to all keys that stand before the first query.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
-        k_BGTE: Keys.
-        v_BGTE: Values.
+        k_BGLE: Keys, L >= T of them.
+        v_BGLE: Values.
         window: Visible tokens, oneself included.
 
     Returns:
@@ -1563,28 +2058,28 @@ def window_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int
     length = q_BHTE.shape[2]
     # Padding stands after the text, where no query of the text sees it.
     padding = (0, 0, 0, -length % BLOCK_TOKENS)
-    padded = [F.pad(x, padding) if padding[-1] else x for x in (q_BHTE, k_BGTE, v_BGTE)]
+    padded = [F.pad(x, padding) if padding[-1] else x for x in (q_BHTE, k_BGLE, v_BGLE)]
     mixed: Tensor = WindowAttention.apply(*padded, window)  # type: ignore[no-untyped-call]  # untyped in torch
     return mixed[:, :, :length]
 
 
 class WindowAttention(torch.autograd.Function):
-    """Window attention with its backward pass; the length is a multiple of the block."""
+    """Window attention with its backward pass; the number of queries is a multiple of the block."""
 
     @staticmethod
-    def forward(ctx: WindowContext, q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+    def forward(ctx: WindowContext, q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:
         """Return B, H, T, E."""
         out_BTHE = torch.empty_like(q_BHTE.transpose(1, 2), memory_format=torch.contiguous_format)
         out_BHTE = out_BTHE.transpose(1, 2)
         sums = []
         for call in calls(q_BHTE.shape[2], window):
-            mask = _mask(window, call, q_BHTE, k_BGTE.shape[1])
+            mask = _mask(window, call, q_BHTE, k_BGLE)
             for item in range(q_BHTE.shape[0]):
-                operands = _operands(call, q_BHTE[item], k_BGTE[item], v_BGTE[item])
+                operands = _operands(call, q_BHTE[item], k_BGLE[item], v_BGLE[item])
                 mixed, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*operands, attn_mask=mask)  # noqa: SLF001 - the operator behind torch's own attention
                 _put_back(out_BHTE[item], call, mixed)
                 sums.append(log_sums)
-        ctx.save_for_backward(q_BHTE, k_BGTE, v_BGTE, out_BHTE, *sums)
+        ctx.save_for_backward(q_BHTE, k_BGLE, v_BGLE, out_BHTE, *sums)
         ctx.window = window
         return out_BHTE
 
@@ -1592,30 +2087,33 @@ class WindowAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: WindowContext, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Gradients of queries, keys and values."""
-        q_BHTE, k_BGTE, v_BGTE, out_BHTE, *sums = ctx.saved_tensors
+        q_BHTE, k_BGLE, v_BGLE, out_BHTE, *sums = ctx.saved_tensors
         dq_BHTE = torch.empty_like(q_BHTE)
-        dk_BGTE, dv_BGTE = torch.zeros_like(k_BGTE), torch.zeros_like(v_BGTE)
+        dk_BGLE, dv_BGLE = torch.zeros_like(k_BGLE), torch.zeros_like(v_BGLE)
         waiting = iter(sums)
         for call in calls(q_BHTE.shape[2], ctx.window):
-            mask = _mask(ctx.window, call, q_BHTE, k_BGTE.shape[1])
+            mask = _mask(ctx.window, call, q_BHTE, k_BGLE)
             for item in range(q_BHTE.shape[0]):
-                grad, mixed = (_stacked(x[item], call, k_BGTE.shape[1]) for x in (grads[0], out_BHTE))
-                operands = _operands(call, q_BHTE[item], k_BGTE[item], v_BGTE[item])
+                grad, mixed = (_stacked(x[item], call, k_BGLE.shape[1]) for x in (grads[0], out_BHTE))
+                operands = _operands(call, q_BHTE[item], k_BGLE[item], v_BGLE[item])
                 flags = (0.0, False)  # no dropout; the mask says what is causal
                 dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(  # noqa: SLF001 - as above
                     grad, *operands, mixed, next(waiting), *flags, attn_mask=mask
                 )
                 _put_back(dq_BHTE[item], call, dq)
-                _add_back(dk_BGTE[item], call, dk)
-                _add_back(dv_BGTE[item], call, dv)
-        return dq_BHTE, dk_BGTE, dv_BGTE, None
+                _add_back(dk_BGLE[item], call, dk)
+                _add_back(dv_BGLE[item], call, dv)
+        return dq_BHTE, dk_BGLE, dv_BGLE, None
 
 
-def _operands(call: Call, q_HTE: Tensor, k_GTE: Tensor, v_GTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries S, G, R*Q, E, and views of keys and values S, G, K, E."""
-    keys = call.reach * BLOCK_TOKENS
-    k_SGKE, v_SGKE = (x[:, call.keys].unfold(1, keys, BLOCK_TOKENS).permute(1, 0, 3, 2) for x in (k_GTE, v_GTE))
-    return _stacked(q_HTE, call, k_GTE.shape[0]), k_SGKE, v_SGKE
+def _operands(call: Call, q_HTE: Tensor, k_GLE: Tensor, v_GLE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries S, G, R*Q, E, and keys and values S, G, K, E: views, unless some stand before the first query."""
+    keys, before = call.reach * BLOCK_TOKENS, k_GLE.shape[1] - q_HTE.shape[1]
+    seen = [x[:, before:][:, call.keys].unfold(1, keys, BLOCK_TOKENS).permute(1, 0, 3, 2) for x in (k_GLE, v_GLE)]
+    if before:
+        always = (x[:, :before].expand(call.blocks, -1, -1, -1) for x in (k_GLE, v_GLE))
+        seen = [torch.cat(parts, 2) for parts in zip(always, seen, strict=True)]
+    return _stacked(q_HTE, call, k_GLE.shape[0]), seen[0], seen[1]
 
 
 def _stacked(x_HTE: Tensor, call: Call, groups: int) -> Tensor:
@@ -1633,18 +2131,23 @@ def _put_back(target_HTE: Tensor, call: Call, x_SGXE: Tensor) -> None:
     torch.unflatten(grouped, 2, (blocks, BLOCK_TOKENS)).copy_(x_GRSQE)
 
 
-def _add_back(target_GTE: Tensor, call: Call, x_SGKE: Tensor) -> None:
+def _add_back(target_GLE: Tensor, call: Call, x_SGKE: Tensor) -> None:
     """Add what each block says of the keys it sees."""
-    for number, x_SGQE in enumerate(torch.split(x_SGKE, BLOCK_TOKENS, 2)):
+    before = x_SGKE.shape[2] - call.reach * BLOCK_TOKENS
+    target_GLE[:, :before].add_(x_SGKE[:, :, :before].sum(0))
+    target_GTE = target_GLE[:, before:]
+    for number, x_SGQE in enumerate(torch.split(x_SGKE[:, :, before:], BLOCK_TOKENS, 2)):
         part_GSQE = torch.unflatten(target_GTE[:, call.key_part(number)], 1, (call.blocks, BLOCK_TOKENS))
         part_GSQE.add_(x_SGQE.transpose(0, 1))
 
 
-def _mask(window: int, call: Call, q_BHTE: Tensor, groups: int) -> Tensor:
+def _mask(window: int, call: Call, q_BHTE: Tensor, k_BGLE: Tensor) -> Tensor:
     """What to add to the products: 0 where a query sees a key, else minus infinity; R*Q, K."""
-    visible_QK = window_mask(window, call.reach, q_BHTE.device)
+    visible_QK = F.pad(
+        window_mask(window, call.reach, q_BHTE.device), (k_BGLE.shape[2] - q_BHTE.shape[2], 0), value=True
+    )
     mask_QK = torch.zeros(visible_QK.shape, dtype=q_BHTE.dtype, device=q_BHTE.device)
-    return mask_QK.masked_fill_(~visible_QK, float("-inf")).repeat(q_BHTE.shape[1] // groups, 1)
+    return mask_QK.masked_fill_(~visible_QK, float("-inf")).repeat(q_BHTE.shape[1] // k_BGLE.shape[1], 1)
 
 
 def window_mask(window: int, reach: int, device: torch.device) -> Tensor:
@@ -1662,16 +2165,38 @@ def key_blocks(window: int) -> int:
 
 # --- attention ---
 
-def rotary_tables(length: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles (arXiv:2104.09864), each T, 1, E/2 in float32."""
+# No model is trained on longer texts: only a memory that goes on and on comes here.
+FAR_POSITION = 1 << 17
+
+
+def rotary_tables(
+    length: int, head_dim: int, base: float, device: torch.device, *, first: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles (arXiv:2104.09864) from position `first` on, each T, 1, E/2 in float32.
+
+    Far positions are turned back by whole turns in float64: in float32 nothing would be left of their angles.
+    """
     frequencies = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
-    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None, None] * frequencies
+    positions = torch.arange(first, first + length, dtype=torch.float32, device=device)
+    angles = positions[:, None, None] * frequencies
+    if (near := max(FAR_POSITION - first, 0)) < length:
+        far = torch.arange(first + near, first + length, dtype=torch.float64, device=device)
+        angles[near:] = (far[:, None, None] * frequencies.double()).remainder(2 * math.pi).float()
     return angles.cos(), angles.sin()
 
 
-def normalized_heads(x_BTHE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Root-mean-square norm per head, then rotation of the first half of each head against the second."""
-    return rotate(F.rms_norm(x_BTHE, x_BTHE.shape[-1:]).to(x_BTHE.dtype), *rotary)
+def normalized_heads(x_BTHE: Tensor, rotary: tuple[Tensor, Tensor], start: int = 0) -> Tensor:
+    """Root-mean-square norm per head, then rotation of the first half of each head against the second.
+
+    The first time step has position `start` in the tables, which may be longer. Tables for less than a head rotate
+    its first channels only.
+    """
+    cos, sin = (table[start : start + x_BTHE.shape[1]] for table in rotary)
+    normed_BTHE = F.rms_norm(x_BTHE, x_BTHE.shape[-1:]).to(x_BTHE.dtype)
+    rotated = 2 * cos.shape[-1]
+    if rotated == x_BTHE.shape[-1]:
+        return rotate(normed_BTHE, cos, sin)
+    return torch.cat((rotate(normed_BTHE[..., :rotated], cos, sin), normed_BTHE[..., rotated:]), -1)
 
 
 class RotationContext(FunctionCtx):
@@ -1682,6 +2207,8 @@ class RotationContext(FunctionCtx):
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first half of the last dimension against the second: (a cos - b sin, b cos + a sin)."""
+    if not torch.is_grad_enabled():
+        return rotated_halves(x, cos, sin)
     rotated: Tensor = Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]  # untyped in torch
     return rotated
 
@@ -1712,47 +2239,1111 @@ def rotated_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def causal_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int = 0) -> Tensor:
+def causal_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int = 0, backend: str = "auto") -> Tensor:
     """Attend to oneself and what came before; under a window W, query q sees key k when 0 <= q - k < W.
 
-    Where the window binds, queries are taken in blocks, each against the keys that some query of it sees, so that the
-    cost per token does not grow with the length: several blocks in one call on a CPU, one after the other elsewhere.
+    Keys that stand before the first query (L = P + T of them for T queries) are seen by every query, whatever the
+    window. Where the window binds, a backend computes it:
+
+    - `blocked`: queries in blocks, each against the keys that some query of it sees, so that the cost per token does
+      not grow with the length; several blocks in one call on a CPU, one after the other elsewhere.
+    - `flex`: torch's flex_attention with a mask of blocks; without a backward pass on a CPU.
+    - `sdpa`: plain attention under a dense mask, whose cost per token grows with the length.
+    - `auto`: `flex` on a GPU, else `blocked`.
 
     Args:
         q_BHTE: Queries; H is a multiple of G.
-        k_BGTE: Keys.
-        v_BGTE: Values.
+        k_BGLE: Keys.
+        v_BGLE: Values.
         window: Visible tokens, oneself included; 0 for all.
+        backend: One of WINDOW_BACKENDS.
 
     Returns:
         Mixed values, B, H, T, E.
 
+    Raises:
+        ConfigError: There is no such backend, or it cannot serve these tensors; the message says why.
+
     """
-    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+    chosen = choose_window(backend, q_BHTE, k_BGLE, v_BGLE)
+    grouped, before = q_BHTE.shape[1] != k_BGLE.shape[1], k_BGLE.shape[2] - q_BHTE.shape[2]
     if window == 0 or q_BHTE.shape[2] <= window:
-        return F.scaled_dot_product_attention(q_BHTE, k_BGTE, v_BGTE, is_causal=True, enable_gqa=grouped)
+        # A few queries of zeros in front align both ends; a mask would cost more.
+        q_BHLE = F.pad(q_BHTE, (0, 0, before, 0)) if before else q_BHTE
+        mixed = F.scaled_dot_product_attention(q_BHLE, k_BGLE, v_BGLE, is_causal=True, enable_gqa=grouped)
+        return mixed[:, :, before:]
+    if chosen == "flex":
+        return flex_window_attention(q_BHTE, k_BGLE, v_BGLE, window)
+    if chosen == "sdpa":
+        visible_TL = visible_keys(window, q_BHTE.shape[2], k_BGLE.shape[2], q_BHTE.device)
+        return F.scaled_dot_product_attention(q_BHTE, k_BGLE, v_BGLE, attn_mask=visible_TL, enable_gqa=grouped)
     if q_BHTE.device.type == "cpu":
-        return window_attention(q_BHTE, k_BGTE, v_BGTE, window)
-    return blockwise_attention(q_BHTE, k_BGTE, v_BGTE, window)
+        return window_attention(q_BHTE, k_BGLE, v_BGLE, window)
+    return blockwise_attention(q_BHTE, k_BGLE, v_BGLE, window)
 
 
-def blockwise_attention(q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor:
+def choose_window(backend: str, *tensors: Tensor) -> str:
+    """The backend that computes attention under a window.
+
+    Raises:
+        ConfigError: See `causal_attention`.
+    """
+    if backend not in WINDOW_BACKENDS:
+        raise ConfigError(f"SLIDING_WINDOW_BACKEND: {backend!r} is not one of {', '.join(WINDOW_BACKENDS)}")
+    if backend == "auto":
+        return "flex" if tensors[0].device.type == "cuda" else "blocked"
+    if backend == "flex" and (problem := flex_problem(*tensors)):
+        raise ConfigError(f"SLIDING_WINDOW_BACKEND: flex cannot compute this attention: {problem}")
+    return backend
+
+
+def visible_keys(window: int, queries: int, keys: int, device: torch.device) -> Tensor:
+    """Whether a query sees a key, T, L: those before the first query and those of its window."""
+    before = keys - queries
+    own_T1 = torch.arange(queries, device=device)[:, None]
+    distance_TL = own_T1 - torch.arange(-before, queries, device=device)
+    visible_TL = (distance_TL >= 0) & (distance_TL < window)
+    visible_TL[:, :before] = True
+    return visible_TL
+
+
+def attention_after_meta(
+    q_BHLE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, *, window: int, meta: int, backend: str = "auto"
+) -> Tensor:
+    """Attention of a text and the meta tokens before it, which have queries too and stay visible under the window.
+
+    Args:
+        q_BHLE: Queries of the meta tokens, then of the text.
+        k_BGLE: Keys.
+        v_BGLE: Values.
+        window: As for `causal_attention`, within the text.
+        meta: Leading positions that are meta tokens.
+        backend: As for `causal_attention`.
+
+    Returns:
+        Mixed values, B, H, S, E.
+
+    """
+    if not meta or window == 0 or q_BHLE.shape[2] - meta <= window:
+        return causal_attention(q_BHLE, k_BGLE, v_BGLE, window if not meta else 0, backend)
+    first = causal_attention(q_BHLE[:, :, :meta], k_BGLE[:, :, :meta], v_BGLE[:, :, :meta])
+    return torch.cat((first, causal_attention(q_BHLE[:, :, meta:], k_BGLE, v_BGLE, window, backend)), 2)
+
+
+def blockwise_attention(q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, window: int) -> Tensor:
     """Window attention block by block with the library's operators, on any device; arguments as `causal_attention`.
 
     Keys and values are split once and joined per block: slicing them per block would make the backward pass fill one
     full-length gradient for each.
     """
-    grouped = q_BHTE.shape[1] != k_BGTE.shape[1]
+    grouped, before = q_BHTE.shape[1] != k_BGLE.shape[1], k_BGLE.shape[2] - q_BHTE.shape[2]
     reach = key_blocks(window)
     mask_QK = window_mask(window, reach, q_BHTE.device)
-    k_blocks, v_blocks = torch.split(k_BGTE, BLOCK_TOKENS, 2), torch.split(v_BGTE, BLOCK_TOKENS, 2)
+    (k_always, k_text), (v_always, v_text) = (torch.split(x, [before, q_BHTE.shape[2]], 2) for x in (k_BGLE, v_BGLE))
+    k_blocks, v_blocks = torch.split(k_text, BLOCK_TOKENS, 2), torch.split(v_text, BLOCK_TOKENS, 2)
     mixed = []
     for last, q_BHQE in enumerate(torch.split(q_BHTE, BLOCK_TOKENS, 2), 1):
         first = max(0, last - reach)
-        k_BGKE, v_BGKE = (torch.cat(blocks[first:last], 2) for blocks in (k_blocks, v_blocks))
-        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * BLOCK_TOKENS :][:, : k_BGKE.shape[2]]
-        mixed.append(F.scaled_dot_product_attention(q_BHQE, k_BGKE, v_BGKE, attn_mask=visible, enable_gqa=grouped))
+        keys, values = torch.cat((k_always, *k_blocks[first:last]), 2), torch.cat((v_always, *v_blocks[first:last]), 2)
+        seen = keys.shape[2] - before
+        visible = mask_QK[: q_BHQE.shape[2], (reach - last + first) * BLOCK_TOKENS :][:, :seen]
+        visible = F.pad(visible, (before, 0), value=True)
+        mixed.append(F.scaled_dot_product_attention(q_BHQE, keys, values, attn_mask=visible, enable_gqa=grouped))
     return torch.cat(mixed, 2)
+
+
+def continued_attention(
+    q_BHTE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, kept: KeyValues, *, meta: int = 0, backend: str = "auto"
+) -> Tensor:
+    """Causal attention of a text's next tokens to themselves and to what is kept of those before; keeps them too.
+
+    Behind kept ones, the cost of T tokens grows with T times the window (with T + those kept where there is none).
+
+    Args:
+        q_BHTE: Queries.
+        k_BGLE: Keys; more than queries where meta tokens have none.
+        v_BGLE: Values.
+        kept: The keys and values before.
+        meta: Leading keys that are meta tokens, where a text begins: they stay visible.
+        backend: As for `causal_attention`; fewer queries than the window go under a dense mask.
+
+    """
+    choose_window(backend, q_BHTE, k_BGLE, v_BGLE)
+    begins, queries = not kept.end, q_BHTE.shape[2]
+    k_BGKE, v_BGKE = kept.extend(k_BGLE, v_BGLE, meta)
+    if begins and queries == k_BGLE.shape[2]:
+        return attention_after_meta(q_BHTE, k_BGLE, v_BGLE, window=kept.window, meta=meta, backend=backend)
+    if begins:
+        return causal_attention(q_BHTE, k_BGLE, v_BGLE, kept.window, backend)
+    held = k_BGKE.shape[2] - queries - kept.pinned
+    if queries >= (kept.window or held):
+        # Queries of zeros for those kept align both ends.
+        q_BHLE = F.pad(q_BHTE, (0, 0, held, 0))
+        return causal_attention(q_BHLE, k_BGKE, v_BGKE, kept.window, backend)[:, :, held:]
+    visible_TK = None
+    if queries > 1:
+        keys = k_BGKE.shape[2]
+        own_T1 = torch.arange(keys - queries, keys, device=q_BHTE.device)[:, None]
+        distance_TK = own_T1 - torch.arange(keys, device=q_BHTE.device)
+        visible_TK = (distance_TK >= 0) & (distance_TK < (kept.window or keys))
+        visible_TK[:, : kept.pinned] = True
+    grouped = q_BHTE.shape[1] != k_BGLE.shape[1]
+    return F.scaled_dot_product_attention(q_BHTE, k_BGKE, v_BGKE, attn_mask=visible_TK, enable_gqa=grouped)
+
+
+# --- banks ---
+
+# Role of a matrix in its layer: its bank, and how many times the number of layers it stands behind the bank's start.
+SEPARATE_ROLES = {
+    "c_q": ("qo", 0),
+    "proj": ("qo", 1),
+    "c_k": ("kv", 0),
+    "c_v": ("kv", 1),
+    "fc": ("mlp_up", 0),
+    "mlp_proj": ("mlp_down", 0),
+    "mamba_proj": ("ssm_in", 0),
+    "x_proj": ("ssm_x", 0),
+    "dt_proj": ("ssm_dt", 0),
+    "mamba_out_proj": ("ssm_out", 0),
+}
+# The records script of #852: query and output are one matrix, key and value another.
+SHARED_ROLES = {
+    "c_q": ("qo", 0),
+    "proj": ("qo", 0),
+    "c_k": ("kv", 0),
+    "c_v": ("kv", 0),
+    "fc": ("mlp_up", 0),
+    "mlp_proj": ("mlp_down", 0),
+    "in_proj": ("ssm_in", 0),
+    "value_gate": ("ssm_gate", 0),
+    "x_proj": ("ssm_x", 0),
+    "mamba_out_proj": ("ssm_out", 0),
+}
+
+
+# What stands where a matrix is applied.
+Linear: TypeAlias = "nn.Linear | BankLinear"
+
+
+class MakeLinear(Protocol):
+    """Makes the linear layer of one role."""
+
+    def __call__(self, role: str, rows: int, columns: int, *, bias: bool = False) -> Linear:
+        """Return a module that maps C columns to R rows and has a `weight` of that shape."""
+
+
+def plain_linear(role: str, rows: int, columns: int, *, bias: bool = False) -> Linear:  # noqa: ARG001 - a role needs a bank
+    """A layer with a matrix of its own."""
+    return nn.Linear(columns, rows, bias=bias)
+
+
+def bank_shapes(config: ModelConfig) -> dict[str, tuple[int, int, int]]:
+    """Shape of every bank, N, R, C."""
+    dim, channels, layers = config.model_dim, config.ssm_dim, config.num_layers
+    kv_dim, hidden = config.num_kv_heads * config.head_dim, config.hidden_dim
+    attention, projected = {"qo": (dim, dim), "kv": (kv_dim, dim)}, config.ssm_dt_rank + 2 * config.ssm_state
+    mlp = {"mlp_up": (hidden, dim), "mlp_down": (dim, hidden)}
+    scan = {"ssm_x": (projected, channels), "ssm_out": (dim, channels)}
+    if config.banks == "shared":
+        # As published: the last layer has scan matrices although it has no scan, and two unused parts of ssm_in.
+        scan |= {"ssm_in": (2 * (kv_dim + channels), dim), "ssm_gate": (kv_dim, dim)}
+        return {name: (layers, *shape) for name, shape in (attention | mlp | scan).items()}
+    scan |= {"ssm_in": (2 * channels, dim), "ssm_dt": (channels, config.ssm_dt_rank)}
+    counts = ((attention, 2 * layers), (mlp, layers), (scan, sum(map(config.is_hybrid, range(layers)))))
+    return {name: (count, *shape) for shapes, count in counts if count for name, shape in shapes.items()}
+
+
+class ParameterBanks(nn.Module):
+    """All banks of a model; its layers hold `BankLinear` modules, which own no matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.roles = SHARED_ROLES if config.banks == "shared" else SEPARATE_ROLES
+        for name, shape in bank_shapes(config).items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        self.apart: Mapping[str, Sequence[Tensor]] = {}
+
+    def makes(self, layer: int) -> MakeLinear:
+        """What makes the linear layers of one layer."""
+
+        def linear(role: str, rows: int, columns: int, *, bias: bool = False) -> Linear:
+            made = BankLinear(self, *self.place(role, layer), bias=rows if bias else 0)
+            if tuple(made.weight.shape) != (rows, columns):
+                raise ValueError(f"{role}: the bank's matrices are {tuple(made.weight.shape)}, not {(rows, columns)}")
+            return made
+
+        return linear
+
+    def place(self, role: str, layer: int) -> tuple[str, int]:
+        """Bank of a role's matrix and its index there."""
+        name, part = self.roles[role]
+        skipped = 0
+        if name.startswith("ssm_") and self.config.banks == "separate":
+            skipped = sum(not self.config.is_hybrid(before) for before in range(layer))
+        return name, part * self.config.num_layers + layer - skipped
+
+    def matrix(self, name: str, index: int) -> Tensor:
+        """One matrix of a bank, R, C: a view that writes through."""
+        return self.apart[name][index] if self.apart else self.get_parameter(name)[index]
+
+    @contextmanager
+    def taken_apart(self) -> Iterator[None]:
+        """Take every bank apart once for a pass: its gradient is then filled once, not once for every matrix."""
+        self.apart = {name: bank.unbind() for name, bank in self.named_parameters()}
+        try:
+            yield
+        finally:
+            self.apart = {}
+
+
+class BankLinear(nn.Module):
+    """A linear layer whose matrix stands in a bank; a bias is its own.
+
+    Args:
+        banks: The owner of the matrix.
+        name: Bank.
+        index: Place in the bank.
+        bias: Rows of the bias, 0 for none.
+
+    """
+
+    def __init__(self, banks: ParameterBanks, name: str, index: int, *, bias: int = 0) -> None:
+        super().__init__()
+        # In a tuple, where torch does not look: the banks are registered once, in the model.
+        self.owner = (banks,)
+        self.name, self.index = name, index
+        self.bias = nn.Parameter(torch.zeros(bias)) if bias else None
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix, R, C."""
+        return self.owner[0].matrix(self.name, self.index)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last dimension from C to R."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class MatrixRows(nn.Module):
+    """A matrix that another module owns, or some rows of it, applied as a layer of its own: what hooks can be put on.
+
+    Args:
+        owner: Has the matrix as its `weight`.
+        rows: Which of its rows; all of them when absent.
+
+    """
+
+    def __init__(self, owner: Linear | nn.Embedding, rows: slice | None = None) -> None:
+        super().__init__()
+        # In a tuple, where torch does not look: the matrix is registered once, where it belongs.
+        self.owner = (owner,)
+        self.rows = rows
+
+    @property
+    def weight(self) -> Tensor:
+        """The rows, R, C."""
+        weight_RC = self.owner[0].weight
+        return weight_RC if self.rows is None else weight_RC[self.rows]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last dimension from C to R."""
+        return F.linear(x, self.weight)
+
+
+@contextmanager
+def frozen_matrices(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Let no gradient reach the matrices that these blocks use of banks; the banks' other matrices get theirs."""
+    held: dict[nn.Parameter, list[int]] = {}
+    for module in (module for block in blocks for module in block.modules() if isinstance(module, BankLinear)):
+        held.setdefault(module.owner[0].get_parameter(module.name), []).append(module.index)
+    handles = []
+    for bank, rows in held.items():
+        keep_out = partial(_without_rows, torch.tensor(rows, device=bank.device))
+        handles.append(bank.register_hook(keep_out))  # type: ignore[no-untyped-call]  # untyped in torch
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _without_rows(rows: Tensor, gradient_NRC: Tensor) -> Tensor:
+    return gradient_NRC.index_fill(0, rows, 0.0)
+
+
+# --- cuda ---
+
+# Where the kernels run.
+CUDA_DEVICES = ("cuda",)
+CUDA_STATES = 256
+CUDA_TAPS = (2, 3, 4)
+# The convolution walks through channels that stand side by side in steps of so many.
+CUDA_CHANNELS = 8
+
+
+@functools.cache
+def package_problem(module: str, package: str) -> str:
+    """Why a package's module cannot be used, or an empty string."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"{package} cannot be imported ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return ""
+
+
+def device_problem(device: torch.device) -> str:
+    """Why a device cannot run the kernels, or an empty string."""
+    return "" if device.type in CUDA_DEVICES else f"the tensors are on {device.type}, not on a GPU"
+
+
+def cuda_scan_problem(device: torch.device) -> str:
+    """Why mamba-ssm's kernel cannot be used there, or an empty string."""
+    return device_problem(device) or package_problem("mamba_ssm.ops.selective_scan_interface", "mamba-ssm")
+
+
+def cuda_conv_problem(x_BTD: Tensor, taps: int) -> str:
+    """Why causal-conv1d's kernel cannot convolve these, or an empty string."""
+    if problem := device_problem(x_BTD.device):
+        return problem
+    if taps not in CUDA_TAPS:
+        return f"{taps} taps, it takes {CUDA_TAPS[0]} to {CUDA_TAPS[-1]}"
+    if x_BTD.dtype == torch.float64 or x_BTD.shape[2] % CUDA_CHANNELS:
+        channels = f"{x_BTD.shape[2]} channels, no multiple of {CUDA_CHANNELS}"
+        return "float64" if x_BTD.dtype == torch.float64 else channels
+    return package_problem("causal_conv1d", "causal-conv1d")
+
+
+class NoGradient(torch.autograd.Function):
+    """What a kernel returns but does not differentiate: asking for its gradient is an error, not zeros."""
+
+    @staticmethod
+    def forward(ctx: object, value: Tensor, what: str) -> Tensor:
+        """Return the value."""
+        ctx.what = what  # type: ignore[attr-defined]  # autograd's own way to remember
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: object, *_: Tensor) -> tuple[None, None]:
+        """Refuse."""
+        raise RuntimeError(f"{ctx.what} has no gradient")  # type: ignore[attr-defined]  # set above
+
+
+def cuda_scan(
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    skip_D: Tensor | None,
+    gate_BTD: Tensor | None,
+    *,
+    softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Scan with mamba-ssm's kernel from a state of zeros.
+
+    Args:
+        inputs: x_BTD, dt_BTD, A_DN, B_BTN, C_BTN of one type, float32 or lower; A is taken as float32.
+        skip_D: Weight of x in the output.
+        gate_BTD: Its SiLU multiplies the output.
+        softplus: Whether step sizes are the softplus of what is given.
+
+    Returns:
+        y_BTD and the last state B, D, N; the kernel gives the state no gradient, and asking for one is an error.
+
+    """
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    x_BTD, dt_BTD, A_DN, B_BTN, C_BTN = inputs
+    # Its layout has time last and side by side; it copies what is not.
+    x_BDT, dt_BDT, B_BNT, C_BNT = (tensor.transpose(1, 2) for tensor in (x_BTD, dt_BTD, B_BTN, C_BTN))
+    y_BDT, state_BDN = selective_scan_fn(
+        x_BDT,
+        dt_BDT,
+        A_DN.float().contiguous(),
+        B_BNT,
+        C_BNT,
+        D=None if skip_D is None else skip_D.float(),
+        z=None if gate_BTD is None else gate_BTD.transpose(1, 2),
+        delta_softplus=softplus,
+        return_last_state=True,
+    )
+    refusing: Tensor = NoGradient.apply(state_BDN, "the last state of mamba-ssm's scan")  # type: ignore[no-untyped-call]  # untyped in torch
+    return y_BDT.transpose(1, 2), refusing
+
+
+def cuda_conv(
+    x_BTD: Tensor, weight_DK: Tensor, bias_D: Tensor, before_BKD: Tensor | None, *, silu: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Convolve with causal-conv1d's kernel, which takes channels side by side as they are.
+
+    Args:
+        x_BTD: Input; weight and bias have one type.
+        weight_DK: Taps, the last one the present step.
+        bias_D: Bias.
+        before_BKD: The K - 1 inputs before; zeros when absent.
+        silu: Whether a SiLU follows.
+
+    Returns:
+        y_BTD, and the last K - 1 inputs where some were given before.
+
+    """
+    from causal_conv1d import causal_conv1d_fn
+
+    x_BDT = spaced_for_conv(x_BTD).transpose(1, 2)
+    activation = "silu" if silu else None
+    if before_BKD is None:
+        y_BDT: Tensor = causal_conv1d_fn(x_BDT, weight_DK, bias_D, activation=activation)
+        return y_BDT.transpose(1, 2), None
+    y_BDT, after_BDK = causal_conv1d_fn(
+        x_BDT,
+        weight_DK,
+        bias_D,
+        initial_states=before_BKD.contiguous().transpose(1, 2),
+        return_final_states=True,
+        activation=activation,
+    )
+    return y_BDT.transpose(1, 2), after_BDK.transpose(1, 2)
+
+
+def spaced_for_conv(x_BTD: Tensor) -> Tensor:
+    """The input with channels side by side and distances that the kernel takes: a copy where they are others."""
+    fits = x_BTD.stride(2) == 1 and x_BTD.stride(0) % CUDA_CHANNELS == 0 and x_BTD.stride(1) % CUDA_CHANNELS == 0
+    return x_BTD if fits else x_BTD.contiguous()
+
+
+# --- fused_cpp ---
+
+# Rows of one group of sums.
+FUSED_ROWS = 64
+# Taps that the convolution is compiled for.
+FUSED_TAPS = (1, 2, 3, 4)
+
+FUSED_SOURCE = r"""
+#include <cmath>
+
+constexpr int64_t ROWS = 64;
+// What torch adds to the mean square of float32.
+constexpr float EPSILON = 1.1920928955078125e-07f;
+
+template <typename F>
+static void each_group(int64_t rows, const F& f) {
+  at::parallel_for(0, (rows + ROWS - 1) / ROWS, 1, [&](int64_t from, int64_t to) {
+    for (int64_t g = from; g < to; ++g) f(g, g * ROWS, std::min(rows, (g + 1) * ROWS));
+  });
+}
+
+static inline V plus(V v, const float* u, const float* b, int64_t d, auto lanes) {
+  const V w = load(u + d, lanes);
+  return v + (b ? w * load(b + d, lanes) : w);
+}
+static void mix_row(const float* x, const float* u, const float* a, const float* b, float* y, float* n, float* r,
+                    int64_t D) {
+  V squares{};
+  each_vector(D, [&](int64_t d, auto lanes) {
+    V v = load(x + d, lanes);
+    if (a) v *= load(a + d, lanes);
+    if (u) v = plus(v, u, b, d, lanes);
+    if (y) store(y + d, v, lanes);
+    squares += v * v;
+  });
+  if (!n) return;
+  const float scale = 1.0f / std::sqrt(sum(squares) / D + EPSILON);
+  const float* from = y ? y : x;
+  *r = scale;
+  each_vector(D, [&](int64_t d, auto lanes) { store(n + d, load(from + d, lanes) * scale, lanes); });
+}
+static inline float* at_row(float* from, int64_t offset) { return from ? from + offset : nullptr; }
+static inline const float* at_row(const float* from, int64_t offset) { return from ? from + offset : nullptr; }
+
+// y = a * x + b * u, each part but x may be missing; n = y / rms(y).
+// in: x u a b; out: y n r; sizes: rows D x_row u_row y_row.
+extern "C" void mix_norm_forward(const float* const* in, float* const* out, const int64_t* s) {
+  const int64_t D = s[1];
+  each_group(s[0], [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      mix_row(in[0] + i * s[2], at_row(in[1], i * s[3]), in[2], in[3], at_row(out[0], i * D), at_row(out[1], i * D),
+              at_row(out[2], i), D);
+  });
+}
+
+static void mix_row_back(const float* x, const float* u, const float* a, const float* b, const float* y, float r,
+                         const float* dy, const float* dn, float* dx, float* du, float* da, float* db, int64_t D) {
+  float common = 0;
+  if (dn) {
+    V dot{};
+    each_vector(D, [&](int64_t d, auto lanes) { dot += load(dn + d, lanes) * load(y + d, lanes); });
+    common = r * r * r * sum(dot) / D;
+  }
+  each_vector(D, [&](int64_t d, auto lanes) {
+    V g = dy ? load(dy + d, lanes) : V{};
+    if (dn) g += load(dn + d, lanes) * r - load(y + d, lanes) * common;
+    store(dx + d, a ? g * load(a + d, lanes) : g, lanes);
+    if (da) store(da + d, load(da + d, lanes) + g * load(x + d, lanes), lanes);
+    if (!u) return;
+    store(du + d, b ? g * load(b + d, lanes) : g, lanes);
+    if (db) store(db + d, load(db + d, lanes) + g * load(u + d, lanes), lanes);
+  });
+}
+
+// in: x u a b y r dy dn; out: dx du da db, sums by group; sizes: as above.
+extern "C" void mix_norm_backward(const float* const* in, float* const* out, const int64_t* s) {
+  const int64_t D = s[1];
+  each_group(s[0], [&](int64_t group, int64_t first, int64_t last) {
+    float *da = at_row(out[2], group * D), *db = at_row(out[3], group * D);
+    if (da) std::fill(da, da + D, 0.0f);
+    if (db) std::fill(db, db + D, 0.0f);
+    for (int64_t i = first; i < last; ++i)
+      mix_row_back(in[0] + i * s[2], at_row(in[1], i * s[3]), in[2], in[3], in[4] + i * s[4], in[5] ? in[5][i] : 0,
+                   at_row(in[6], i * D), at_row(in[7], i * D), out[0] + i * D, at_row(out[1], i * D), da, db, D);
+  });
+}
+
+static float head_forward(const float* x, const float* c, const float* w, float gain, float* y, int64_t half) {
+  V squares{};
+  each_vector(2 * half, [&](int64_t e, auto lanes) { const V v = load(x + e, lanes); squares += v * v; });
+  const float r = 1.0f / std::sqrt(sum(squares) / (2 * half) + EPSILON), scale = r * gain;
+  each_vector(half, [&](int64_t e, auto lanes) {
+    const V cos = load(c + e, lanes) * scale, sin = load(w + e, lanes) * scale;
+    const V a = load(x + e, lanes), b = load(x + half + e, lanes);
+    store(y + e, a * cos - b * sin, lanes);
+    store(y + half + e, b * cos + a * sin, lanes);
+  });
+  return r;
+}
+// Returns the gradient of the gain.
+static float head_backward(const float* x, const float* c, const float* w, float gain, float r, const float* dy,
+                           float* dx, int64_t half) {
+  V dot{};  // of the gradient turned back with x
+  each_vector(half, [&](int64_t e, auto lanes) {
+    const V cos = load(c + e, lanes), sin = load(w + e, lanes);
+    const V p = load(dy + e, lanes), q = load(dy + half + e, lanes);
+    const V a = p * cos + q * sin, b = q * cos - p * sin;
+    dot += a * load(x + e, lanes) + b * load(x + half + e, lanes);
+    store(dx + e, a, lanes);
+    store(dx + half + e, b, lanes);
+  });
+  const float total = sum(dot), scale = gain * r, common = gain * r * r * r * total / (2 * half);
+  each_vector(2 * half, [&](int64_t e, auto lanes) {
+    store(dx + e, load(dx + e, lanes) * scale - load(x + e, lanes) * common, lanes);
+  });
+  return total * r;
+}
+
+// Norm of each head, rotation of its first half against the second, gain. in: x cos sin gain; out: y r;
+// sizes: B T H E, distances of x along B T H.
+extern "C" void heads_forward(const float* const* in, float* const* out, const int64_t* s) {
+  const int64_t T = s[1], H = s[2], E = s[3], half = E / 2;
+  each_group(s[0] * T, [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      for (int64_t h = 0; h < H; ++h)
+        out[1][row * H + h] =
+            head_forward(in[0] + row / T * s[4] + row % T * s[5] + h * s[6], in[1] + row % T * half,
+                         in[2] + row % T * half, in[3] ? in[3][h] : 1.0f, out[0] + (row * H + h) * E, half);
+  });
+}
+
+// in: x cos sin gain r dy; out: dx, dgain by group; sizes: as above, then distances of dy along B T H.
+extern "C" void heads_backward(const float* const* in, float* const* out, const int64_t* s) {
+  const int64_t T = s[1], H = s[2], E = s[3], half = E / 2;
+  each_group(s[0] * T, [&](int64_t group, int64_t first, int64_t last) {
+    float* dgain = at_row(out[1], group * H);
+    if (dgain) std::fill(dgain, dgain + H, 0.0f);
+    for (int64_t row = first; row < last; ++row)
+      for (int64_t h = 0; h < H; ++h) {
+        const float d = head_backward(in[0] + row / T * s[4] + row % T * s[5] + h * s[6], in[1] + row % T * half,
+                                      in[2] + row % T * half, in[3] ? in[3][h] : 1.0f, in[4][row * H + h],
+                                      in[5] + row / T * s[7] + row % T * s[8] + h * s[9], out[0] + (row * H + h) * E,
+                                      half);
+        if (dgain) dgain[h] += d;
+      }
+  });
+}
+
+// Causal convolution along time, then SiLU. K taps, K x D.
+template <int K>
+static inline V convolved(const float* x, int64_t row, int64_t t, const V* taps, V bias, auto lanes) {
+  for (int k = 0; k < K; ++k)
+    if (t - (K - 1) + k >= 0) bias += taps[k] * load(x + (k - (K - 1)) * row, lanes);
+  return bias;
+}
+struct Conv {
+  int64_t T, D, row, b, d;
+  const float *x, *taps, *bias, *dy;
+};
+template <int K>
+static void conv_block(const Conv s, float* y, auto lanes) {
+  V taps[K];
+  for (int k = 0; k < K; ++k) taps[k] = load(s.taps + k * s.D + s.d, lanes);
+  const V bias = load(s.bias + s.d, lanes);
+  for (int64_t t = 0; t < s.T; ++t) {
+    const V v = convolved<K>(s.x + (s.b * s.T + t) * s.row + s.d, s.row, t, taps, bias, lanes);
+    store(y + (s.b * s.T + t) * s.D + s.d, v * vsigmoid(v), lanes);
+  }
+}
+template <int K>
+static void conv_block_back(const Conv s, float* dx, float* dw, float* db, auto lanes) {
+  V taps[K], dtaps[K], later[K], dbias{};  // later[j]: gradient before the SiLU, j steps later
+  for (int k = 0; k < K; ++k) { taps[k] = load(s.taps + k * s.D + s.d, lanes); dtaps[k] = later[k] = V{}; }
+  const V bias = load(s.bias + s.d, lanes);
+  for (int64_t t = s.T - 1; t >= 0; --t) {
+    const float* x = s.x + (s.b * s.T + t) * s.row + s.d;
+    const V v = convolved<K>(x, s.row, t, taps, bias, lanes), lit = vsigmoid(v);
+    const V g = load(s.dy + (s.b * s.T + t) * s.D + s.d, lanes) * lit * (1.0f + v * (1.0f - lit));
+    for (int j = K - 1; j > 0; --j) later[j] = later[j - 1];
+    later[0] = g;
+    dbias += g;
+    V found{};
+    for (int k = 0; k < K; ++k) {
+      found += taps[k] * later[K - 1 - k];
+      if (t - (K - 1) + k >= 0) dtaps[k] += g * load(x + (k - (K - 1)) * s.row, lanes);
+    }
+    store(dx + (s.b * s.T + t) * s.D + s.d, found, lanes);
+  }
+  for (int k = 0; k < K; ++k) store(dw + (s.b * K + k) * s.D + s.d, dtaps[k], lanes);
+  store(db + s.b * s.D + s.d, dbias, lanes);
+}
+template <typename F>
+static void each_block(const float* const* in, const int64_t* s, const F& f) {
+  const int64_t D = s[2], blocks = (D + W - 1) / W;
+  at::parallel_for(0, s[0] * blocks, 1, [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) {
+      const Conv conv{s[1], D, s[3], i / blocks, i % blocks * W, in[0], in[1], in[2], in[3]};
+      with_lanes(D - conv.d, [&](auto lanes) { f(conv, lanes); });
+    }
+  });
+}
+template <int K>
+static void conv_forward_k(const float* const* in, float* const* out, const int64_t* s) {
+  const float* given[] = {in[0], in[1], in[2], nullptr};
+  each_block(given, s, [&](const Conv& conv, auto lanes) { conv_block<K>(conv, out[0], lanes); });
+}
+template <int K>
+static void conv_backward_k(const float* const* in, float* const* out, const int64_t* s) {
+  each_block(in, s, [&](const Conv& conv, auto lanes) { conv_block_back<K>(conv, out[0], out[1], out[2], lanes); });
+}
+#define FOR_EACH_TAPS(CASE) CASE(1) CASE(2) CASE(3) CASE(4)
+// in: x taps bias; out: y; sizes: B T D x_row K.
+extern "C" void conv_forward(const float* const* in, float* const* out, const int64_t* s) {
+  switch (s[4]) {
+#define CASE(K) case K: return conv_forward_k<K>(in, out, s);
+    FOR_EACH_TAPS(CASE)
+#undef CASE
+  }
+}
+// in: x taps bias dy; out: dx, dtaps and dbias by batch row.
+extern "C" void conv_backward(const float* const* in, float* const* out, const int64_t* s) {
+  switch (s[4]) {
+#define CASE(K) case K: return conv_backward_k<K>(in, out, s);
+    FOR_EACH_TAPS(CASE)
+#undef CASE
+  }
+}
+
+// tanh: a polynomial near 0 (Cephes' tanhf), elsewhere by exp.
+static inline V vtanh(V x) {
+  const V size = vabs(x), q = x * x, e = vexp(-2.0f * size);
+  V p = all(-5.70498872745e-3f);
+  p = p * q + 2.06390887954e-2f;
+  p = p * q - 5.37397155531e-2f;
+  p = p * q + 1.33314422036e-1f;
+  p = p * q - 3.33332819422e-1f;
+  const V near = p * q * x + x, far = (1.0f - e) / (1.0f + e);
+  return size < 0.625f ? near : (x < 0.0f ? -far : far);
+}
+
+static float entropy_row(const float* z, float cap, int64_t D) {
+  V sums{};
+  int64_t d = 0;
+  for (; d + W <= D; d += W) sums += vexp(cap * vtanh(load(z + d, Full{})));
+  float total = sum(sums);
+  for (; d < D; ++d) total += std::exp(cap * std::tanh(z[d]));
+  return std::log(total);
+}
+static void entropy_row_back(const float* z, float cap, float total, float gradient, float* dz, int64_t D) {
+  each_vector(D, [&](int64_t d, auto lanes) {
+    const V t = vtanh(load(z + d, lanes));
+    store(dz + d, gradient * (1.0f - t * t) * vexp(cap * t - total), lanes);
+  });
+}
+
+// Cross-entropy of cap * tanh(z); the cap bounds the sum, so that no largest value need be found first.
+// in: z cap; out: losses, logarithms of the sums; sizes: rows D.
+extern "C" void entropy_forward(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
+  const int64_t D = s[1];
+  const float cap = in[1][0];
+  each_group(s[0], [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      out[1][row] = entropy_row(in[0] + row * D, cap, D);
+      out[0][row] = out[1][row] - cap * std::tanh(in[0][row * D + targets[row]]);
+    }
+  });
+}
+// in: z cap, logarithms of the sums, gradients of the losses; out: dz.
+extern "C" void entropy_backward(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
+  const int64_t D = s[1];
+  const float cap = in[1][0];
+  each_group(s[0], [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const float gradient = in[3][row] * cap, t = std::tanh(in[0][row * D + targets[row]]);
+      entropy_row_back(in[0] + row * D, cap, in[2][row], gradient, out[0] + row * D, D);
+      out[0][row * D + targets[row]] -= gradient * (1.0f - t * t);
+    }
+  });
+}
+
+static void squared(const float* x, float slope, float* y, int64_t size) {
+  each_vector(size, [&](int64_t i, auto lanes) {
+    const V v = load(x + i, lanes), l = v > 0.0f ? v : slope * v;
+    store(y + i, l * l, lanes);
+  });
+}
+static void squared_back(const float* x, float slope, const float* dy, float* dx, int64_t size) {
+  each_vector(size, [&](int64_t i, auto lanes) {
+    const V v = load(x + i, lanes);
+    store(dx + i, 2.0f * load(dy + i, lanes) * (v > 0.0f ? v : slope * slope * v), lanes);
+  });
+}
+// Square of the leaky rectifier. in: x slope; out: y; sizes: elements.
+extern "C" void squared_forward(const float* const* in, float* const* out, const int64_t* s) {
+  at::parallel_for(0, s[0], 1 << 14, [&](int64_t from, int64_t to) {
+    squared(in[0] + from, in[1][0], out[0] + from, to - from);
+  });
+}
+// in: x slope dy; out: dx.
+extern "C" void squared_backward(const float* const* in, float* const* out, const int64_t* s) {
+  at::parallel_for(0, s[0], 1 << 14, [&](int64_t from, int64_t to) {
+    squared_back(in[0] + from, in[1][0], in[2] + from, out[0] + from, to - from);
+  });
+}
+"""
+
+
+# --- native ---
+
+COMPILER = "g++"
+COMPILE_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
+COMPILE_LIMIT_S = 300
+
+# W channels side by side: the compiler maps them to whatever vectors the processor has.
+NATIVE_HEADER = r"""
+#include <ATen/Parallel.h>
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+constexpr int W = 16;
+typedef float V __attribute__((vector_size(4 * W)));
+typedef int32_t I __attribute__((vector_size(4 * W)));
+// As it stands in memory. A copy by memcpy would go through the stack in halves, which costs more than the arithmetic.
+typedef float U __attribute__((vector_size(4 * W), aligned(4), may_alias));
+
+static inline V all(float x) { return x - V{}; }
+static inline V vabs(V x) { return (V)((I)x & 0x7fffffff); }
+
+// exp for arguments at or below 0, relative error about 1e-7 (Cephes' expf); below -87 it gives about 1e-38.
+static inline V vexp(V x) {
+  const V low = all(-87.0f);
+  x = x < low ? low : x;
+  const V shift = all(12582912.0f);
+  V n = x * 1.44269504088896341f + shift;
+  I bits = (I)n;
+  n -= shift;
+  x -= n * 0.693359375f;
+  x -= n * -2.12194440e-4f;
+  V p = all(1.9875691500e-4f);
+  p = p * x + 1.3981999507e-3f;
+  p = p * x + 8.3334519073e-3f;
+  p = p * x + 4.1665795894e-2f;
+  p = p * x + 1.6666665459e-1f;
+  p = p * x + 5.0000001201e-1f;
+  p = p * x * x + x + 1.0f;
+  return (V)((I)p + (bits << 23));
+}
+
+static inline V vsigmoid(V x) {
+  const V u = vexp(-vabs(x));
+  return (x < 0.0f ? u : all(1.0f)) / (1.0f + u);
+}
+
+// All lanes, or the first few: two types, so that the usual case has no branch and stays in registers.
+struct Full {};
+static inline V load(const float* at, Full) { return *(const U*)at; }
+static inline V load(const float* at, int lanes) {
+  V v{};
+  for (int i = 0; i < lanes; ++i) v[i] = at[i];
+  return v;
+}
+static inline void store(float* at, V v, Full) { *(U*)at = v; }
+static inline void store(float* at, V v, int lanes) {
+  for (int i = 0; i < lanes; ++i) at[i] = v[i];
+}
+template <typename F>
+static inline void with_lanes(int64_t left, const F& f) {
+  if (left >= W) f(Full{});
+  else f((int)left);
+}
+template <typename F>
+static inline void each_vector(int64_t size, const F& f) {
+  int64_t d = 0;
+  for (; d + W <= size; d += W) f(d, Full{});
+  if (d < size) f(d, (int)(size - d));
+}
+static inline float sum(V v) {
+  float part[W];
+  __builtin_memcpy(part, &v, sizeof v);
+  for (int half = W / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+}
+"""
+
+
+@functools.cache
+def native_library(source: str) -> tuple[ctypes.CDLL | None, str]:
+    """Compile a source behind the header, or load what was compiled before.
+
+    Returns:
+        The library and an empty string, or None and the reason in one line.
+    """
+    if shutil.which(COMPILER) is None:
+        return None, f"{COMPILER} not found"
+    text = NATIVE_HEADER + source
+    path = cache_folder() / f"{_build_key(text)}.so"
+    try:
+        if not path.is_file():
+            _compile(text, path)
+        return ctypes.CDLL(str(path)), ""
+    except (OSError, subprocess.SubprocessError) as error:
+        output = getattr(error, "stderr", None) or str(error)
+        # Of a command that took too long these are bytes, whatever was asked for.
+        output = output.decode(errors="replace") if isinstance(output, bytes) else output
+        lines = [line for line in output.splitlines() if "error" in line] or [output.strip() or "no reason given"]
+        return None, lines[0].strip()
+
+
+def native_or_warn(source: str) -> ctypes.CDLL | None:
+    """The library; where there is none, a warning that says why and what is used instead (Python shows it once)."""
+    library, problem = native_library(source)
+    if library is None:
+        warnings.warn(f"no compiled kernels: {problem}; using PyTorch's operators", stacklevel=2)
+    return library
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "hymba-kernels"
+
+
+def _compile(text: str, path: Path) -> None:
+    """Write the library whole or not at all, readable by this user only."""
+    torch_home = Path(torch.__file__).parent
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent) as temporary:
+        source, binary = Path(temporary, "kernels.cpp"), Path(temporary, "kernels.so")
+        source.write_text(text, encoding="utf-8")
+        include = f"-I{torch_home / 'include'}"
+        libraries = (f"-L{torch_home / 'lib'}", "-ltorch_cpu", "-lc10")
+        for step in (
+            (*COMPILE_FLAGS, include, "-c", str(source), "-o", f"{source}.o"),
+            # Without -fopenmp here: the symbols of OpenMP come from the library that torch depends on.
+            ("-shared", f"{source}.o", *libraries, "-o", str(binary)),
+        ):
+            command = [COMPILER, *step]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_LIMIT_S)
+        binary.replace(path)
+
+
+def _build_key(text: str) -> str:
+    """What the compiled code depends on: a shared home directory may serve several kinds of processor."""
+    flags = Path("/proc/cpuinfo")
+    lines = flags.read_text(encoding="utf-8", errors="replace").splitlines() if flags.is_file() else []
+    processor = next((line for line in lines if line.startswith("flags")), platform.processor())
+    parts = (text, *COMPILE_FLAGS, torch.__version__, torch.__file__, platform.machine(), processor)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where the tensors' data begins, as a C function takes them; absent ones are null."""
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
+
+
+def integers(*values: int) -> ctypes.Array[ctypes.c_int64]:
+    """Sizes and strides, as a C function takes them."""
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def rows(x: Tensor) -> tuple[Tensor, int]:
+    """The tensor with its last dimension side by side and its rows evenly spaced, and their distance.
+
+    A slice of the last dimension of a contiguous tensor is such a tensor already and is not copied.
+    """
+    even = x.stride(-1) == 1 and all(
+        x.stride(axis) == x.shape[axis + 1] * x.stride(axis + 1) for axis in range(x.ndim - 2)
+    )
+    if even and not x.is_contiguous() and x.stride(-2) >= x.shape[-1]:
+        return x, x.stride(-2)
+    return x.contiguous(), x.shape[-1]
+
+
+# --- fused ---
+
+class FusedContext(FunctionCtx):
+    """What a forward pass leaves to its backward pass."""
+
+    saved_tensors: tuple[Any, ...]
+    needs_input_grad: tuple[bool, ...]
+    sizes: ctypes.Array[ctypes.c_int64]
+    shape: torch.Size
+    scalar: Tensor
+    outputs: tuple[bool, bool]
+
+
+def fused_kernels(*tensors: Tensor | None) -> ctypes.CDLL | None:
+    """The kernels, where they are there and can serve these tensors."""
+    fit = all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu" and t.numel()) for t in tensors)
+    return native_or_warn(FUSED_SOURCE) if fit else None
+
+
+def call_fused(name: str, given: tuple[Tensor | None, ...], found: tuple[Tensor | None, ...], *more: Any) -> None:  # noqa: ANN401 - what ctypes takes
+    """Run one kernel."""
+    library = native_or_warn(FUSED_SOURCE)
+    if library is None:
+        raise RuntimeError("the kernels that the forward pass used are gone")
+    library[name](addresses(given), addresses(found), *more)
+
+
+def groups_of(count: int) -> int:
+    """Groups of rows whose sums are taken apart."""
+    return -(-count // FUSED_ROWS)
+
+
+class MixNorm(torch.autograd.Function):
+    """y = a * x + b * u where there is a u, then y by its root mean square where that is asked for."""
+
+    @staticmethod
+    def forward(  # noqa: D102, PLR0917 - as the class says; autograd passes no names
+        ctx: FusedContext,
+        x: Tensor,
+        u: Tensor | None,
+        a_D: Tensor | None,
+        b_D: Tensor | None,
+        norm: bool,  # noqa: FBT001
+    ) -> tuple[Tensor, ...]:
+        (x, x_row), (u, u_row) = rows(x), (None, 0) if u is None else rows(u)
+        a_D, b_D = (None if weight is None else weight.contiguous() for weight in (a_D, b_D))
+        count, width = x.numel() // x.shape[-1], x.shape[-1]
+        mixed = None if u is None and a_D is None else x.new_empty(x.shape)
+        normed = x.new_empty(x.shape) if norm else None
+        scale_R = x.new_empty(count) if norm else None
+        y_row = x_row if mixed is None else width
+        ctx.sizes, ctx.outputs = integers(count, width, x_row, u_row, y_row), (mixed is not None, norm)
+        call_fused("mix_norm_forward", (x, u, a_D, b_D), (mixed, normed, scale_R), ctx.sizes)
+        ctx.save_for_backward(x, u, a_D, b_D, x if mixed is None else mixed, scale_R)  # type: ignore[arg-type]  # None is saved too
+        ctx.set_materialize_grads(False)
+        return tuple(out for out in (mixed, normed) if out is not None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FusedContext, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102 - as the class says
+        x, u, a_D, b_D, y, scale_R = ctx.saved_tensors
+        given = iter(None if grad is None else grad.contiguous() for grad in grads)
+        dy, dn = (next(given) if there else None for there in ctx.outputs)
+        count, width = ctx.sizes[0], ctx.sizes[1]
+        dx = x.new_empty(x.shape)
+        du = None if u is None else x.new_empty(x.shape)
+        da_GD, db_GD = (None if w is None else x.new_empty(groups_of(count), width) for w in (a_D, b_D))
+        call_fused("mix_norm_backward", (x, u, a_D, b_D, y, scale_R, dy, dn), (dx, du, da_GD, db_GD), ctx.sizes)
+        sums = (None if part is None else part.sum(0) for part in (da_GD, db_GD))
+        return dx, du, *sums, None
+
+
+class RotatedHeads(torch.autograd.Function):
+    """Norm of each head, rotation of its first half against the second, gain of each head."""
+
+    @staticmethod
+    def forward(ctx: FusedContext, x_BTHE: Tensor, cos: Tensor, sin: Tensor, gain_H: Tensor | None) -> Tensor:  # noqa: D102 - as the class says
+        x_BTHE = x_BTHE if x_BTHE.stride(-1) == 1 else x_BTHE.contiguous()
+        out, scale = x_BTHE.new_empty(x_BTHE.shape), x_BTHE.new_empty(x_BTHE.shape[:3])
+        sizes = integers(*x_BTHE.shape, *x_BTHE.stride()[:3])
+        call_fused("heads_forward", (x_BTHE, cos, sin, gain_H), (out, scale), sizes)
+        ctx.save_for_backward(x_BTHE, cos, sin, gain_H, scale)  # type: ignore[arg-type]  # None is saved too
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FusedContext, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102 - as the class says
+        x_BTHE, cos, sin, gain_H, scale = ctx.saved_tensors
+        dy = grads[0] if grads[0].stride(-1) == 1 else grads[0].contiguous()
+        batch, length, heads, _ = x_BTHE.shape
+        dx = x_BTHE.new_empty(x_BTHE.shape)
+        dgain_GH = None if gain_H is None else x_BTHE.new_empty(groups_of(batch * length), heads)
+        sizes = integers(*x_BTHE.shape, *x_BTHE.stride()[:3], *dy.stride()[:3])
+        call_fused("heads_backward", (x_BTHE, cos, sin, gain_H, scale, dy), (dx, dgain_GH), sizes)
+        return dx, None, None, None if dgain_GH is None else dgain_GH.sum(0)
+
+
+class ConvSilu(torch.autograd.Function):
+    """Causal depthwise convolution, then SiLU."""
+
+    @staticmethod
+    def forward(ctx: FusedContext, x_BTD: Tensor, taps_KD: Tensor, bias_D: Tensor) -> Tensor:  # noqa: D102 - as the class says
+        x_BTD, row = rows(x_BTD)
+        taps_KD, y_BTD = taps_KD.contiguous(), x_BTD.new_empty(x_BTD.shape)
+        ctx.sizes = integers(*x_BTD.shape, row, len(taps_KD))
+        call_fused("conv_forward", (x_BTD, taps_KD, bias_D), (y_BTD,), ctx.sizes)
+        ctx.save_for_backward(x_BTD, taps_KD, bias_D)
+        return y_BTD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FusedContext, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102 - as the class says
+        x_BTD, taps_KD, bias_D = ctx.saved_tensors
+        batch, _, channels = x_BTD.shape
+        dx_BTD, dtaps_BKD = x_BTD.new_empty(x_BTD.shape), x_BTD.new_empty(batch, *taps_KD.shape)
+        dbias_BD = x_BTD.new_empty(batch, channels)
+        given = (x_BTD, taps_KD, bias_D, grads[0].contiguous())
+        call_fused("conv_backward", given, (dx_BTD, dtaps_BKD, dbias_BD), ctx.sizes)
+        return dx_BTD, dtaps_BKD.sum(0), dbias_BD.sum(0)
+
+
+class CappedEntropy(torch.autograd.Function):
+    """Cross-entropy of cap * tanh(z), a loss for each row."""
+
+    @staticmethod
+    def forward(ctx: FusedContext, z_RV: Tensor, targets_R: Tensor, cap: float) -> Tensor:  # noqa: D102 - as the class says
+        z_RV, targets_R, ctx.scalar = z_RV.contiguous(), targets_R.contiguous(), torch.tensor(cap)
+        losses_R, totals_R = z_RV.new_empty(len(z_RV)), z_RV.new_empty(len(z_RV))
+        more = integers(*z_RV.shape), ctypes.c_void_p(targets_R.data_ptr())
+        call_fused("entropy_forward", (z_RV, ctx.scalar), (losses_R, totals_R), *more)
+        ctx.save_for_backward(z_RV, targets_R, totals_R)
+        return losses_R
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FusedContext, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102 - as the class says
+        z_RV, targets_R, totals_R = ctx.saved_tensors
+        dz_RV = torch.empty_like(z_RV)
+        more = integers(*z_RV.shape), ctypes.c_void_p(targets_R.data_ptr())
+        call_fused("entropy_backward", (z_RV, ctx.scalar, totals_R, grads[0].contiguous()), (dz_RV,), *more)
+        return dz_RV, None, None
+
+
+class SquaredRectifier(torch.autograd.Function):
+    """Square of the leaky rectifier."""
+
+    @staticmethod
+    def forward(ctx: FusedContext, x: Tensor, slope: float) -> Tensor:  # noqa: D102 - as the class says
+        x, ctx.scalar = x.contiguous(), torch.tensor(slope)
+        y = torch.empty_like(x)
+        call_fused("squared_forward", (x, ctx.scalar), (y,), integers(x.numel()))
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FusedContext, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: D102 - as the class says
+        (x,) = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        call_fused("squared_backward", (x, ctx.scalar, grads[0].contiguous()), (dx,), integers(x.numel()))
+        return dx, None
 
 
 # --- conv ---
@@ -1769,20 +3360,99 @@ class DepthwiseConv(nn.Module):
     Same parameters as `torch.nn.Conv1d` with one group per channel; the last tap is the present step.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, backend: str = "torch") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels, 1, width))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.backend = backend
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return y_BTD in the type of the weights, whatever the surrounding autocast says."""
-        return causal_conv(x_BTD.to(self.weight.dtype), self.weight, self.bias)
+    def forward(self, x_BTD: Tensor, tail: Tail | None = None, *, silu: bool = False) -> Tensor:
+        """Return y_BTD in the type of the weights, whatever the surrounding autocast says; goes on after a tail.
+
+        Raises:
+            ConfigError: The backend cannot serve; the message says why.
+        """
+        x_BTD = x_BTD.to(self.weight.dtype)
+        return causal_conv(x_BTD, self.weight, self.bias, tail, silu=silu, backend=self.backend)
 
 
-def causal_conv(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
-    """Convolve causally; all three of one type."""
-    y_BTD: Tensor = CausalConv.apply(x_BTD, weight_D1K, bias_D)  # type: ignore[no-untyped-call]  # untyped in torch
-    return y_BTD
+def causal_conv(
+    x_BTD: Tensor,
+    weight_D1K: Tensor,
+    bias_D: Tensor,
+    tail: Tail | None = None,
+    *,
+    silu: bool = False,
+    backend: str = "torch",
+) -> Tensor:
+    """Convolve causally; differentiable, what stands before among it.
+
+    Args:
+        x_BTD: Input; all tensors have one type.
+        weight_D1K: Taps.
+        bias_D: Bias.
+        tail: The inputs before, zeros when absent; keeps the last ones in turn.
+        silu: Whether a SiLU follows.
+        backend: One of CONV_BACKENDS; `auto` takes causal-conv1d's kernel where the tensors are on a GPU and the
+            package is there, else the compiled one where it can serve, else PyTorch's operators.
+
+    Returns:
+        y_BTD.
+
+    Raises:
+        ConfigError: There is no such backend, or it cannot serve these tensors; the message says why.
+
+    """
+    chosen = choose_conv(backend, x_BTD, weight_D1K, silu=silu)
+    if chosen == "cuda":
+        before_BKD = None if tail is None else tail.before(x_BTD, weight_D1K.shape[2] - 1)
+        y_BTD, after_BKD = cuda_conv(x_BTD, weight_D1K[:, 0], bias_D, before_BKD, silu=silu)
+        if tail is not None:
+            tail.items = after_BKD if after_BKD is None else after_BKD.detach()
+        return y_BTD
+    reach = 0 if tail is None else weight_D1K.shape[2] - 1
+    joined_BTD = x_BTD if tail is None else tail.join(x_BTD, reach)
+    if chosen == "cpp":
+        lit_BTD: Tensor = ConvSilu.apply(joined_BTD, weight_D1K[:, 0].t(), bias_D)  # type: ignore[no-untyped-call]  # untyped in torch
+        return lit_BTD[:, reach:]
+    if not torch.is_grad_enabled():
+        y_BTD = convolved(joined_BTD, weight_D1K, bias_D)
+    else:
+        y_BTD = CausalConv.apply(joined_BTD, weight_D1K, bias_D)  # type: ignore[no-untyped-call]  # untyped in torch
+    return F.silu(y_BTD[:, reach:]) if silu else y_BTD[:, reach:]
+
+
+def choose_conv(backend: str, x_BTD: Tensor, weight_D1K: Tensor, *, silu: bool) -> str:
+    """The backend that computes a convolution.
+
+    Raises:
+        ConfigError: See `causal_conv`.
+    """
+    if backend not in CONV_BACKENDS:
+        raise ConfigError(f"HYMBA_CONV_BACKEND: {backend!r} is not one of {', '.join(CONV_BACKENDS)}")
+    taps = weight_D1K.shape[2]
+    if backend == "auto":
+        if not cuda_conv_problem(x_BTD, taps):
+            return "cuda"
+        fits = fused_kernels(x_BTD, weight_D1K) is not None
+        return "torch" if not fits or cpp_conv_problem(x_BTD, taps, silu=silu) else "cpp"
+    problem = ""
+    if backend != "torch":
+        problem = cpp_conv_problem(x_BTD, taps, silu=silu) if backend == "cpp" else cuda_conv_problem(x_BTD, taps)
+    if problem:
+        raise ConfigError(f"HYMBA_CONV_BACKEND: {backend} cannot compute this convolution: {problem}")
+    return backend
+
+
+def cpp_conv_problem(x_BTD: Tensor, taps: int, *, silu: bool) -> str:
+    """Why the compiled convolution cannot serve, or an empty string."""
+    if x_BTD.device.type != "cpu":
+        return f"the tensors are on {x_BTD.device.type}, not on a CPU"
+    if x_BTD.dtype != torch.float32 or not x_BTD.numel():
+        return str(x_BTD.dtype).removeprefix("torch.") if x_BTD.numel() else "no elements"
+    if taps not in FUSED_TAPS or not silu:
+        return f"{taps} taps, it takes {FUSED_TAPS[0]} to {FUSED_TAPS[-1]}" if silu else "no SiLU follows"
+    return native_library(FUSED_SOURCE)[1]
 
 
 class CausalConv(torch.autograd.Function):
@@ -1792,11 +3462,7 @@ class CausalConv(torch.autograd.Function):
     def forward(ctx: ConvContext, x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
         """Return y_BTD."""
         ctx.save_for_backward(x_BTD, weight_D1K)
-        now, *earlier = reversed(weight_D1K[:, 0].unbind(1))
-        y_BTD = torch.addcmul(bias_D, x_BTD, now)
-        for delay, tap_D in enumerate(earlier, 1):
-            y_BTD[:, delay:].addcmul_(x_BTD[:, :-delay], tap_D)
-        return y_BTD
+        return convolved(x_BTD, weight_D1K, bias_D)
 
     @staticmethod
     def backward(ctx: ConvContext, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -1810,66 +3476,480 @@ class CausalConv(torch.autograd.Function):
         return dx_BTD, torch.stack(dtaps[::-1], 1)[:, None], dy_BTD.sum((0, 1))
 
 
-# --- scan ---
+def convolved(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
+    """Compute the convolution: one multiply-add per tap."""
+    now, *earlier = reversed(weight_D1K[:, 0].unbind(1))
+    y_BTD = torch.addcmul(bias_D, x_BTD, now)
+    for delay, tap_D in enumerate(earlier, 1):
+        y_BTD[:, delay:].addcmul_(x_BTD[:, :-delay], tap_D)
+    return y_BTD
 
-class ScanInputs(NamedTuple):
-    """What the scan reads.
+
+# --- elementwise ---
+
+# Above it the sum of exponentials that the kernel takes could overflow.
+LARGEST_CAP = 60.0
+
+
+class Elementwise:
+    """By PyTorch's operators."""
+
+    def norm(self, x: Tensor) -> Tensor:
+        """By the root mean square of the last dimension."""
+        return F.rms_norm(x, x.shape[-1:])
+
+    def mix(self, x: Tensor, u: Tensor, b_D: Tensor, a_D: Tensor | None = None) -> Tensor:
+        """Sum of a * x and b * u, weights per channel; a is 1 where there is none."""
+        return torch.addcmul(x if a_D is None else a_D * x, b_D, u)
+
+    def mix_norm(self, x: Tensor, u: Tensor, b_D: Tensor, a_D: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The mixture, and its norm."""
+        mixed = self.mix(x, u, b_D, a_D)
+        return mixed, self.norm(mixed)
+
+    def heads(
+        self, x_BTHE: Tensor, rotary: tuple[Tensor, Tensor], start: int = 0, gain_H: Tensor | None = None
+    ) -> Tensor:
+        """Normalized heads (see `normalized_heads`), each by its gain."""
+        y_BTHE = normalized_heads(x_BTHE, rotary, start)
+        return y_BTHE if gain_H is None else y_BTHE * gain_H[:, None].to(y_BTHE.dtype)
+
+    def squared_rectifier(self, x: Tensor, slope: float) -> Tensor:
+        """Square of the leaky rectifier."""
+        return F.leaky_relu(x, slope).square()
+
+    def capped_entropy(self, z_RV: Tensor, targets_R: Tensor, cap: float) -> Tensor:
+        """Cross-entropy of cap * tanh(z), or of z where there is no cap, for each row."""
+        return F.cross_entropy(cap * torch.tanh(z_RV) if cap else z_RV, targets_R, reduction="none")
+
+
+class FusedElementwise(Elementwise):
+    """By compiled kernels where they can serve, else as the base class."""
+
+    def norm(self, x: Tensor) -> Tensor:  # noqa: D102 - as the base class
+        if fused_kernels(x) is None:
+            return super().norm(x)
+        found: tuple[Tensor, ...] = MixNorm.apply(x, None, None, None, True)  # type: ignore[no-untyped-call]  # noqa: FBT003 - autograd takes no names
+        return found[0]
+
+    def mix(self, x: Tensor, u: Tensor, b_D: Tensor, a_D: Tensor | None = None) -> Tensor:  # noqa: D102 - as the base class
+        if fused_kernels(x, u, b_D, a_D) is None:
+            return super().mix(x, u, b_D, a_D)
+        found: tuple[Tensor, ...] = MixNorm.apply(x, u, a_D, b_D, False)  # type: ignore[no-untyped-call]  # noqa: FBT003 - autograd takes no names
+        return found[0]
+
+    def mix_norm(  # noqa: D102 - as the base class
+        self, x: Tensor, u: Tensor, b_D: Tensor, a_D: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if fused_kernels(x, u, b_D, a_D) is None:
+            return super().mix_norm(x, u, b_D, a_D)
+        mixed, normed = MixNorm.apply(x, u, a_D, b_D, True)  # type: ignore[no-untyped-call]  # noqa: FBT003 - autograd takes no names
+        return mixed, normed
+
+    def heads(  # noqa: D102 - as the base class
+        self, x_BTHE: Tensor, rotary: tuple[Tensor, Tensor], start: int = 0, gain_H: Tensor | None = None
+    ) -> Tensor:
+        cos, sin = (table[start : start + x_BTHE.shape[1]] for table in rotary)
+        if fused_kernels(x_BTHE, cos, sin, gain_H) is None or 2 * cos.shape[-1] != x_BTHE.shape[-1]:
+            return super().heads(x_BTHE, rotary, start, gain_H)
+        y_BTHE: Tensor = RotatedHeads.apply(x_BTHE, cos, sin, gain_H)  # type: ignore[no-untyped-call]  # untyped in torch
+        return y_BTHE
+
+    def squared_rectifier(self, x: Tensor, slope: float) -> Tensor:  # noqa: D102 - as the base class
+        if fused_kernels(x) is None:
+            return super().squared_rectifier(x, slope)
+        squared: Tensor = SquaredRectifier.apply(x, slope)  # type: ignore[no-untyped-call]  # untyped in torch
+        return squared
+
+    def capped_entropy(self, z_RV: Tensor, targets_R: Tensor, cap: float) -> Tensor:  # noqa: D102 - as the base class
+        if not 0 < cap <= LARGEST_CAP or fused_kernels(z_RV) is None:
+            return super().capped_entropy(z_RV, targets_R, cap)
+        losses_R: Tensor = CappedEntropy.apply(z_RV, targets_R, cap)  # type: ignore[no-untyped-call]  # untyped in torch
+        return losses_R
+
+
+def elementwise(backend: str) -> Elementwise:
+    """The operators of a backend, one of ELEMENTWISE_BACKENDS."""
+    return FusedElementwise() if backend == "auto" else Elementwise()
+
+
+# --- meta ---
+
+META_INIT_STD = 0.02
+
+
+def meta_parameter(count: int, dim: int) -> nn.Parameter | None:
+    """The vectors, 1, M, D, or None when there are none."""
+    return nn.Parameter(torch.zeros(1, count, dim)) if count else None
+
+
+def init_meta(meta_1MD: nn.Parameter | None, generator: torch.Generator | None) -> None:
+    """Draw the vectors."""
+    if meta_1MD is not None:
+        nn.init.normal_(meta_1MD, std=META_INIT_STD, generator=generator)
+
+
+def with_meta(meta_1MD: Tensor | None, x_BTD: Tensor) -> Tensor:
+    """The vectors, then the text: B, M + T, D."""
+    if meta_1MD is None:
+        return x_BTD
+    return torch.cat((meta_1MD.to(x_BTD.dtype).expand(len(x_BTD), -1, -1), x_BTD), 1)
+
+
+# --- scan_cpp ---
+
+# State sizes that have a kernel; others are padded with states that stay zero.
+KERNEL_STATES = (1, 2, 4, 8, 16)
+# Of the source below, and groups of channels that its backward pass takes at once.
+SCAN_LANES = 16
+SCAN_CHUNK = 64
+SCAN_GROUPS = 4
+
+# Time is cut into chunks of L steps: the states at their beginnings are what the backward pass starts from, and a
+# chunk's states and decays of one block of channels stay in the processor's cache.
+SCAN_SOURCE = r"""
+constexpr int L = 64;
+
+// log(1 + u) for u in [0, 1], by the series of 2 artanh(u / (2 + u)).
+static inline V vlog1p(V u) {
+  const V s = u / (2.0f + u), q = s * s;
+  V p = all(1.0f / 15);
+  p = p * q + 1.0f / 13;
+  p = p * q + 1.0f / 11;
+  p = p * q + 1.0f / 9;
+  p = p * q + 1.0f / 7;
+  p = p * q + 1.0f / 5;
+  p = p * q + 1.0f / 3;
+  return 2.0f * s * (p * q + 1.0f);
+}
+static inline V vsoftplus(V x) { return (x > 0.0f ? x : V{}) + vlog1p(vexp(-vabs(x))); }
+
+struct Scan {
+  int64_t B, T, D, x_row, dt_row, B_row, C_row, z_row, softplus, G, blocks, chunks;
+  const float *x, *dt, *A, *Bm, *C, *h0, *skip, *z;
+};
+static Scan scan_of(const float* const* in, const int64_t* s) {
+  return {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], (s[2] + W - 1) / W, (s[1] + L - 1) / L,
+          in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7]};
+}
+
+template <int N, typename Lanes>
+static void forward_block(const Scan s, float* y, float* hT, float* saved, int64_t b, int64_t k, Lanes lanes) {
+  const int64_t d = k * W, D = s.D;
+  const V skip = s.skip ? load(s.skip + d, lanes) : V{};
+  V a[N], h[N];
+  for (int n = 0; n < N; ++n) { a[n] = load(s.A + n * D + d, lanes); h[n] = load(s.h0 + (b * N + n) * D + d, lanes); }
+  for (int64_t t = 0; t < s.T; ++t) {
+    if (saved && t % L == 0) {
+      float* at = saved + (((b * s.blocks + k) * s.chunks + t / L) * N) * W;
+      for (int n = 0; n < N; ++n) store(at + n * W, h[n], Full{});
+    }
+    const int64_t row = b * s.T + t;
+    const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+    const V value = load(s.x + row * s.x_row + d, lanes);
+    V step = load(s.dt + row * s.dt_row + d, lanes);
+    if (s.softplus) step = vsoftplus(step);
+    const V in = step * value;
+    V out = skip * value;
+    for (int n = 0; n < N; ++n) {
+      h[n] = vexp(step * a[n]) * h[n] + in * Bt[n];
+      out += h[n] * Ct[n];
+    }
+    if (s.z) { const V z = load(s.z + row * s.z_row + d, lanes); out *= z * vsigmoid(z); }
+    store(y + row * D + d, out, lanes);
+  }
+  for (int n = 0; n < N; ++n) store(hT + (b * N + n) * D + d, h[n], lanes);
+}
+
+struct Grads {
+  const float *saved, *dy, *dhT;
+  float *dx, *ddt, *dA, *dB, *dC, *dh0, *dskip, *dz;
+};
+
+// One chunk of one block of channels: its steps again from the state at its beginning, then their gradients.
+template <int N, typename Lanes>
+static void backward_chunk(const Scan s, const Grads o, V* work, int64_t count, int64_t b, int64_t chunk, int64_t first,
+                           int64_t k, Lanes lanes) {
+  const int64_t D = s.D, begin = b * s.T + chunk * L;
+  const int len = (int)std::min<int64_t>(L, s.T - chunk * L);
+  V* hs = work;                   // states before each step
+  V* decays = hs + L * N;
+  V* sumB = decays + L * N;
+  V* sumC = sumB + L * N;
+  V* steps = sumC + L * N;
+  V* bends = steps + L;           // derivatives of the softplus
+  V* slopes = bends + L;          // gradient of the output before its gate
+  V* carry = slopes + L;          // gradient of the state, per block
+  V* sumA = carry + count * N;
+  V* sumD = sumA + count * N;
+  const int64_t block = first + k, d = block * W;
+  const V skip = s.skip ? load(s.skip + d, lanes) : V{};
+  V a[N], h[N], g[N], ga[N], gd = sumD[k];
+  const float* at = o.saved + (((b * s.blocks + block) * s.chunks + chunk) * N) * W;
+  for (int n = 0; n < N; ++n) {
+    a[n] = load(s.A + n * D + d, lanes);
+    h[n] = load(at + n * W, Full{});
+    g[n] = carry[k * N + n];
+    ga[n] = sumA[k * N + n];
+  }
+  for (int i = 0; i < len; ++i) {
+    const int64_t row = begin + i;
+    const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+    const V value = load(s.x + row * s.x_row + d, lanes);
+    V step = load(s.dt + row * s.dt_row + d, lanes), slope = load(o.dy + row * D + d, lanes), z{}, lit{};
+    if (s.softplus) { bends[i] = vsigmoid(step); step = vsoftplus(step); }
+    const V in = step * value, wanted = slope;
+    if (s.z) { z = load(s.z + row * s.z_row + d, lanes); lit = vsigmoid(z); slope *= z * lit; }
+    V out = skip * value;
+    for (int n = 0; n < N; ++n) {
+      const V decay = vexp(step * a[n]);
+      hs[i * N + n] = h[n];
+      decays[i * N + n] = decay;
+      h[n] = decay * h[n] + in * Bt[n];
+      out += h[n] * Ct[n];
+      sumC[i * N + n] += slope * h[n];
+    }
+    if (s.z) store(o.dz + row * D + d, wanted * out * lit * (1.0f + z * (1.0f - lit)), lanes);
+    steps[i] = step;
+    slopes[i] = slope;
+    gd += slope * value;
+  }
+  for (int i = len - 1; i >= 0; --i) {
+    const int64_t row = begin + i;
+    const float *Bt = s.Bm + row * s.B_row, *Ct = s.C + row * s.C_row;
+    const V value = load(s.x + row * s.x_row + d, lanes), step = steps[i], slope = slopes[i], in = step * value;
+    V din{}, dstep{};
+    for (int n = 0; n < N; ++n) {
+      g[n] += slope * Ct[n];
+      sumB[i * N + n] += g[n] * in;
+      din += g[n] * Bt[n];
+      g[n] *= decays[i * N + n];
+      const V rate = g[n] * hs[i * N + n];  // gradient of the exponent dt * A
+      dstep += rate * a[n];
+      ga[n] += rate * step;
+    }
+    dstep += din * value;
+    store(o.dx + row * D + d, din * step + slope * skip, lanes);
+    store(o.ddt + row * D + d, s.softplus ? dstep * bends[i] : dstep, lanes);
+  }
+  for (int n = 0; n < N; ++n) { carry[k * N + n] = g[n]; sumA[k * N + n] = ga[n]; }
+  sumD[k] = gd;
+}
+
+// One batch row, blocks [first, last): adds up over its blocks what belongs to (t, n).
+template <int N>
+static void backward_blocks(const Scan& s, const Grads& o, float* dB, float* dC, int64_t b, int64_t first,
+                            int64_t last) {
+  const int64_t D = s.D, count = last - first;
+  std::vector<V> work(4 * L * N + 3 * L + count * (2 * N + 1));
+  V *sumB = work.data() + 2 * L * N, *sumC = sumB + L * N;
+  V *carry = sumC + L * N + 3 * L, *sumA = carry + count * N, *sumD = sumA + count * N;
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t d = (first + k) * W;
+    with_lanes(D - d, [&](auto lanes) {
+      for (int n = 0; n < N; ++n) carry[k * N + n] = load(o.dhT + (b * N + n) * D + d, lanes);
+    });
+    for (int n = 0; n < N; ++n) sumA[k * N + n] = V{};
+    sumD[k] = V{};
+  }
+  for (int64_t chunk = s.chunks - 1; chunk >= 0; --chunk) {
+    const int64_t begin = b * s.T + chunk * L;
+    const int len = (int)std::min<int64_t>(L, s.T - chunk * L);
+    for (int i = 0; i < len * N; ++i) { sumB[i] = V{}; sumC[i] = V{}; }
+    for (int64_t k = 0; k < count; ++k)
+      with_lanes(D - (first + k) * W, [&](auto lanes) {
+        backward_chunk<N>(s, o, work.data(), count, b, chunk, first, k, lanes);
+      });
+    for (int i = 0; i < len; ++i)
+      for (int n = 0; n < N; ++n) {
+        dB[(begin + i) * N + n] = sum(sumB[i * N + n]);
+        dC[(begin + i) * N + n] = sum(sumC[i * N + n]);
+      }
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t d = (first + k) * W;
+    with_lanes(D - d, [&](auto lanes) {
+      for (int n = 0; n < N; ++n) {
+        store(o.dh0 + (b * N + n) * D + d, carry[k * N + n], lanes);
+        store(o.dA + (b * N + n) * D + d, sumA[k * N + n], lanes);
+      }
+      if (s.skip) store(o.dskip + b * D + d, sumD[k], lanes);
+    });
+  }
+}
+
+template <int N>
+static void forward_n(const Scan& s, float* const* out) {
+  at::parallel_for(0, s.B * s.blocks, 1, [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i)
+      with_lanes(s.D - i % s.blocks * W, [&](auto lanes) {
+        forward_block<N>(s, out[0], out[1], out[2], i / s.blocks, i % s.blocks, lanes);
+      });
+  });
+}
+template <int N>
+static void backward_n(const Scan& s, const Grads& o) {
+  const int64_t plane = s.B * s.T * N;
+  at::parallel_for(0, s.B * s.G, 1, [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) {
+      const int64_t g = i % s.G;
+      backward_blocks<N>(s, o, o.dB + g * plane, o.dC + g * plane, i / s.G, g * s.blocks / s.G,
+                         (g + 1) * s.blocks / s.G);
+    }
+  });
+}
+
+#define FOR_EACH_STATE(CASE) CASE(1) CASE(2) CASE(4) CASE(8) CASE(16)
+extern "C" void scan_forward(const float* const* in, float* const* out, const int64_t* sizes, int64_t states) {
+  const Scan s = scan_of(in, sizes);
+  switch (states) {
+#define CASE(N) case N: return forward_n<N>(s, out);
+    FOR_EACH_STATE(CASE)
+#undef CASE
+  }
+}
+extern "C" void scan_backward(const float* const* in, float* const* out, const int64_t* sizes, int64_t states) {
+  const Scan s = scan_of(in, sizes);
+  const Grads o{in[8], in[9], in[10], out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7]};
+  switch (states) {
+#define CASE(N) case N: return backward_n<N>(s, o);
+    FOR_EACH_STATE(CASE)
+#undef CASE
+  }
+}
+"""
+
+
+class CppScanInputs(NamedTuple):
+    """What the kernel reads: float32, on the CPU.
 
     Attributes:
-        x_BTD: Input, after convolution and SiLU.
-        dt_BTD: Step sizes, positive.
-        A_DN: Decay rates, negative.
+        x_BTD: Input.
+        dt_BTD: Step sizes, before the softplus where there is one.
+        A_ND: Decay rates; N is one of KERNEL_STATES.
         B_BTN: Input projection.
         C_BTN: Output projection.
+        state_BND: State before the first step.
+        skip_D: Weight of x in the output.
+        gate_BTD: Its SiLU multiplies the output.
 
     """
 
     x_BTD: Tensor
     dt_BTD: Tensor
-    A_DN: Tensor
+    A_ND: Tensor
     B_BTN: Tensor
     C_BTN: Tensor
+    state_BND: Tensor
+    skip_D: Tensor | None = None
+    gate_BTD: Tensor | None = None
+
+    def evenly_spaced(self) -> CppScanInputs:
+        """Copies of what the kernel cannot walk through as it is."""
+        ready = [None if tensor is None else rows(tensor)[0] for tensor in self]
+        for index in (2, 5, 6):
+            tensor = self[index]
+            ready[index] = None if tensor is None else tensor.contiguous()
+        return CppScanInputs(*ready)  # type: ignore[arg-type]  # those without a default are tensors
+
+    def sizes(self, *, softplus: bool) -> ctypes.Array[ctypes.c_int64]:
+        """Sizes, then the distance of rows, as the kernel takes them."""
+        walked = (self.x_BTD, self.dt_BTD, self.B_BTN, self.C_BTN, self.gate_BTD)
+        distances = (0 if tensor is None else rows(tensor)[1] for tensor in walked)
+        return integers(*self.x_BTD.shape, *distances, int(softplus), self.groups)
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels that the backward pass takes at once, each with sums of its own for B and C."""
+        return min(SCAN_GROUPS, -(-self.x_BTD.shape[2] // SCAN_LANES))
 
 
-def selective_scan_reference(inputs: ScanInputs, state_BDN: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Step through time in float64, autograd recording every step: slow, and what the fast scan is tested against.
+class CppScanContext(FunctionCtx):
+    """What the forward pass leaves to the backward pass."""
 
-    Returns:
-        y_BTD and the state after the last step, both float64.
-
-    """
-    x_BTD, dt_BTD, A_DN, B_BTN, C_BTN = (tensor.double() for tensor in inputs)
-    h_BDN = x_BTD.new_zeros(len(x_BTD), *A_DN.shape) if state_BDN is None else state_BDN.double()
-    outputs = []
-    for step in range(x_BTD.shape[1]):
-        dt_BD1 = dt_BTD[:, step, :, None]
-        h_BDN = torch.exp(dt_BD1 * A_DN) * h_BDN + dt_BD1 * x_BTD[:, step, :, None] * B_BTN[:, step, None]
-        outputs.append((h_BDN * C_BTN[:, step, None]).sum(-1))
-    return torch.stack(outputs, 1), h_BDN
+    saved_tensors: tuple[Tensor, ...]
+    softplus: bool
 
 
-def selective_scan(inputs: ScanInputs, state_BDN: Tensor | None = None, *, chunk: int = 64) -> tuple[Tensor, Tensor]:
-    """Scan in chunks of `chunk` steps; differentiable in all inputs, the initial state among them.
+def cpp_scan_problem() -> str:
+    """Why there is no compiled scan, or an empty string."""
+    return native_library(SCAN_SOURCE)[1]
 
-    Computes in float32 (float64 when x is), whatever the surrounding autocast says. Only the states at the chunks'
-    boundaries are kept for the backward pass, which recomputes the others.
 
-    Args:
-        inputs: See ScanInputs.
-        state_BDN: State before the first step; zeros when absent.
-        chunk: Steps per chunk; it changes speed and memory, not the result.
+def compiled_scan(inputs: CppScanInputs, *, softplus: bool) -> tuple[Tensor, Tensor]:
+    """Scan float32 tensors with the kernel, which must be there; returns y_BTD and the last state_BND."""
+    states = len(inputs.A_ND)
+    missing = next(size for size in KERNEL_STATES if size >= states) - states
+    if missing:
+        # States that are never written to nor read.
+        inputs = inputs._replace(
+            A_ND=F.pad(inputs.A_ND, (0, 0, 0, missing)),
+            B_BTN=F.pad(inputs.B_BTN, (0, missing)),
+            C_BTN=F.pad(inputs.C_BTN, (0, missing)),
+            state_BND=F.pad(inputs.state_BND, (0, 0, 0, missing)),
+        )
+    y_BTD, state_BND = CppScan.apply(softplus, *inputs)  # type: ignore[no-untyped-call]  # untyped in torch
+    return y_BTD, state_BND[:, :states]
 
-    Returns:
-        y_BTD and the state after the last step, in the computing type.
 
-    """
-    dtype = torch.promote_types(inputs.x_BTD.dtype, torch.float32)
-    if state_BDN is None:
-        state_BDN = inputs.x_BTD.new_zeros(len(inputs.x_BTD), *inputs.A_DN.shape)
-    tensors = (inputs.x_BTD, inputs.dt_BTD, inputs.A_DN.t(), inputs.B_BTN, inputs.C_BTN, state_BDN.transpose(1, 2))
-    y_BTD, state_BND = SelectiveScan.apply(chunk, *(tensor.to(dtype).contiguous() for tensor in tensors))  # type: ignore[no-untyped-call]  # untyped in torch
-    return y_BTD, state_BND.transpose(1, 2)
+class CppScan(torch.autograd.Function):
+    """The compiled scan and its derivative."""
 
+    @staticmethod
+    def forward(ctx: CppScanContext, softplus: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001 - autograd passes no names
+        """Return y_BTD and the last state_BND."""
+        inputs = CppScanInputs(*tensors).evenly_spaced()  # type: ignore[arg-type]  # those without a default are tensors
+        x_BTD, state_BND = inputs.x_BTD, inputs.state_BND
+        y_BTD, last_BND = x_BTD.new_empty(x_BTD.shape), torch.empty_like(state_BND)
+        saved = scan_states(inputs) if any(ctx.needs_input_grad) else None  # type: ignore[attr-defined]  # untyped in torch
+        call_kernel("scan_forward", inputs, (y_BTD, last_BND, saved), inputs.sizes(softplus=softplus))
+        ctx.save_for_backward(*inputs, saved)  # type: ignore[arg-type]  # None is saved too
+        ctx.softplus = softplus
+        return y_BTD, last_BND
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: CppScanContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Walk back through time."""
+        *tensors, saved = ctx.saved_tensors
+        inputs = CppScanInputs(*tensors)
+        batch, length, channels = inputs.x_BTD.shape
+        states, groups = len(inputs.A_ND), inputs.groups
+        new = inputs.x_BTD.new_empty
+        dx_BTD, ddt_BTD = new(inputs.x_BTD.shape), new(inputs.x_BTD.shape)
+        dA_BND, dstate_BND = torch.empty_like(inputs.state_BND), torch.empty_like(inputs.state_BND)
+        dB_GBTN, dC_GBTN = new(2, groups, batch, length, states)
+        dskip_BD = None if inputs.skip_D is None else new(batch, channels)
+        dgate_BTD = None if inputs.gate_BTD is None else new(inputs.x_BTD.shape)
+        found = (dx_BTD, ddt_BTD, dA_BND, dB_GBTN, dC_GBTN, dstate_BND, dskip_BD, dgate_BTD)
+        given = (*inputs, saved, *(grad.contiguous() for grad in grads))
+        call_kernel("scan_backward", given, found, inputs.sizes(softplus=ctx.softplus))
+        dskip_D = None if dskip_BD is None else dskip_BD.sum(0)
+        sums = (dA_BND.sum(0), dB_GBTN.sum(0), dC_GBTN.sum(0), dstate_BND)
+        return None, dx_BTD, ddt_BTD, *sums, dskip_D, dgate_BTD
+
+
+def scan_states(inputs: CppScanInputs) -> Tensor:
+    """Room for the states at the chunks' beginnings, which the backward pass starts from."""
+    batch, length, channels = inputs.x_BTD.shape
+    blocks, chunks = -(-channels // SCAN_LANES), -(-length // SCAN_CHUNK)
+    return inputs.x_BTD.new_empty(batch, blocks, chunks, len(inputs.A_ND), SCAN_LANES)
+
+
+def call_kernel(
+    name: str,
+    given: tuple[Tensor | None, ...],
+    found: tuple[Tensor | None, ...],
+    sizes: ctypes.Array[ctypes.c_int64],
+) -> None:
+    """Run one of the two functions; the third of `given` tells the number of states."""
+    library, problem = native_library(SCAN_SOURCE)
+    if library is None or given[2] is None:
+        raise RuntimeError(f"no compiled scan: {problem}")
+    library[name](addresses(given), addresses(found), sizes, ctypes.c_int64(len(given[2])))
+
+
+# --- scan_torch ---
 
 class ScanContext(FunctionCtx):
     """What the forward pass leaves to the backward pass."""
@@ -2005,6 +4085,629 @@ def sum_over_channels(weight_BLD: Tensor, h_LBND: Tensor) -> Tensor:
     return torch.bmm(h_LBND.view(-1, state, channels), weight, out=out).view(length, batch, state).transpose(0, 1)
 
 
+# --- scan ---
+
+class ScanInputs(NamedTuple):
+    """What the scan reads.
+
+    Attributes:
+        x_BTD: Input, after convolution and SiLU.
+        dt_BTD: Step sizes, positive; with `softplus`, what gives them.
+        A_DN: Decay rates, negative.
+        B_BTN: Input projection.
+        C_BTN: Output projection.
+
+    """
+
+    x_BTD: Tensor
+    dt_BTD: Tensor
+    A_DN: Tensor
+    B_BTN: Tensor
+    C_BTN: Tensor
+
+
+@dataclass(frozen=True)
+class ScanFrame:
+    """What stands around a scan.
+
+    Attributes:
+        skip_D: Weight of x in the output; none adds nothing.
+        gate_BTD: Its SiLU multiplies the output; none multiplies by nothing.
+        softplus: Whether step sizes are the softplus of what is given.
+
+    """
+
+    skip_D: Tensor | None = None
+    gate_BTD: Tensor | None = None
+    softplus: bool = False
+
+    def steps(self, dt_BTD: Tensor) -> Tensor:
+        """Step sizes."""
+        return F.softplus(dt_BTD) if self.softplus else dt_BTD
+
+    def output(self, y_BTD: Tensor, x_BTD: Tensor) -> Tensor:
+        """The output, with skip and gate."""
+        if self.skip_D is not None:
+            y_BTD = torch.addcmul(y_BTD, self.skip_D.to(y_BTD.dtype), x_BTD.to(y_BTD.dtype))
+        return y_BTD if self.gate_BTD is None else y_BTD * F.silu(self.gate_BTD)
+
+
+BARE_SCAN = ScanFrame()
+
+
+def selective_scan_reference(
+    inputs: ScanInputs, state_BDN: Tensor | None = None, frame: ScanFrame = BARE_SCAN
+) -> tuple[Tensor, Tensor]:
+    """Step through time in float64, autograd recording every step: slow, and what the fast scans are tested against.
+
+    Returns:
+        y_BTD and the state after the last step, both float64.
+
+    """
+    x_BTD, dt_BTD, A_DN, B_BTN, C_BTN = (tensor.double() for tensor in inputs)
+    dt_BTD = frame.steps(dt_BTD)
+    h_BDN = x_BTD.new_zeros(len(x_BTD), *A_DN.shape) if state_BDN is None else state_BDN.double()
+    outputs = []
+    for step in range(x_BTD.shape[1]):
+        dt_BD1 = dt_BTD[:, step, :, None]
+        h_BDN = torch.exp(dt_BD1 * A_DN) * h_BDN + dt_BD1 * x_BTD[:, step, :, None] * B_BTN[:, step, None]
+        outputs.append((h_BDN * C_BTN[:, step, None]).sum(-1))
+    gate_BTD = None if frame.gate_BTD is None else frame.gate_BTD.double()
+    return ScanFrame(frame.skip_D, gate_BTD).output(torch.stack(outputs, 1), x_BTD), h_BDN
+
+
+def selective_scan(
+    inputs: ScanInputs,
+    state_BDN: Tensor | None = None,
+    frame: ScanFrame = BARE_SCAN,
+    *,
+    chunk: int = 64,
+    backend: str = "torch",
+) -> tuple[Tensor, Tensor]:
+    """Scan; differentiable in all inputs, the initial state among them.
+
+    Computes in float32 (float64 when x is), whatever the surrounding autocast says. `auto` takes mamba-ssm's kernel
+    where the tensors are on a GPU and the package is there, else the compiled operator where it compiles, else
+    PyTorch's operators. Any other choice is taken as it is. mamba-ssm's kernel takes no initial state: a scan that goes
+    on from one is computed by PyTorch's operators, and its last state has no gradient. A single step without
+    gradients needs no kernel.
+
+    Args:
+        inputs: See ScanInputs.
+        state_BDN: State before the first step; zeros when absent.
+        frame: Softplus, skip and gate, none of them by default.
+        chunk: Steps per chunk of the torch backend; it changes speed and memory, not the result.
+        backend: One of SCAN_BACKENDS.
+
+    Returns:
+        y_BTD and the state after the last step, in the computing type.
+
+    Raises:
+        ConfigError: There is no such backend, or it cannot serve these tensors; the message says why.
+
+    """
+    chosen = choose_scan(backend, inputs)
+    if chosen == "reference":
+        return selective_scan_reference(inputs, state_BDN, frame)
+    dtype = torch.promote_types(inputs.x_BTD.dtype, torch.float32)
+    inputs = ScanInputs(*(tensor.to(dtype) for tensor in inputs))
+    if chosen == "cuda" and state_BDN is None:
+        gate_BTD = None if frame.gate_BTD is None else frame.gate_BTD.to(dtype)
+        return cuda_scan(inputs, frame.skip_D, gate_BTD, softplus=frame.softplus)
+    if state_BDN is None:
+        state_BDN = inputs.x_BTD.new_zeros(len(inputs.x_BTD), *inputs.A_DN.shape)
+    state_BDN = state_BDN.to(dtype)
+    if inputs.x_BTD.shape[1] == 1 and not (torch.is_grad_enabled() and any_gradient(*inputs, state_BDN)):
+        y_BTD, last_BDN = single_step(inputs._replace(dt_BTD=frame.steps(inputs.dt_BTD)), state_BDN)
+        return frame.output(y_BTD, inputs.x_BTD), last_BDN
+    x_BTD, dt_BTD, A_ND, B_BTN, C_BTN = inputs._replace(A_DN=inputs.A_DN.t())
+    if chosen == "cpp":
+        framed = (None if tensor is None else tensor.to(dtype) for tensor in (frame.skip_D, frame.gate_BTD))
+        tensors = CppScanInputs(x_BTD, dt_BTD, A_ND, B_BTN, C_BTN, state_BDN.transpose(1, 2), *framed)
+        y_BTD, last_BND = compiled_scan(tensors, softplus=frame.softplus)
+        return y_BTD, last_BND.transpose(1, 2)
+    ready = (x_BTD, frame.steps(dt_BTD), A_ND, B_BTN, C_BTN, state_BDN.transpose(1, 2))
+    y_BTD, last_BND = SelectiveScan.apply(chunk, *(tensor.contiguous() for tensor in ready))  # type: ignore[no-untyped-call]  # untyped in torch
+    return frame.output(y_BTD, x_BTD), last_BND.transpose(1, 2)
+
+
+def choose_scan(backend: str, inputs: ScanInputs) -> str:
+    """The backend that computes a scan.
+
+    Raises:
+        ConfigError: See `selective_scan`.
+    """
+    if backend not in SCAN_BACKENDS:
+        raise ConfigError(f"HYMBA_SCAN_BACKEND: {backend!r} is not one of {', '.join(SCAN_BACKENDS)}")
+    if backend == "auto":
+        return next(name for name in ("cuda", "cpp", "torch") if not scan_problem(name, inputs, warn=True))
+    if problem := scan_problem(backend, inputs):
+        raise ConfigError(f"HYMBA_SCAN_BACKEND: {backend} cannot compute this scan: {problem}")
+    return backend
+
+
+def scan_problem(backend: str, inputs: ScanInputs, *, warn: bool = False) -> str:
+    """Why a backend cannot compute a scan, or an empty string; on request warns that nothing could be compiled."""
+    if backend not in {"cpp", "cuda"}:
+        return ""
+    x_BTD, states = inputs.x_BTD, inputs.A_DN.shape[1]
+    most = KERNEL_STATES[-1] if backend == "cpp" else CUDA_STATES
+    if states > most:
+        return f"{states} states, at most {most}"
+    if x_BTD.dtype == torch.float64 or not x_BTD.numel():
+        return "float64" if x_BTD.numel() else "no elements"
+    if backend == "cuda":
+        return cuda_scan_problem(x_BTD.device)
+    if x_BTD.device.type != "cpu":
+        return f"the tensors are on {x_BTD.device.type}, not on a CPU"
+    if warn:
+        native_or_warn(SCAN_SOURCE)
+    return cpp_scan_problem()
+
+
+def any_gradient(*tensors: Tensor) -> bool:
+    """Whether some tensor wants a gradient."""
+    return any(tensor.requires_grad for tensor in tensors)
+
+
+def single_step(inputs: ScanInputs, h_BDN: Tensor) -> tuple[Tensor, Tensor]:
+    """One step without a derivative and without a chunk's work space; returns y_B1D and the next state B, D, N."""
+    x_B1D, dt_B1D, A_DN, B_B1N, C_B1N = inputs
+    h_BND = torch.exp(dt_B1D * A_DN.t()) * h_BDN.transpose(1, 2)
+    h_BND = torch.addcmul(h_BND, dt_B1D * x_B1D, B_B1N.transpose(1, 2))
+    return (C_B1N.transpose(1, 2) * h_BND).sum(1, keepdim=True), h_BND.transpose(1, 2)
+
+
+# --- mixer ---
+
+# Keys and values, both B, G, T, E, ready to be attended to.
+KeysValues: TypeAlias = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class LayerContext:
+    """What the layers of one forward pass have in common.
+
+    Attributes:
+        rotary: Tables of `rotary_tables`, at least as long as the sequence.
+        meta: Leading positions that hold meta tokens.
+        memory: What is kept of the text before, or None where the text begins here and nothing is kept.
+        kept: Keys and values of the layers that share theirs, by layer.
+    """
+
+    rotary: tuple[Tensor, Tensor]
+    meta: int = 0
+    memory: Memory | None = None
+    kept: dict[int, KeysValues] = field(default_factory=dict)
+
+    def remembered(self, layer: int) -> LayerMemory | None:
+        """A layer's share of the memory."""
+        return None if self.memory is None else self.memory.layers[layer]
+
+
+class AttentionMixer(nn.Module):
+    """Causal attention alone: the plain transformer's token mixer."""
+
+    def __init__(self, config: ModelConfig, layer: int, linear: MakeLinear = plain_linear) -> None:
+        super().__init__()
+        self.layer, self.source, self.window = layer, config.kv_source(layer), config.layer_window(layer)
+        self.window_backend, self.elementwise = config.window_backend, elementwise(config.elementwise_backend)
+        self.lends = any(config.kv_source(later) == layer for later in range(layer + 1, config.num_layers))
+        self.head_dim, self.kv_dim = config.head_dim, config.num_kv_heads * config.head_dim
+        self.add_queries(config, linear)
+        self.proj = linear("proj", config.model_dim, config.model_dim)
+        self.separate_kv = config.separate_kv
+        self.add_projections(config, linear)
+
+    @staticmethod
+    def query_heads(config: ModelConfig) -> int:
+        """How many heads attend."""
+        return config.num_heads
+
+    def add_queries(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the projection of the queries and their gains."""
+        self.c_q = linear("c_q", config.model_dim, config.model_dim)
+        self.q_gain = nn.Parameter(torch.full((self.query_heads(config),), config.qk_gain_init))
+
+    def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the projections of keys and values, unless another layer's serve."""
+        if self.source != self.layer:
+            return
+        if self.separate_kv:
+            self.c_k = linear("c_k", self.kv_dim, config.model_dim)
+            self.c_v = linear("c_v", self.kv_dim, config.model_dim)
+        else:
+            self.kv_proj = linear("kv_proj", 2 * self.kv_dim, config.model_dim)
+
+    def queries(self, q_BTC: Tensor, context: LayerContext, start: int = 0) -> Tensor:
+        """Split, normalize, rotate by position from `start`, and scale; B, H, T, E."""
+        q_BTHE = torch.unflatten(q_BTC, -1, (-1, self.head_dim))
+        return self.elementwise.heads(q_BTHE, context.rotary, start, self.q_gain).transpose(1, 2)
+
+    def keys_values(self, x_BTD: Tensor, context: LayerContext) -> KeysValues:
+        """Keys and values of x, or those that an earlier layer kept."""
+        if self.source != self.layer:
+            return context.kept[self.source]
+        if self.separate_kv:
+            return self.key_value_heads(self.c_k(x_BTD), self.c_v(x_BTD), context)
+        k_BTC, v_BTC = self.kv_proj(x_BTD).chunk(2, -1)
+        return self.key_value_heads(k_BTC, v_BTC, context)
+
+    def key_value_heads(self, k_BTC: Tensor, v_BTC: Tensor, context: LayerContext) -> KeysValues:
+        """Split into heads, normalize and rotate the keys; keep both where a later layer uses them."""
+        k_BTGE, v_BTGE = (torch.unflatten(part_BTC, -1, (-1, self.head_dim)) for part_BTC in (k_BTC, v_BTC))
+        found = self.elementwise.heads(k_BTGE, context.rotary).transpose(1, 2), v_BTGE.transpose(1, 2)
+        if self.lends:
+            context.kept[self.layer] = found
+        return found
+
+    def attend(self, x_BTD: Tensor, keys_values: KeysValues, context: LayerContext) -> Tensor:
+        """Queries of x against keys and values; B, T, D before the output projection."""
+        q_BHTE, memory = self.queries(self.c_q(x_BTD), context), context.remembered(self.layer)
+        if memory is None:
+            k_BGTE, v_BGTE = keys_values
+            mixed_BHTE = attention_after_meta(
+                q_BHTE, k_BGTE, v_BGTE, window=self.window, meta=context.meta, backend=self.window_backend
+            )
+        else:
+            mixed_BHTE = continued_attention(
+                q_BHTE, *keys_values, memory.attention, meta=context.meta, backend=self.window_backend
+            )
+        return mixed_BHTE.transpose(1, 2).flatten(2)
+
+    def forward(self, x_BTD: Tensor, context: LayerContext) -> Tensor:
+        """Mix over time; returns B, T, D."""
+        output_BTD: Tensor = self.proj(self.attend(x_BTD, self.keys_values(x_BTD, context), context))
+        return output_BTD
+
+
+class HymbaMixer(AttentionMixer):
+    """Attention and Mamba read the same input and are merged before the shared output projection.
+
+    Merged by a learned scalar weight (#599), or as the mean of their norms with learned scales per channel (the paper).
+    """
+
+    def __init__(self, config: ModelConfig, layer: int, linear: MakeLinear = plain_linear) -> None:
+        super().__init__(config, layer, linear)
+        self.add_scan(config, linear)
+        self.add_merge(config, linear)
+
+    def add_scan(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the convolution and the scan."""
+        channels, rank, state = config.ssm_dim, config.ssm_dt_rank, config.ssm_state
+        self.scan_sizes = (rank, state, state)
+        self.scan_chunk, self.scan_backend = config.scan_chunk, config.scan_backend
+        self.conv1d = DepthwiseConv(channels, config.conv_width, config.conv_backend)
+        self.x_proj = linear("x_proj", sum(self.scan_sizes), channels)
+        self.add_step_projection(rank, channels, linear)
+        self.A_log = nn.Parameter(torch.arange(1, state + 1).float().log().repeat(channels, 1))
+        self.D = nn.Parameter(torch.ones(channels))
+
+    def add_merge(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create what joins the branches."""
+        self.averages = config.fusion == "norms"
+        if self.averages:
+            # The published model has one output projection, behind the mean.
+            self.mamba_out_proj: nn.Module = nn.Identity()
+            self.attention_norm = nn.Parameter(torch.ones(config.model_dim))
+            self.mamba_norm = nn.Parameter(torch.ones(config.model_dim))
+        else:
+            self.mamba_out_proj = linear("mamba_out_proj", config.model_dim, config.ssm_dim)
+            self.merge_alpha = nn.Parameter(torch.zeros(1))
+
+    def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the projections of keys, values, scan input and gate: one matrix (#599) or several (#914)."""
+        self.sizes = (self.kv_dim, self.kv_dim, config.ssm_dim, config.ssm_dim)
+        self.fused = config.fused_projection and self.source == self.layer
+        if self.fused:
+            self.in_proj = linear("in_proj", sum(self.sizes), config.model_dim)
+            return
+        super().add_projections(config, linear)
+        self.mamba_proj = linear("mamba_proj", 2 * config.ssm_dim, config.model_dim)
+
+    def add_step_projection(self, rank: int, channels: int, linear: MakeLinear) -> None:
+        """Create what widens the step sizes from their rank to all channels."""
+        self.dt_proj = linear("dt_proj", channels, rank, bias=True)
+
+    def step_sizes(self, dt_BTR: Tensor) -> Tensor:
+        """What gives the steps of all channels, by a softplus; B, T, D."""
+        steps_BTD: Tensor = self.dt_proj(dt_BTR)
+        return steps_BTD
+
+    def project(self, x_BTD: Tensor, context: LayerContext) -> tuple[KeysValues, Tensor, Tensor]:
+        """Keys and values, the scan's input, its gate."""
+        if not self.fused:
+            scanned_BTD, gate_BTD = self.mamba_proj(x_BTD).chunk(2, -1)
+            return self.keys_values(x_BTD, context), scanned_BTD, gate_BTD
+        k_BTC, v_BTC, scanned_BTD, gate_BTD = self.in_proj(x_BTD).split(self.sizes, -1)
+        return self.key_value_heads(k_BTC, v_BTC, context), scanned_BTD, gate_BTD
+
+    def scan(self, x_BTD: Tensor, gate_BTD: Tensor, memory: LayerMemory | None = None) -> Tensor:
+        """Mamba's branch: causal convolution, selective scan with skip, gate, output projection."""
+        tail, state_BDN = (None, None) if memory is None else (memory.convolution, memory.scan)
+        x_BTD = self.conv1d(x_BTD, tail, silu=True)
+        dt_BTR, B_BTN, C_BTN = self.x_proj(x_BTD).split(self.scan_sizes, -1)
+        inputs = ScanInputs(x_BTD, self.step_sizes(dt_BTR), -self.A_log.float().exp(), B_BTN, C_BTN)
+        frame = ScanFrame(self.D, gate_BTD, softplus=True)
+        y_BTD, state_BDN = selective_scan(inputs, state_BDN, frame, chunk=self.scan_chunk, backend=self.scan_backend)
+        if memory is not None:
+            memory.scan = state_BDN.detach()
+        output_BTD: Tensor = self.mamba_out_proj(y_BTD)
+        return output_BTD
+
+    def merge(self, attention_BTD: Tensor, mamba_BTD: Tensor) -> Tensor:
+        """Join the branches, B, T, D."""
+        attention_BTD = attention_BTD.to(mamba_BTD.dtype)
+        if not self.averages:
+            return torch.lerp(mamba_BTD, attention_BTD, torch.sigmoid(self.merge_alpha).to(mamba_BTD.dtype))
+        width = mamba_BTD.shape[-1:]
+        normed_BTD = F.rms_norm(attention_BTD, width) * self.attention_norm
+        return torch.addcmul(normed_BTD, self.mamba_norm, F.rms_norm(mamba_BTD, width)) / 2
+
+    def forward(self, x_BTD: Tensor, context: LayerContext) -> Tensor:
+        """Mix over time; returns B, T, D."""
+        keys_values, scanned_BTD, gate_BTD = self.project(x_BTD, context)
+        attention_BTD = self.attend(x_BTD, keys_values, context)
+        mamba_BTD = self.scan(scanned_BTD, gate_BTD, context.remembered(self.layer))
+        output_BTD: Tensor = self.proj(self.merge(attention_BTD, mamba_BTD))
+        return output_BTD
+
+
+class ScanMixer(HymbaMixer):
+    """Mamba alone: the hybrid without its attention, for comparisons."""
+
+    def add_queries(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Nothing asks."""
+
+    def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the projection of scan input and gate."""
+        self.mamba_proj = linear("mamba_proj", 2 * config.ssm_dim, config.model_dim)
+
+    def add_merge(self, config: ModelConfig, linear: MakeLinear) -> None:  # noqa: ARG002 - as in the hybrid
+        """Nothing to merge: one output projection is enough."""
+        self.mamba_out_proj = nn.Identity()
+
+    def forward(self, x_BTD: Tensor, context: LayerContext) -> Tensor:
+        """Mix over time; returns B, T, D."""
+        scanned_BTD, gate_BTD = self.mamba_proj(x_BTD).chunk(2, -1)
+        output_BTD: Tensor = self.proj(self.scan(scanned_BTD, gate_BTD, context.remembered(self.layer)))
+        return output_BTD
+
+
+class SharedMatrixMixer(HymbaMixer):
+    """The mixer of #852's records script: one matrix for query and output, one for key and value, gated values.
+
+    As published, `in_proj` has rows for keys and values that nothing uses, and the step sizes have no projection: the
+    first R channels take theirs from `x_proj`, the others from a bias alone.
+    """
+
+    def add_projections(self, config: ModelConfig, linear: MakeLinear) -> None:
+        """Create the projections of keys (and values), their gate, scan input and its gate."""
+        unused_rows = 2 * self.kv_dim
+        self.c_k = linear("c_k", self.kv_dim, config.model_dim)
+        self.value_gate = linear("value_gate", self.kv_dim, config.model_dim)
+        self.in_proj = linear("in_proj", unused_rows + 2 * config.ssm_dim, config.model_dim)
+        self.in_proj_rows = MatrixRows(self.in_proj, slice(unused_rows, None))
+
+    def add_step_projection(self, rank: int, channels: int, linear: MakeLinear) -> None:  # noqa: ARG002 - no matrix
+        """Create the bias of the steps."""
+        self.missing_channels = channels - rank
+        self.dt_bias = nn.Parameter(torch.zeros(channels))
+
+    def step_sizes(self, dt_BTR: Tensor) -> Tensor:
+        """What gives the steps of all channels, by a softplus; B, T, D."""
+        return F.pad(dt_BTR, (0, self.missing_channels)) + self.dt_bias
+
+    def project(self, x_BTD: Tensor, context: LayerContext) -> tuple[KeysValues, Tensor, Tensor]:
+        """Keys and values of one product, the scan's input, its gate."""
+        k_BTC = self.c_k(x_BTD)
+        keys_values = self.key_value_heads(k_BTC, k_BTC * torch.sigmoid(self.value_gate(x_BTD)), context)
+        scanned_BTD, gate_BTD = self.in_proj_rows(x_BTD).chunk(2, -1)
+        return keys_values, scanned_BTD, gate_BTD
+
+
+# --- heads ---
+
+# As published: a step is at most 1, a rate at most 10, and one step forgets at most 1 - exp(-0.5) of the state.
+LARGEST_STEP = 1.0
+LARGEST_RATE = 10.0
+LARGEST_DECAY = 0.5
+STEP_BIAS_INIT = -4.0
+RATE_INIT_STD = 0.5
+
+
+def widened(x: Tensor) -> Tensor:
+    """At least float32: what a recurrence adds up must not be rounded to half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class ScanHead(nn.Module):
+    """Weights of one scan head: a diagonal recurrence whose N states each have an input and a step of their own."""
+
+    def __init__(self, width: int, state: int) -> None:
+        super().__init__()
+        self.log_A = nn.Parameter(torch.zeros(state))
+        self.B_proj = nn.Linear(width, state, bias=False)
+        self.C_proj = nn.Linear(width, state, bias=False)
+        self.dt_proj = nn.Linear(width, state)
+        self.out_proj = nn.Linear(state, width, bias=False)
+
+    def init_weights(self, generator: torch.Generator | None) -> None:
+        """Draw the rates; the steps begin small."""
+        nn.init.normal_(self.log_A, std=RATE_INIT_STD, generator=generator)
+        nn.init.constant_(self.dt_proj.bias, STEP_BIAS_INIT)
+
+    def recurrence(self, x_BTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and steps of the states (B, T, N) and their rates (N): h = exp(-dt * rate) * h + dt * input.
+
+        A step that would decay by more than LARGEST_DECAY is cut, and its input raised so that their product stays.
+        """
+        wanted_BTN = F.softplus(widened(self.dt_proj(x_BTE))).clamp(max=LARGEST_STEP)
+        rate_N = widened(self.log_A).exp().clamp(max=LARGEST_RATE)
+        dt_BTN = torch.minimum(wanted_BTN, LARGEST_DECAY / rate_N)
+        return widened(self.B_proj(x_BTE)) * (wanted_BTN / dt_BTN), dt_BTN, rate_N
+
+    def read(self, x_BTE: Tensor, state_BTN: Tensor) -> Tensor:
+        """The head's output, B, T, E: the states projected, and their product with C on the head's first channel."""
+        gain_BT1 = (widened(self.C_proj(x_BTE)) * state_BTN).sum(-1, keepdim=True)
+        return torch.addcmul(self.out_proj(state_BTN.to(x_BTE.dtype)), gain_BT1.to(x_BTE.dtype), x_BTE[..., :1])
+
+
+class HeadsMixer(AttentionMixer):
+    """Half of the heads attend, half scan; their outputs stand side by side before the output projection.
+
+    `c_q` has the rows of all heads, as published; only those of the attention heads are used. Meta tokens stand before
+    the text for the attention alone; every query sees them.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int, linear: MakeLinear) -> None:
+        super().__init__(config, layer, linear)
+        self.scan_chunk, self.scan_backend = config.scan_chunk, config.scan_backend
+        heads = self.query_heads(config)
+        self.c_q_rows = MatrixRows(self.c_q, slice(heads * self.head_dim))
+        self.ssm_in = linear("ssm_in", heads * self.head_dim, config.model_dim)
+        self.ssm_heads = nn.ModuleList(ScanHead(self.head_dim, config.ssm_state) for _ in range(heads))
+        self.meta_tokens = meta_parameter(config.meta_tokens, config.model_dim)
+        self.attn_scale = nn.Parameter(torch.ones(1))
+        self.ssm_scale = nn.Parameter(torch.ones(1))
+        # Projections are lent here, not what they give: meta tokens differ by layer.
+        self.lends = False
+        # The layer whose projections of keys and values this one uses; in a tuple, where torch does not look.
+        self.lender: tuple[AttentionMixer, ...] = ()
+
+    @staticmethod
+    def query_heads(config: ModelConfig) -> int:
+        """Half of the heads."""
+        return config.num_heads // 2
+
+    def init_weights(self, generator: torch.Generator | None) -> None:
+        """Draw what is no matrix."""
+        init_meta(self.meta_tokens, generator)
+
+    def attend_meta(self, x_BTD: Tensor, context: LayerContext) -> Tensor:
+        """Attention of the text over meta tokens and text; B, T, H * E."""
+        memory = context.remembered(self.layer)
+        begins = memory is None or not memory.attention.end
+        extended = with_meta(self.meta_tokens if begins else None, x_BTD)
+        if not begins and self.meta_tokens is not None:
+            # The meta tokens have the first positions.
+            cos, sin = (table[self.meta_tokens.shape[1] :] for table in context.rotary)
+            context = replace(context, rotary=(cos, sin))
+        keys_values = (self.lender or (self,))[0].keys_values(extended, context)
+        meta = extended.shape[1] - x_BTD.shape[1]
+        q_BHTE = self.queries(self.c_q_rows(x_BTD), context, start=meta)
+        if memory is None:
+            mixed_BHTE = causal_attention(q_BHTE, *keys_values, self.window, self.window_backend)
+        else:
+            mixed_BHTE = continued_attention(
+                q_BHTE, *keys_values, memory.attention, meta=meta, backend=self.window_backend
+            )
+        return mixed_BHTE.transpose(1, 2).flatten(2)
+
+    def scan(self, x_BTC: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """All scan heads in one scan, one channel for each state.
+
+        Args:
+            x_BTC: The heads' inputs side by side.
+            state: B, H * N, 1; zeros when absent.
+
+        Returns:
+            Outputs side by side, B, T, H * E, and the last state.
+
+        """
+        heads = [head for head in self.ssm_heads if isinstance(head, ScanHead)]
+        parts = torch.split(x_BTC, self.head_dim, -1)
+        recurrences = [head.recurrence(part) for head, part in zip(heads, parts, strict=True)]
+        inputs, steps, rates = zip(*recurrences, strict=True)
+        x_BTS, dt_BTS, A_S1 = torch.cat(inputs, -1), torch.cat(steps, -1), -torch.cat(rates)[:, None]
+        one_BT1 = torch.ones_like(x_BTS[..., :1])
+        scanned = ScanInputs(x_BTS, dt_BTS, A_S1, one_BT1, one_BT1)
+        states_BTS, state = selective_scan(scanned, state, chunk=self.scan_chunk, backend=self.scan_backend)
+        split = torch.split(states_BTS, len(rates[0]), -1)
+        read = [head.read(part, states) for head, part, states in zip(heads, parts, split, strict=True)]
+        return torch.cat(read, -1), state
+
+    def forward(self, x_BTD: Tensor, context: LayerContext) -> Tensor:
+        """Mix over time; returns B, T, D."""
+        attended = self.attend_meta(x_BTD, context) * self.attn_scale
+        memory = context.remembered(self.layer)
+        scanned, state = self.scan(self.ssm_in(x_BTD), None if memory is None else memory.scan)
+        if memory is not None:
+            memory.scan = state.detach()
+        output_BTD: Tensor = self.proj(torch.cat((attended, scanned * self.ssm_scale), -1).to(x_BTD.dtype))
+        return output_BTD
+
+
+# --- s4d ---
+
+# As published: A = -1/2 + i * pi * n, steps between these.
+DECAY_INIT = 0.5
+SMALLEST_STEP = 0.001
+LARGEST_STEP_INIT = 0.1
+
+
+class LongFilter(nn.Module):
+    """One filter per channel, the impulse response of `pairs` damped oscillations."""
+
+    def __init__(self, channels: int, pairs: int) -> None:
+        super().__init__()
+        self.log_dt = nn.Parameter(torch.zeros(channels))
+        self.A_log = nn.Parameter(torch.full((channels, pairs), math.log(DECAY_INIT)))
+        self.A_imag = nn.Parameter(math.pi * torch.arange(pairs).float().repeat(channels, 1))
+        self.C = nn.Parameter(torch.zeros(channels, pairs, 2))
+
+    def init_weights(self, generator: torch.Generator | None) -> None:
+        """Draw steps and outputs."""
+        bounds = math.log(SMALLEST_STEP), math.log(LARGEST_STEP_INIT)
+        nn.init.uniform_(self.log_dt, *bounds, generator=generator)
+        nn.init.normal_(self.C, std=math.sqrt(0.5), generator=generator)
+
+    def forward(self, x_BTD: Tensor, memory: LayerMemory | None = None) -> Tensor:
+        """Filter, in float32 (float64 when x is); goes on from a memory, and is remembered in turn.
+
+        Returns:
+            y_BTD in the computing type.
+
+        """
+        dtype, steps = torch.promote_types(x_BTD.dtype, torch.float32), x_BTD.shape[1]
+        x_BDT = x_BTD.to(dtype).transpose(1, 2)
+        A_DN = torch.complex(-self.A_log.exp(), self.A_imag)
+        rate_DN, C_DN = self.log_dt.exp()[:, None] * A_DN, torch.view_as_complex(self.C)
+        times_T = torch.arange(steps + 1, device=x_BTD.device, dtype=self.log_dt.dtype)
+        # exp(rate * t) for t = 0 ... T; the input's weight is that of a step held constant.
+        powers_DNT, B_DN = torch.exp(rate_DN[..., None] * times_T), torch.expm1(rate_DN) / A_DN
+        filter_DT = 2 * torch.einsum("dn,dnt->dt", C_DN * B_DN, powers_DNT[..., :steps]).real.to(dtype)
+        # Twice as long, so that the end does not wrap around onto the beginning.
+        spectrum = torch.fft.rfft(x_BDT, 2 * steps) * torch.fft.rfft(filter_DT, 2 * steps)
+        y_BDT: Tensor = torch.fft.irfft(spectrum, 2 * steps)[..., :steps]
+        if memory is None:
+            return y_BDT.transpose(1, 2)
+        reversed_DNT = powers_DNT[..., :steps].flip(-1)
+        last_BDN = B_DN * torch.einsum("bdt,dnt->bdn", x_BDT.to(reversed_DNT.dtype), reversed_DNT)
+        if memory.scan is not None:
+            echo_BDT = 2 * torch.einsum("bdn,dnt->bdt", C_DN * memory.scan, powers_DNT[..., 1:]).real
+            y_BDT, last_BDN = y_BDT + echo_BDT.to(dtype), last_BDN + powers_DNT[..., -1] * memory.scan
+        memory.scan = last_BDN.detach()
+        return y_BDT.transpose(1, 2)
+
+
+class FilterMixer(HymbaMixer):
+    """Attention beside a long filter: convolution, skip, gate and projections are those of the scan."""
+
+    def add_scan(self, config: ModelConfig, linear: MakeLinear) -> None:  # noqa: ARG002 - as in the hybrid
+        """Create the convolution and the filter."""
+        self.conv1d = DepthwiseConv(config.ssm_dim, config.conv_width, config.conv_backend)
+        self.s4d = LongFilter(config.ssm_dim, config.ssm_state // 2)
+        self.D = nn.Parameter(torch.ones(config.ssm_dim))
+
+    def scan(self, x_BTD: Tensor, gate_BTD: Tensor, memory: LayerMemory | None = None) -> Tensor:
+        """Causal convolution, filter with skip, gate, output projection."""
+        x_BTD = self.conv1d(x_BTD, None if memory is None else memory.convolution, silu=True)
+        framed_BTD = ScanFrame(self.D, gate_BTD).output(self.s4d(x_BTD, memory), x_BTD)
+        output_BTD: Tensor = self.mamba_out_proj(framed_BTD)
+        return output_BTD
+
+
 # --- model ---
 
 BIGRAM_MULTIPLIER = 92_821
@@ -2020,9 +4723,9 @@ class SmearGate(nn.Module):
         super().__init__()
         self.gate = nn.Parameter(torch.full((dim,), 3.0))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return the blended embeddings; nothing stands before the first."""
-        previous_BTD = F.pad(x_BTD[:, :-1], (0, 0, 1, 0))
+    def forward(self, x_BTD: Tensor, tail: Tail | None = None) -> Tensor:
+        """Return the blended embeddings; nothing stands before a text's first."""
+        previous_BTD = previous(x_BTD, tail)
         return torch.lerp(previous_BTD, x_BTD, torch.sigmoid(self.gate).to(x_BTD.dtype))
 
 
@@ -2034,133 +4737,66 @@ class BigramHash(nn.Module):
         self.table = nn.Embedding(config.bigram_buckets, config.bigram_dim)
         self.proj = nn.Linear(config.bigram_dim, config.model_dim, bias=False)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return B, T, D; the token before the first counts as 0."""
-        previous_BT = F.pad(tokens_BT[:, :-1], (1, 0))
-        buckets_BT = (previous_BT * BIGRAM_MULTIPLIER + tokens_BT) % self.table.num_embeddings
+    def forward(self, tokens_BT: Tensor, tail: Tail | None = None) -> Tensor:
+        """Return B, T, D; the token before a text's first counts as 0."""
+        buckets_BT = (previous(tokens_BT, tail) * BIGRAM_MULTIPLIER + tokens_BT) % self.table.num_embeddings
         output_BTD: Tensor = self.proj(self.table(buckets_BT))
-        return output_BTD
-
-
-class AttentionMixer(nn.Module):
-    """Causal attention alone: the plain transformer's token mixer."""
-
-    def __init__(self, config: ModelConfig, window: int) -> None:
-        super().__init__()
-        self.head_dim, self.window = config.head_dim, window
-        self.kv_dim = config.num_kv_heads * config.head_dim
-        self.c_q = nn.Linear(config.model_dim, config.model_dim, bias=False)
-        self.q_gain = nn.Parameter(torch.full((config.num_heads,), config.qk_gain_init))
-        self.proj = nn.Linear(config.model_dim, config.model_dim, bias=False)
-        self.add_projections(config)
-
-    def add_projections(self, config: ModelConfig) -> None:
-        """Create the projection of keys and values."""
-        self.kv_proj = nn.Linear(config.model_dim, 2 * self.kv_dim, bias=False)
-
-    def attend(self, x_BTD: Tensor, k_BTC: Tensor, v_BTC: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Queries of x against keys and values; C is G times E. Returns B, T, D before the output projection."""
-        heads_BTXE = (*x_BTD.shape[:2], -1, self.head_dim)
-        q_BTHE = self.c_q(x_BTD).view(heads_BTXE)
-        q_BTHE = normalized_heads(q_BTHE, rotary) * self.q_gain[:, None].to(q_BTHE.dtype)
-        k_BTGE, v_BTGE = normalized_heads(k_BTC.reshape(heads_BTXE), rotary), v_BTC.reshape(heads_BTXE)
-        mixed_BHTE = causal_attention(
-            q_BTHE.transpose(1, 2), k_BTGE.transpose(1, 2), v_BTGE.transpose(1, 2), self.window
-        )
-        return mixed_BHTE.transpose(1, 2).flatten(2)
-
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Mix over time; returns B, T, D."""
-        k_BTC, v_BTC = self.kv_proj(x_BTD).chunk(2, -1)
-        output_BTD: Tensor = self.proj(self.attend(x_BTD, k_BTC, v_BTC, rotary))
-        return output_BTD
-
-
-class HymbaMixer(AttentionMixer):
-    """Attention and Mamba read the same input; a learned scalar weighs them before the shared output projection."""
-
-    def __init__(self, config: ModelConfig, window: int) -> None:
-        super().__init__(config, window)
-        channels, rank, state = config.ssm_dim, config.ssm_dt_rank, config.ssm_state
-        self.sizes = (self.kv_dim, self.kv_dim, channels, channels)
-        self.scan_sizes = (rank, state, state)
-        self.scan_chunk = config.scan_chunk
-        self.conv1d = DepthwiseConv(channels, config.conv_width)
-        self.x_proj = nn.Linear(channels, sum(self.scan_sizes), bias=False)
-        self.dt_proj = nn.Linear(rank, channels)
-        self.A_log = nn.Parameter(torch.arange(1, state + 1).float().log().repeat(channels, 1))
-        self.D = nn.Parameter(torch.ones(channels))
-        self.mamba_out_proj = nn.Linear(channels, config.model_dim, bias=False)
-        self.merge_alpha = nn.Parameter(torch.zeros(1))
-
-    def add_projections(self, config: ModelConfig) -> None:
-        """Create the projections of keys, values, scan input and gate: one matrix (#599) or two (#914)."""
-        self.fused = config.fused_projection
-        if self.fused:
-            self.in_proj = nn.Linear(config.model_dim, 2 * self.kv_dim + 2 * config.ssm_dim, bias=False)
-            return
-        super().add_projections(config)
-        self.mamba_proj = nn.Linear(config.model_dim, 2 * config.ssm_dim, bias=False)
-
-    def scan(self, x_BTD: Tensor, gate_BTD: Tensor) -> Tensor:
-        """Mamba's branch: causal convolution, selective scan with skip, gate, output projection."""
-        x_BTD = F.silu(self.conv1d(x_BTD))
-        dt_BTR, B_BTN, C_BTN = self.x_proj(x_BTD).split(self.scan_sizes, -1)
-        dt_BTD = F.softplus(self.dt_proj(dt_BTR))
-        inputs = ScanInputs(x_BTD, dt_BTD, -self.A_log.float().exp(), B_BTN, C_BTN)
-        y_BTD, _ = selective_scan(inputs, chunk=self.scan_chunk)
-        output_BTD: Tensor = self.mamba_out_proj(torch.addcmul(y_BTD, self.D, x_BTD) * F.silu(gate_BTD))
-        return output_BTD
-
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Mix over time; returns B, T, D."""
-        projected = self.in_proj(x_BTD) if self.fused else torch.cat((self.kv_proj(x_BTD), self.mamba_proj(x_BTD)), -1)
-        k_BTC, v_BTC, scanned_BTD, gate_BTD = projected.split(self.sizes, -1)
-        attention_BTD = self.attend(x_BTD, k_BTC, v_BTC, rotary)
-        mamba_BTD = self.scan(scanned_BTD, gate_BTD)
-        weight = torch.sigmoid(self.merge_alpha).to(mamba_BTD.dtype)
-        output_BTD: Tensor = self.proj(torch.lerp(mamba_BTD, attention_BTD.to(mamba_BTD.dtype), weight))
         return output_BTD
 
 
 class MLP(nn.Module):
     """Two matrices with a squared rectifier, a squared leaky rectifier or SiLU between them."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, linear: MakeLinear = plain_linear) -> None:
         super().__init__()
-        self.fc = nn.Linear(config.model_dim, config.mlp_mult * config.model_dim, bias=False)
-        self.proj = nn.Linear(config.mlp_mult * config.model_dim, config.model_dim, bias=False)
-        self.activation, self.slope = config.activation, config.leaky_relu_slope
+        self.fc = linear("fc", config.hidden_dim, config.model_dim)
+        self.proj = linear("mlp_proj", config.model_dim, config.hidden_dim)
+        self.activation = config.activation
+        self.slope = config.leaky_relu_slope if config.activation == "leaky_relu2" else 0.0
+        self.elementwise = elementwise(config.elementwise_backend)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return B, T, D."""
         hidden = self.fc(x_BTD)
-        if self.activation == "silu":
-            hidden = F.silu(hidden)
-        else:
-            hidden = F.leaky_relu(hidden, self.slope if self.activation == "leaky_relu2" else 0.0).square()
-        output_BTD: Tensor = self.proj(hidden)
+        silu = self.activation == "silu"
+        output_BTD: Tensor = self.proj(
+            F.silu(hidden) if silu else self.elementwise.squared_rectifier(hidden, self.slope)
+        )
         return output_BTD
+
+
+def make_mixer(config: ModelConfig, layer: int, linear: MakeLinear) -> AttentionMixer:
+    """The token mixer that the settings give a layer."""
+    if not config.is_hybrid(layer):
+        return AttentionMixer(config, layer, linear)
+    if config.fusion == "heads":
+        return HeadsMixer(config, layer, linear)
+    if not config.use_attention:
+        return ScanMixer(config, layer, linear)
+    if config.ssm_kind != "selective":
+        return FilterMixer(config, layer, linear)
+    mixer = SharedMatrixMixer if config.banks == "shared" else HymbaMixer
+    return mixer(config, layer, linear)
 
 
 class Block(nn.Module):
     """Token mixer and MLP, each scaled per channel, on a stream that may be refreshed from the embeddings x0."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, linear: MakeLinear = plain_linear) -> None:
         super().__init__()
-        mixer = HymbaMixer if config.use_hymba else AttentionMixer
-        self.attn = mixer(config, config.layer_window(layer))
-        self.mlp = MLP(config)
+        self.attn = make_mixer(config, layer, linear)
+        self.mlp = MLP(config, linear)
         self.attn_scale = nn.Parameter(torch.ones(config.model_dim))
         self.mlp_scale = nn.Parameter(torch.ones(config.model_dim))
         self.resid_mix = nn.Parameter(torch.stack((torch.ones(config.model_dim), torch.zeros(config.model_dim))))
+        self.elementwise = elementwise(config.elementwise_backend)
 
-    def forward(self, x_BTD: Tensor, x0_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, x0_BTD: Tensor, context: LayerContext) -> Tensor:
         """Return B, T, D."""
-        width = x_BTD.shape[-1:]
-        x_BTD = torch.addcmul(self.resid_mix[0] * x_BTD, self.resid_mix[1], x0_BTD)
-        x_BTD = torch.addcmul(x_BTD, self.attn_scale, self.attn(F.rms_norm(x_BTD, width), rotary))
-        return torch.addcmul(x_BTD, self.mlp_scale, self.mlp(F.rms_norm(x_BTD, width)))
+        mix_D, refresh_D = self.resid_mix.unbind()
+        x_BTD, normed_BTD = self.elementwise.mix_norm(x_BTD, x0_BTD, refresh_D, mix_D)
+        x_BTD, normed_BTD = self.elementwise.mix_norm(x_BTD, self.attn(normed_BTD, context), self.attn_scale)
+        return self.elementwise.mix(x_BTD, self.mlp(normed_BTD), self.mlp_scale)
 
 
 class HymbaLM(nn.Module):
@@ -2174,63 +4810,113 @@ class HymbaLM(nn.Module):
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.elementwise = config, elementwise(config.elementwise_backend)
         self.tok_emb = nn.Embedding(config.vocab_size, config.model_dim)
+        # Heads that attend have meta tokens of their own in every layer.
+        self.meta_tokens = meta_parameter(config.meta_tokens * (config.fusion != "heads"), config.model_dim)
         self.smeargate = SmearGate(config.model_dim) if config.use_smeargate else None
         self.bigram_hash = BigramHash(config) if config.use_bigram_hash else None
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
-        self.skip_weights = nn.Parameter(torch.ones(1, config.num_layers // 2, config.model_dim))
+        self.banks = ParameterBanks(config) if config.banks != "none" else None
+        layers, skips = config.num_layers, config.num_layers // 2 * config.use_unet_skips
+        makers = [plain_linear if self.banks is None else self.banks.makes(layer) for layer in range(layers)]
+        self.blocks = nn.ModuleList(Block(config, layer, linear) for layer, linear in enumerate(makers))
+        self.skip_weights = nn.Parameter(torch.ones(1, skips, config.model_dim)) if skips else None
         head = nn.Linear(config.model_dim, config.vocab_size, bias=False)
         self.lm_head = None if config.tie_embeddings else head
+        self.head = MatrixRows(self.tok_emb if self.lm_head is None else self.lm_head)
+        self.lend_projections()
         self.init_weights(generator)
+
+    def lend_projections(self) -> None:
+        """Show mixers whose projections of keys and values are another layer's where those are."""
+        mixers = [module for module in self.modules() if isinstance(module, AttentionMixer)]
+        for mixer in mixers:
+            if isinstance(mixer, HeadsMixer) and mixer.source != mixer.layer:
+                mixer.lender = (mixers[mixer.source],)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None) -> None:
         """Draw the initial weights: see init_matrix, with zeros where a block's output begins."""
+        shared = self.config.banks == "shared"
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in ZERO_INIT_NAMES:
+            is_linear = isinstance(module, (nn.Linear, BankLinear))
+            # A matrix that makes the queries too cannot begin at zero.
+            if is_linear and name.rsplit(".", 1)[-1] in ZERO_INIT_NAMES and not (shared and name.endswith("attn.proj")):
                 nn.init.zeros_(module.weight)
-            elif isinstance(module, (nn.Linear, DepthwiseConv)):
+            elif is_linear or isinstance(module, DepthwiseConv):
                 init_matrix(module.weight, module.bias, generator)
+        for module in self.modules():
+            if isinstance(module, (HeadsMixer, LongFilter, ScanHead)):
+                module.init_weights(generator)
+        init_meta(self.meta_tokens, generator)
         std = self.config.tied_embed_init_std if self.config.tie_embeddings else 1.0
         nn.init.normal_(self.tok_emb.weight, std=std, generator=generator)
         if self.bigram_hash is not None:
             nn.init.normal_(self.bigram_hash.table.weight, std=0.01, generator=generator)
 
-    def embed(self, tokens_BT: Tensor) -> Tensor:
+    def new_memory(self) -> Memory:
+        """A memory of nothing, for `forward`: the beginning of a text."""
+        layers = range(self.config.num_layers)
+        return Memory([LayerMemory(KeyValues(self.config.layer_window(layer))) for layer in layers])
+
+    def embed(self, tokens_BT: Tensor, memory: Memory | None = None) -> Tensor:
         """Return the normalized embeddings, B, T, D."""
         x_BTD: Tensor = self.tok_emb(tokens_BT)
         if self.bigram_hash is not None:
-            x_BTD = x_BTD + self.bigram_hash(tokens_BT)
+            x_BTD = x_BTD + self.bigram_hash(tokens_BT, memory and memory.tokens)
         if self.smeargate is not None:
-            x_BTD = self.smeargate(x_BTD)
-        return F.rms_norm(x_BTD, x_BTD.shape[-1:])
+            x_BTD = self.smeargate(x_BTD, memory and memory.embedding)
+        return self.elementwise.norm(x_BTD)
 
-    def run_blocks(self, x_BTD: Tensor) -> Tensor:
+    def run_blocks(self, x_BTD: Tensor, memory: Memory | None = None) -> Tensor:
         """Run all blocks on embeddings; returns the normalized last stream, B, T, D."""
+        text = x_BTD.shape[1]
+        if self.meta_tokens is not None and not (memory and memory.position):
+            x_BTD = with_meta(F.rms_norm(self.meta_tokens, x_BTD.shape[-1:]), x_BTD)
+        with self.banks.taken_apart() if self.banks else nullcontext():
+            x_BTD = self.run_layers(x_BTD, x_BTD.shape[1] - text, memory)
+        if memory is not None:
+            memory.position += text
+        return self.elementwise.norm(x_BTD[:, -text:])
+
+    def run_layers(self, x_BTD: Tensor, meta: int, memory: Memory | None = None) -> Tensor:
+        """Run all blocks on a stream whose first positions are meta tokens; returns the last stream."""
         config, x0_BTD, skips = self.config, x_BTD, list[Tensor]()
-        rotary = rotary_tables(x_BTD.shape[1], config.head_dim, config.rope_base, x_BTD.device)
-        half = config.num_layers // 2
+        first = memory.position if memory else 0
+        # Meta tokens of the stream have positions of their own.
+        if first and self.meta_tokens is not None:
+            first += config.meta_tokens
+        length = x_BTD.shape[1] - meta + config.meta_tokens
+        rotary = rotary_tables(length, config.rotary_dims, config.rope_base, x_BTD.device, first=first)
+        context, half = LayerContext(rotary, meta, memory), config.num_layers // 2
         for layer, block in enumerate(self.blocks):
-            if layer >= half and skips:
-                x_BTD = torch.addcmul(x_BTD, self.skip_weights[0, layer - half], skips.pop())
-            x_BTD = block(x_BTD, x0_BTD, rotary)
-            if layer < half:
+            if self.skip_weights is not None and layer >= half and skips:
+                x_BTD = self.elementwise.mix(x_BTD, skips.pop(), self.skip_weights[0, layer - half])
+            x_BTD = block(x_BTD, x0_BTD, context)
+            if self.skip_weights is not None and layer < half:
                 skips.append(x_BTD)
-        return F.rms_norm(x_BTD, x_BTD.shape[-1:])
+        return x_BTD
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the next token, B, T, V in float32, softly capped: cap * tanh(z / cap)."""
-        x_BTD = self.run_blocks(self.embed(tokens_BT))
-        weight_VD = self.tok_emb.weight if self.lm_head is None else self.lm_head.weight
-        cap = self.config.logit_softcap
+    def forward(self, tokens_BT: Tensor, memory: Memory | None = None) -> Tensor:
+        """Logits of the next token, B, T, V in float32, softly capped where there is a cap: cap * tanh(z / cap).
+
+        With a memory the tokens go on where the last ones ended, and are remembered in turn: the logits are those
+        that the whole text at once would give, up to rounding. Gradients end where these tokens begin.
+        """
+        z_BTV, cap = self.uncapped(self.run_blocks(self.embed(tokens_BT, memory), memory)), self.config.logit_softcap
+        return cap * torch.tanh(z_BTV) if cap else z_BTV
+
+    def uncapped(self, x_BTD: Tensor) -> Tensor:
+        """What the logits are made of, z / cap where there is a cap: B, T, V in float32."""
         # Dividing the narrow side of the product spares a pass over the logits.
-        return cap * torch.tanh(F.linear(x_BTD / cap, weight_VD).float())
+        z_BTV: Tensor = self.head(x_BTD / (self.config.logit_softcap or 1)).float()
+        return z_BTV
 
-    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Cross-entropy of every target in nats, B, T in float32."""
-        logits_BTV = self(tokens_BT)
-        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(targets_BT)
+    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor, memory: Memory | None = None) -> Tensor:
+        """Cross-entropy of every target in nats, B, T in float32; with a memory as in `forward`."""
+        z_BTV = self.uncapped(self.run_blocks(self.embed(tokens_BT, memory), memory))
+        cap = self.config.logit_softcap
+        return self.elementwise.capped_entropy(z_BTV.flatten(0, 1), targets_BT.flatten(), cap).view_as(targets_BT)
 
 
 def init_matrix(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:
@@ -2273,6 +4959,11 @@ def validation_line(progress: Progress, val_loss: float, val_bpb: float) -> str:
     return f"{head} val_loss:{val_loss:.4f} val_bpb:{val_bpb:.4f} {progress.timing()}"
 
 
+def resume_line(name: str, progress: Progress) -> str:
+    """Training goes on from a checkpoint."""
+    return f"resumed:{name} step:{progress.step}/{progress.steps} {progress.timing()}"
+
+
 def stop_line(progress: Progress) -> str:
     """The wallclock limit ended training."""
     time_and_step = f"train_time:{progress.train_ms:.0f}ms step:{progress.step}/{progress.steps}"
@@ -2308,6 +4999,22 @@ def size_lines(quantizer: str, code_bytes: int, model_bytes: int) -> tuple[str, 
     )
 
 
+def packing_line(quantizer: str, seconds: float) -> str:
+    """What quantizing and compressing took, beside all limits."""
+    return f"Serialize: {quantizer} done in {seconds:.3f}s"
+
+
+def reserve_line(reserved_s: float, left_s: float) -> str:
+    """Seconds that are kept of the training time for calibration, and those that are left for steps."""
+    return f"gptq:reserving {reserved_s:g}s, effective={1000.0 * left_s:.0f}ms"
+
+
+def calibration_line(train_s: float, spent_s: float) -> str:
+    """Training and calibration together, which one limit holds."""
+    train_ms, spent_ms = round(1000.0 * train_s), round(1000.0 * spent_s)
+    return f"gptq:budget_check train:{train_ms}ms + gptq:{spent_ms}ms = {train_ms + spent_ms}ms"
+
+
 def version_lines() -> tuple[str, ...]:
     """The versions that a run's numbers depend on."""
     return (
@@ -2325,11 +5032,13 @@ class RunLog:
         path: The log file, made new with its folders; None keeps the log on the console.
         console: Writes one line where a person sees it.
         enabled: False on every rank but the first.
+        goes_on: Whether the file keeps the lines that it has.
     """
 
     path: Path | None
     console: Callable[[str], object] = print
     enabled: bool = True
+    goes_on: bool = False
     _started: bool = field(default=False, init=False)
 
     def say(self, *lines: str) -> None:
@@ -2344,7 +5053,7 @@ class RunLog:
         if not self.enabled or self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a" if self._started else "w", encoding="utf-8") as file:
+        with self.path.open("a" if self._started or self.goes_on else "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
         self._started = True
 
@@ -2358,95 +5067,820 @@ class RunLog:
         self.record(code.rstrip("\n"), RULE_LINE, *versions, RULE_LINE)
 
 
-# --- storage ---
+# --- hooks ---
 
-class RunError(RuntimeError):
-    """The run cannot go on, or cannot give a valid submission."""
-
-
-def pack_model(state: Mapping[str, Tensor], config: Config) -> bytes:
-    """The artifact of a model's weights, with the settings that rebuild it; raises ArtifactError."""
-    return pack(state, json.dumps(asdict(config.model), sort_keys=True), config.quant)
+AUDIT_PROTOCOL = "audit/1"
+# Called with positions just scored and their losses in nats, both one-dimensional.
+ScoreHook: TypeAlias = Callable[[Tensor, Tensor], None]
+# Called with the positions just learned from.
+UpdateHook: TypeAlias = Callable[[Tensor], None]
 
 
-def unpack_model(blob: bytes, config: ModelConfig) -> dict[str, Tensor]:
-    """The weights of an artifact.
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told of scores and updates; None where nobody is."""
+
+    on_score: ScoreHook | None = None
+    on_update: UpdateHook | None = None
+
+
+def audit_hooks() -> Hooks:
+    """The functions of the module `audit`, where one of this protocol can be imported."""
+    try:
+        import audit
+    except ImportError:
+        return Hooks()
+    if getattr(audit, "PROTOCOL", "") != AUDIT_PROTOCOL:
+        return Hooks()
+    return Hooks(audit.score, audit.update)
+
+
+# --- metric ---
+
+@dataclass(frozen=True)
+class ByteTable:
+    """Bytes of text per token, from the tokenizer (rule R10); three vectors over the vocabulary.
+
+    Attributes:
+        base_bytes: UTF-8 bytes of the piece without its leading space; 1 for a byte token, 0 for control, unknown and
+            unused ones.
+        leading_space: whether the piece begins with a space.
+        boundary: control, unknown or unused: a space after such a token is not text.
+    """
+
+    base_bytes: Tensor
+    leading_space: Tensor
+    boundary: Tensor
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the table knows."""
+        return self.base_bytes.numel()
+
+    def to(self, device: str) -> ByteTable:
+        """The same table on a device."""
+        return ByteTable(self.base_bytes.to(device), self.leading_space.to(device), self.boundary.to(device))
+
+    def count(self, previous: Tensor, targets: Tensor) -> Tensor:
+        """Bytes of each target, given the token before it; all three of one shape, the result int64."""
+        return self.base_bytes[targets] + (self.leading_space[targets] & ~self.boundary[previous])
+
+
+def load_byte_table(path: str | Path, vocab_size: int) -> ByteTable:
+    """Byte table of a SentencePiece model; tokens beyond the model's are unused.
 
     Raises:
-        ArtifactError: It is damaged, or was packed under other settings of the model.
+        ValueError: no model can be read there, or it has more tokens than the vocabulary.
     """
-    return unpack(blob, expect=partial(refuse_other_model, config))[1]
+    import sentencepiece
 
-
-def refuse_other_model(config: ModelConfig, header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse settings or tensors that are not those of the model; raises ArtifactError that names them."""
-    expected = json.loads(json.dumps(asdict(config)))
-    differing = sorted(key for key in expected | header["config"] if expected.get(key) != header["config"].get(key))
-    if differing:
-        raise ArtifactError(f"the artifact was packed under other settings of {', '.join(differing)}")
-    with torch.device("meta"):  # shapes only
-        model = {name: tuple(tensor.shape) for name, tensor in HymbaLM(config).state_dict().items()}
-    if odd := sorted(name for name in {*model, *shapes} if model.get(name) != shapes.get(name)):
-        raise ArtifactError(f"the artifact's tensors are not those of the model: {', '.join(odd[:5])}")
-
-
-def cpu_state(model: HymbaLM) -> dict[str, Tensor]:
-    """A copy of the weights by name."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-def artifact_path(config: Config) -> Path:
-    """Where the artifact stands, from the working directory."""
-    return Path(config.data.artifact_path or f"final_model.int{config.quant.bits}.ptz")
-
-
-def raw_path(weights: Path) -> Path:
-    """Where the last weights stand beside the averaged ones: final_model.raw.pt beside final_model.pt."""
-    return weights.with_suffix(f".raw{weights.suffix}")
-
-
-def state_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """Weights as torch saves them."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
-
-
-def load_state(path: Path) -> dict[str, Tensor]:
-    """Weights that `state_bytes` made; raises RunError when there are none."""
-    content = io.BytesIO(read_whole(path))
     try:
-        state: Any = torch.load(content, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise RunError(f"{path}: not saved weights ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RunError(f"{path}: not saved weights (no tensors by name)")
-    return dict(state)
+        model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a readable SentencePiece model ({error})") from error
+    if (size := model.vocab_size()) > vocab_size:
+        raise ValueError(f"{path}: {size} tokens do not fit the vocabulary of {vocab_size}")
+    base = torch.zeros(vocab_size, dtype=torch.int64)
+    space, boundary = torch.zeros(vocab_size, dtype=torch.bool), torch.ones(vocab_size, dtype=torch.bool)
+    for token in range(size):
+        boundary[token] = model.is_control(token) or model.is_unknown(token) or model.is_unused(token)
+        if not boundary[token]:
+            base[token], space[token] = (1, False) if model.is_byte(token) else piece_bytes(model.id_to_piece(token))
+    return ByteTable(base, space, boundary)
 
 
-def read_whole(path: Path) -> bytes:
-    """A file's bytes; raises RunError that names it."""
+def piece_bytes(piece: str) -> tuple[int, bool]:
+    """UTF-8 bytes of a piece without its leading space mark, and whether it has one; inner marks are one space each.
+
+    Example:
+        >>> piece_bytes("▁über")
+        (5, True)
+    """
+    leading = piece.startswith("▁")
+    return len(piece[leading:].replace("▁", " ").encode()), leading
+
+
+def bits_per_byte(loss_sum_nats: float, byte_count: int) -> float:
+    """Nats summed over all targets, as bits per byte of their text.
+
+    Raises:
+        ValueError: there are no bytes to divide by.
+    """
+    if byte_count <= 0:
+        raise ValueError(f"bits per byte of {byte_count} bytes of text")
+    return loss_sum_nats / math.log(2) / byte_count
+
+
+# --- scoring ---
+
+# Tokens (B, T + 1), positions of the targets (B, T), whether each is scored (B, T).
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+class LanguageModel(Protocol):
+    """What scoring needs of a model."""
+
+    training: bool
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The layers, first to last."""
+
+    @property
+    def token_losses(self) -> Callable[..., Tensor]:
+        """Nats of each target (B, T) given its own token and those before it: tokens, targets, a memory if there is."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """All layers, and what they are made of."""
+
+    def train(self, mode: bool = True) -> object:  # noqa: FBT001, FBT002 - torch's own signature
+        """Set the training mode."""
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """One model to be scored on one token vector.
+
+    Attributes:
+        model: in evaluation mode while it is scored; its mode is restored.
+        tokens: the text (one-dimensional, integer); every token but the first is a target.
+        table: bytes of each target.
+        config: stride, batch size, test-time training.
+        seq_len: longest window in tokens.
+        worker: this process.
+        hooks: told every scored position once, by the process that scored it, and what was learned from.
+
+    Raises:
+        ValueError: there is no target, or a token is outside the table's vocabulary.
+    """
+
+    model: LanguageModel
+    tokens: Tensor
+    table: ByteTable
+    config: EvalConfig
+    seq_len: int
+    worker: Worker = field(default_factory=Worker)
+    hooks: Hooks = field(default_factory=Hooks)
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 1 or self.targets < 1:
+            raise ValueError(f"nothing to score in tokens of shape {tuple(self.tokens.shape)}")
+        if (largest := int(self.tokens.max())) >= self.table.vocab_size:
+            raise ValueError(f"token {largest} is outside the vocabulary of {self.table.vocab_size}")
+
+    @property
+    def targets(self) -> int:
+        """Tokens to be scored."""
+        return self.tokens.numel() - 1
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Sums over every target: nats, tokens, bytes of text."""
+
+    loss_sum_nats: float
+    tokens: int
+    bytes: int
+
+    @classmethod
+    def from_sums(cls, sums_3: Tensor) -> EvalResult:
+        """From the float64 vector of the three sums; counts are exact below 2^53."""
+        loss_sum_nats, tokens, size = sums_3.tolist()
+        return cls(loss_sum_nats, int(tokens), int(size))
+
+    @property
+    def val_loss(self) -> float:
+        """Nats per token."""
+        return self.loss_sum_nats / self.tokens
+
+    @property
+    def val_bpb(self) -> float:
+        """Bits per byte."""
+        return bits_per_byte(self.loss_sum_nats, self.bytes)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over the inputs [first, end) that score each of them once.
+
+    Attributes:
+        first: first input whose target is scored.
+        end: end of the inputs.
+        seq_len: longest window.
+        stride: 0 cuts side by side, the last window short; above 0 each window scores the next `stride` targets and
+            reaches back over `seq_len` inputs, before `first` too.
+        blind: no window knows where the inputs end: a short last one begins where a whole one would.
+
+    Raises:
+        ValueError: the stride is longer than a window, which would leave gaps.
+    """
+
+    first: int
+    end: int
+    seq_len: int
+    stride: int
+    blind: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stride <= self.seq_len:
+            raise ValueError(f"stride {self.stride} is outside 0 .. {self.seq_len}, the window's length")
+
+    @property
+    def _head(self) -> int:
+        """End of the first window under a stride; at the text's beginning it scores all that it reads."""
+        head = max(self.first + self.stride, self.seq_len)
+        return head if self.blind else min(self.end, head)
+
+    @property
+    def _whole(self) -> int:
+        """How many windows of one length there are, the first ones."""
+        if not self.stride:
+            return (self.end - self.first) // self.seq_len
+        return max(1 + (self.end - self._head) // self.stride, 0) if self.blind else len(self)
+
+    def __len__(self) -> int:
+        if self.stride:
+            return 1 + (max(self.end - self._head, 0) + self.stride - 1) // self.stride
+        return (self.end - self.first + self.seq_len - 1) // self.seq_len
+
+    def bounds(self, index: int) -> tuple[int, int, int]:
+        """Start, first scored input and end of one window."""
+        if not self.stride:
+            start = self.first + index * self.seq_len
+            return start, start, min(start + self.seq_len, self.end)
+        scored = self._head + (index - 1) * self.stride if index else self.first
+        whole = self._head + index * self.stride
+        end = min(whole, self.end)
+        return max((whole if self.blind else end) - self.seq_len, 0), scored, end
+
+    def batches(self, batch_seqs: int) -> list[range]:
+        """Runs of up to `batch_seqs` windows of one length."""
+        return self.batches_of(range(len(self)), batch_seqs)
+
+    def batches_of(self, run: range, batch_seqs: int) -> list[range]:
+        """The same for some consecutive windows only; a short last window stands by itself."""
+        full = range(run.start, min(run.stop, self._whole))
+        short = range(max(run.start, self._whole), run.stop)
+        return [full[low : low + batch_seqs] for low in range(0, len(full), batch_seqs)] + ([short] if short else [])
+
+
+def window_batch(tokens: Tensor, windows: Windows, run: range) -> Batch:
+    """Cut out windows of one length.
+
+    Returns:
+        tokens (B, T + 1) int64; positions (B, T) of the targets; whether each is scored (B, T).
+    """
+    start_B, scored_B, end_B = torch.tensor([windows.bounds(index) for index in run]).unbind(1)
+    inputs_BT = start_B[:, None] + torch.arange(int(end_B[0] - start_B[0]))
+    index = torch.cat([inputs_BT, end_B[:, None]], dim=1).to(tokens.device)
+    return tokens[index].long(), inputs_BT + 1, inputs_BT >= scored_B[:, None]
+
+
+def score_windows(task: EvalTask, windows: Windows, batch_seqs: int) -> Tensor:
+    """Score this process's share of the windows' batches, without gradients.
+
+    The cut into batches does not depend on the number of processes, so neither does any loss.
+
+    Returns:
+        float64 table of nats, targets and bytes, one row for each batch; zeros for those of other processes.
+    """
+    table = task.table.to(task.worker.device)
+    batches = windows.batches(batch_seqs)
+    sums_N3 = torch.zeros(len(batches), 3, dtype=torch.float64, device=task.worker.device)
+    # no_grad, not inference_mode: a cache filled in inference mode could not be used by a later backward pass.
+    with torch.no_grad(), evaluation_mode(task.model):
+        for index in task.worker.share(len(batches)):
+            sums_N3[index] = _score_batch(task, table, window_batch(task.tokens, windows, batches[index]))
+    return sums_N3
+
+
+def sums_of_all(worker: Worker, sums_N3: Tensor) -> Tensor:
+    """Add up what all processes found, in the order of the rows: the same bits whatever their number.
+
+    A row is one process's and zero everywhere else, so making it common rounds nothing. Every process must call it.
+    """
+    total_3 = torch.zeros(3, dtype=torch.float64, device=sums_N3.device)
+    for row_3 in worker.all_sum(sums_N3).unbind():
+        total_3 += row_3
+    return total_3
+
+
+def score_for_training(task: EvalTask, windows: Windows, batch_seqs: int) -> tuple[Tensor, Tensor]:
+    """Score all windows and keep what a backward pass needs: the caller trains on exactly what was scored.
+
+    Returns:
+        float64 vector: nats, targets, bytes; and the sum of the losses in nats, which gradients flow through.
+    """
+    table = task.table.to(task.worker.device)
+    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    kept = []
+    with evaluation_mode(task.model):
+        for run in windows.batches(batch_seqs):
+            batch = window_batch(task.tokens, windows, run)
+            losses_BT = batch_losses(task, batch[0])
+            sums_3 += batch_sums(task, table, batch, losses_BT.detach())
+            kept.append(losses_BT.sum())
+    return sums_3, torch.stack(kept).sum()
+
+
+def _score_batch(task: EvalTask, table: ByteTable, batch: Batch) -> Tensor:
+    return batch_sums(task, table, batch, batch_losses(task, batch[0]))
+
+
+def batch_losses(task: EvalTask, tokens: Tensor, memory: Memory | None = None) -> Tensor:
+    """Nats of each target (B, T) of tokens (B, T + 1), which go on where those of the memory ended."""
+    tokens = tokens.to(task.worker.device)
+    with task.worker.precision():
+        if memory is None:
+            return task.model.token_losses(tokens[:, :-1], tokens[:, 1:])
+        return task.model.token_losses(tokens[:, :-1], tokens[:, 1:], memory)
+
+
+def batch_sums(task: EvalTask, table: ByteTable, batch: Batch, losses_BT: Tensor) -> Tensor:
+    """Nats, targets and bytes (float64) of what a batch scores; the hooks are told of it."""
+    tokens, positions_BT, scored_BT = batch
+    tokens = tokens.to(task.worker.device)
+    if task.hooks.on_score is not None:
+        task.hooks.on_score(positions_BT[scored_BT], losses_BT.cpu()[scored_BT])
+    values_3BT = torch.stack(
+        [losses_BT.double(), torch.ones_like(losses_BT).double(), table.count(tokens[:, :-1], tokens[:, 1:]).double()]
+    )
+    return values_3BT.where(scored_BT.to(task.worker.device), 0.0).sum((1, 2))
+
+
+@contextmanager
+def evaluation_mode(model: LanguageModel) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards it has the mode it had."""
+    mode = model.training
+    model.train(mode=False)
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}") from error
+        yield
+    finally:
+        model.train(mode=mode)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it: nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+# --- calibrate ---
+
+# A parameter's name, and the place of a matrix in it: 0 unless it is a bank.
+Place: TypeAlias = tuple[str, int]
+# Says whether the time is over.
+IsOver: TypeAlias = Callable[[], bool]
+
+LONGEST_SAMPLE = 1_024
+SAMPLED_AT_ONCE = 64
+# Of the time that is left after training; the rest is for rounding.
+COLLECTING_SHARE = 0.5
 
 
-# --- optim ---
+@dataclass(frozen=True)
+class Budget:
+    """Seconds that calibration may take.
+
+    Attributes:
+        clock: Monotonic seconds.
+        began_s: When it began.
+        seconds: How many there are; infinite without a wallclock limit.
+    """
+
+    clock: Callable[[], float]
+    began_s: float
+    seconds: float
+
+    def spent_s(self) -> float:
+        """Seconds since it began."""
+        return self.clock() - self.began_s
+
+    def is_over(self, share: float = 1.0) -> bool:
+        """Whether this share of it is spent."""
+        return math.isfinite(self.seconds) and self.spent_s() >= share * self.seconds
+
+
+@dataclass
+class InputStatistics(TorchFunctionMode):
+    """While entered, adds up X^T X over the inputs X of every matrix that `torch.nn.functional.linear` applies.
+
+    A matrix is known by its storage, wherever it is applied: as a module's own, as one of a bank, in part, or twice.
+
+    Attributes:
+        parameters: Those of interest by name; R, C each, or N, R, C for a bank.
+        sums: float32 C, C by place.
+        tokens: Inputs that the first matrix of all saw.
+    """
+
+    parameters: Mapping[str, Tensor]
+    sums: dict[Place, Tensor] = field(default_factory=dict)
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - as torch has it
+        """Look at the arguments, then do what was asked."""
+        if func is F.linear:
+            self.add(args[0], args[1])
+        return func(*args, **(kwargs or {}))
+
+    def add(self, x: Tensor, weight: Tensor) -> None:
+        """Take in the inputs of one application."""
+        place = self.place(weight)
+        if place is None:
+            return
+        x_TC = x.detach().reshape(-1, x.shape[-1]).float()
+        product_CC = x_TC.T @ x_TC
+        if place in self.sums:
+            self.sums[place] += product_CC
+        else:
+            self.sums[place] = product_CC
+        if place == next(iter(self.sums)):
+            self.tokens += len(x_TC)
+
+    def place(self, weight: Tensor) -> Place | None:
+        """Where a matrix, or some rows of one, stands; None where it is no parameter of interest."""
+        for name, parameter in self.parameters.items():
+            offset = weight.data_ptr() - parameter.data_ptr()
+            if weight.dtype == parameter.dtype and 0 <= offset < parameter.numel() * parameter.element_size():
+                return name, offset // (parameter.element_size() * parameter.shape[-1] * parameter.shape[-2])
+        return None
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Rounds the matrices of a trained model for the inputs that they get.
+
+    Attributes:
+        model: With the weights that will be packed.
+        config: What is stored in integers, and how it is calibrated.
+        loader: Deals the train shards out; not used for text of the model's own.
+        worker: This process; each takes its share of the text.
+        log: Where lines go.
+        clock: Injected; monotonic seconds.
+    """
+
+    model: HymbaLM
+    config: Config
+    loader: BatchLoader
+    worker: Worker
+    log: RunLog
+    clock: Callable[[], float]
+
+    def rounded(self, steps: int, train_s: float) -> dict[str, QuantizedTensor]:
+        """Every tensor that is stored in integers, on the CPU; none on processes but the first.
+
+        Args:
+            steps: Finished steps of training: text from the shards is what would have come next.
+            train_s: What they took.
+
+        Raises:
+            QuantizeError: Weights or inputs are not finite.
+        """
+        limit_s, quant = self.config.train.max_wallclock_seconds, self.config.quant
+        budget = Budget(self.clock, self.clock(), limit_s - train_s if limit_s else math.inf)
+        weights = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+        stored = {n: w for n, w in weights.items() if tensor_kind(n, w, quant).startswith("int")}
+        statistics = InputStatistics({name: w for name, w in stored.items() if not name.endswith("tok_emb.weight")})
+        for batch_BT in self.batches(steps, budget):
+            with statistics, torch.no_grad(), evaluation_mode(self.model), self.worker.precision():
+                self.model(batch_BT)
+        self.drop_unless_all_saw(statistics)
+        for place in sorted(statistics.sums):
+            self.worker.all_sum(statistics.sums[place])
+        self.log.say(
+            f"gptq:collected {len(statistics.sums)} hessians over {statistics.tokens * self.worker.world_size} tokens "
+            f"of {'the train shards' if quant.gptq_calibration == 'train' else 'its own'} in {budget.spent_s():.3f}s"
+        )
+        rounded = self.round_all(stored, statistics, budget) if self.worker.rank == 0 else {}
+        if limit_s:
+            self.log.say(calibration_line(train_s, budget.spent_s()))
+        return rounded
+
+    def drop_unless_all_saw(self, statistics: InputStatistics) -> None:
+        """Forget everything where the time was over for one process before its first batch: sums are of all."""
+        saw = self.worker.all_sum(torch.tensor(float(bool(statistics.sums)), device=self.worker.device))
+        if int(saw.item()) < self.worker.world_size:
+            statistics.sums.clear()
+            statistics.tokens = 0
+
+    def round_all(
+        self, stored: Mapping[str, Tensor], statistics: InputStatistics, budget: Budget
+    ) -> dict[str, QuantizedTensor]:
+        """Round one tensor after the other, to nearest where nothing is known or the time is over.
+
+        When it is over no better clips are searched either.
+        """
+        began_s, done, rounded = budget.spent_s(), 0, dict[str, QuantizedTensor]()
+        for name, weight in stored.items():
+            clip_search = self.config.quant.clip_search and not budget.is_over()
+            nearest = nearest_of(name, weight, replace(self.config.quant, clip_search=clip_search))
+            matrices = weight.view(-1, *weight.shape[-2:])
+            for index, matrix_RC in enumerate(matrices):
+                hessian_CC = statistics.sums.get((name, index))
+                if hessian_CC is None or budget.is_over():
+                    continue
+                one = QuantizedTensor(
+                    nearest.values.view_as(matrices)[index],
+                    nearest.scale.view(matrices.shape[:2])[index],
+                    nearest.bits,
+                    nearest.dtype,
+                )
+                one.values.copy_(round_with_hessian(matrix_RC, one, hessian_CC, rounding_of(self.config.quant)).values)
+                done += 1
+            rounded[name] = QuantizedTensor(nearest.values.cpu(), nearest.scale.cpu(), nearest.bits, nearest.dtype)
+        rest = f"the rest of {len(stored)} tensors to nearest"
+        self.log.say(f"gptq:quantized {done} matrices by their inputs, {rest}, in {budget.spent_s() - began_s:.3f}s")
+        return rounded
+
+    def batches(self, steps: int, budget: Budget) -> Iterator[Tensor]:
+        """This process's share of the text, B, T each; nothing is read or drawn when its time is over."""
+        tokens = -(-self.config.quant.gptq_tokens // self.worker.world_size)
+        if self.config.quant.gptq_calibration == "self":
+            yield from self.samples(tokens, budget)
+            return
+        accumulation = self.loader.accumulation
+        for place in range(-(-tokens // self.loader.micro_tokens)):
+            if budget.is_over(COLLECTING_SHARE):
+                return
+            yield self.loader.batch(steps + place // accumulation, place % accumulation)[0]
+
+    def samples(self, tokens: int, budget: Budget) -> Iterator[Tensor]:
+        """Text of the model's own."""
+        length = min(self.config.train.train_seq_len, LONGEST_SAMPLE)
+        generator = torch.Generator(self.worker.device).manual_seed(self.config.train.seed + self.worker.rank)
+        sequences = -(-tokens // length)
+        for first in range(0, sequences, SAMPLED_AT_ONCE):
+            if budget.is_over(COLLECTING_SHARE):
+                return
+            count, began_s = min(SAMPLED_AT_ONCE, sequences - first), budget.spent_s()
+            with torch.no_grad(), evaluation_mode(self.model), self.worker.precision():
+                drawn_BT = sampled(self.model, (count, length), generator, lambda: budget.is_over(COLLECTING_SHARE))
+            self.log.say(f"gptq:generated {drawn_BT.numel()} tokens in {budget.spent_s() - began_s:.3f}s")
+            yield drawn_BT
+
+
+def sampled(model: HymbaLM, shape: tuple[int, int], generator: torch.Generator, is_over: IsOver) -> Tensor:
+    """Sequences that a model draws from its own distributions, the first token from all alike.
+
+    Args:
+        model: In evaluation mode, without gradients.
+        shape: Sequences and tokens of each.
+        generator: What it draws with.
+        is_over: Asked after every token: the sequences end where the time does.
+
+    Returns:
+        B, T; T is less than asked for where the time is over.
+    """
+    sequences, length = shape
+    drawn = [torch.randint(model.config.vocab_size, (sequences, 1), generator=generator, device=generator.device)]
+    memory = model.new_memory()
+    while len(drawn) < length and not is_over():
+        probabilities_BV = model(drawn[-1], memory)[:, -1].float().softmax(-1)
+        drawn.append(torch.multinomial(probabilities_BV, 1, generator=generator))
+    return torch.cat(drawn, 1)
+
+
+def nearest_of(name: str, weight: Tensor, quant: QuantConfig) -> QuantizedTensor:
+    """A tensor rounded to nearest, as `pack` does it."""
+    bits = int(tensor_kind(name, weight, quant).removeprefix("int"))
+    return quantize_rows(weight, bits, scale_floor=quant.scale_floor, clip_search=quant.clip_search)
+
+
+def rounding_of(quant: QuantConfig) -> Rounding:
+    """How the settings say that matrices are rounded."""
+    return Rounding(quant.gptq_damping, quant.gptq_activity_order)
+
+
+# --- exchange ---
+
+NO_REDUCE_SCATTER = "does not support reduce_scatter"
+# Waits for a message and gives what it brought; every process calls these in one order.
+Pending: TypeAlias = Callable[[], Tensor]
+
+
+def ready(tensor: Tensor) -> Pending:
+    """What needs no message."""
+    return lambda: tensor
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Begins messages among the processes of a worker; by itself a process has everything already.
+
+    Shape letters: N whatever is dealt out, S a process's share of it.
+
+    Attributes:
+        worker: This process.
+        overlapped: Whether work may go on while a message is under way.
+    """
+
+    worker: Worker = field(default_factory=Worker)
+    overlapped: bool = True
+
+    def total(self, tensor: Tensor) -> Pending:
+        """The sum over all processes, in place."""
+        if self.worker.world_size == 1:
+            return ready(tensor)
+        return self._pending(dist.all_reduce(tensor, async_op=True), tensor)
+
+    def share_of_total(self, parts_N: Tensor) -> Pending:
+        """This process's share of the sum over all processes, S; N is a multiple of their number."""
+        if self.worker.world_size == 1:
+            return ready(parts_N)
+        shares = parts_N.chunk(self.worker.world_size)
+        mine_S = torch.empty_like(shares[0])
+        try:
+            work = dist.reduce_scatter(mine_S, list(shares), async_op=True)
+        except RuntimeError as error:
+            # gloo in older versions of torch has none, and says so in every process before anything is sent: all get
+            # everything, and each keeps its share. Another failure is of this process alone, and the others go on.
+            if dist.get_backend() != "gloo" or NO_REDUCE_SCATTER not in str(error):
+                raise
+            return self._pending(dist.all_reduce(parts_N, async_op=True), shares[self.worker.rank])
+        return self._pending(work, mine_S)
+
+    def all_shares(self, mine_S: Tensor) -> Pending:
+        """The shares of all processes, N, in their order."""
+        if self.worker.world_size == 1:
+            return ready(mine_S)
+        all_N = mine_S.new_empty((self.worker.world_size * len(mine_S), *mine_S.shape[1:]))
+        shares = list(all_N.chunk(self.worker.world_size))
+        return self._pending(dist.all_gather(shares, mine_S.contiguous(), async_op=True), all_N)
+
+    def _pending(self, work: dist.Work, result: Tensor) -> Pending:
+        def wait() -> Tensor:
+            work.wait()
+            return result
+
+        if not self.overlapped:
+            work.wait()
+        return wait
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], exchange: Exchange) -> Callable[[], None]:
+    """Begin to replace every gradient by its mean over the processes, in one message; a missing one counts as zero.
+
+    Returns:
+        Waits for the message and puts the means in place.
+    """
+    size = exchange.worker.world_size
+    if size == 1 or not parameters:
+        return lambda: None
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    pending = exchange.total(torch.cat([gradient.flatten() for gradient in gradients]))
+
+    def place() -> None:
+        parts = torch.split(pending() / size, [gradient.numel() for gradient in gradients])
+        for parameter, mean in zip(parameters, parts, strict=True):
+            parameter.grad = mean.view_as(parameter)
+
+    return place
+
+
+# --- muon ---
 
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_EPSILON = 1e-7
 
+
+def orthogonalize(matrices_NRC: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
+    """Push every singular value of each matrix towards 1 with a quintic Newton-Schulz iteration.
+
+    Args:
+        matrices_NRC: (N, R, C), any float dtype.
+        steps: Iterations; five bring the singular values of a typical gradient into about 0.7 to 1.2.
+        dtype: Of the products.
+
+    Returns:
+        (N, R, C) in `dtype`.
+    """
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
+    X_NRC = matrices_NRC.to(dtype)
+    X_NRC = X_NRC / (X_NRC.norm(dim=(-2, -1), keepdim=True) + NEWTON_SCHULZ_EPSILON)
+    tall = X_NRC.size(-2) > X_NRC.size(-1)
+    if tall:
+        X_NRC = X_NRC.mT
+    for _ in range(steps):
+        gram_NRR = X_NRC @ X_NRC.mT
+        polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
+        X_NRC = torch.baddbmm(X_NRC, polynomial_NRR, X_NRC, beta=a)
+    return X_NRC.mT if tall else X_NRC
+
+
+class Muon:
+    """Nesterov momentum, orthogonalized, with decoupled weight decay; one batched iteration per matrix shape.
+
+    A bank of matrices (three axes) counts as so many matrices: each is orthogonalized by itself. Every process has a
+    share of the same size of a shape's matrices: the last shares may be filled up with zeros.
+
+    Attributes:
+        stacks: Parameters by the shape of their matrices.
+        momentum_buffers: Of this process's share of each stack, S, R, C.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        *,
+        weight_decay: float,
+        steps: int,
+        dtype: torch.dtype,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self.weight_decay = weight_decay
+        self.steps = steps
+        self.dtype = dtype
+        self.exchange = exchange or Exchange()
+        by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            by_shape.setdefault(tuple(parameter.shape[-2:]), []).append(parameter)
+        self.stacks = tuple(tuple(stack) for stack in by_shape.values())
+        self.momentum_buffers = [self._new_buffer(stack) for stack in self.stacks]
+
+    def _new_buffer(self, stack: Sequence[nn.Parameter]) -> Tensor:
+        share = -(-_count(stack) // self.exchange.worker.world_size)
+        return stack[0].new_zeros((share, *stack[0].shape[-2:]), dtype=torch.float32)
+
+    def momentum(self) -> list[Tensor]:
+        """The momentum of every stack, N, R, C; every process must call it, since each holds its share."""
+        whole = [self.exchange.all_shares(buffer_SRC)() for buffer_SRC in self.momentum_buffers]
+        return [buffer_NRC[: _count(stack)] for stack, buffer_NRC in zip(self.stacks, whole, strict=True)]
+
+    def load_momentum(self, momentum: Sequence[Tensor]) -> None:
+        """Take this process's share of what `momentum` gave."""
+        for buffer_SRC, whole_NRC in zip(self.momentum_buffers, momentum, strict=True):
+            first = self.exchange.worker.rank * len(buffer_SRC)
+            mine = whole_NRC[first : first + len(buffer_SRC)]
+            buffer_SRC.zero_()[: len(mine)].copy_(mine)
+
+    @torch.no_grad()
+    def sent_gradients(self) -> Iterator[Pending]:
+        """Begin, stack after stack, to add up the gradients over the processes: each gets the sums of its share."""
+        for stack, buffer_SRC in zip(self.stacks, self.momentum_buffers, strict=True):
+            gradient_NRC = _matrices([torch.zeros_like(p) if p.grad is None else p.grad for p in stack]).float()
+            missing = len(buffer_SRC) * self.exchange.worker.world_size - len(gradient_NRC)
+            if missing:
+                filling = gradient_NRC.new_zeros((missing, *gradient_NRC.shape[1:]))
+                gradient_NRC = torch.cat([gradient_NRC, filling])
+            yield self.exchange.share_of_total(gradient_NRC)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, momentum: float, sent: Iterable[Pending] | None = None) -> None:
+        """Apply one update from the means of the parameters' gradients; a missing gradient counts as zero.
+
+        Args:
+            learning_rate: Of this step.
+            momentum: Of this step.
+            sent: What `sent_gradients` gave, where it was begun before.
+        """
+        size = self.exchange.worker.world_size
+        shares = self.sent_gradients() if sent is None else sent
+        last: tuple[Sequence[nn.Parameter], Pending] | None = None
+        for stack, buffer_SRC, pending in zip(self.stacks, self.momentum_buffers, shares, strict=True):
+            gradient_SRC = pending().div_(size)
+            buffer_SRC.mul_(momentum).add_(gradient_SRC)
+            nesterov_SRC = gradient_SRC.add_(buffer_SRC, alpha=momentum)
+            update = self.exchange.all_shares(orthogonalize(nesterov_SRC, self.steps, self.dtype))
+            # The updates before are on their way while these are computed.
+            if last is not None:
+                self._apply(*last, learning_rate)
+            last = stack, update
+        if last is not None:
+            self._apply(*last, learning_rate)
+
+    def _apply(self, stack: Sequence[nn.Parameter], update: Pending, learning_rate: float) -> None:
+        update_NRC = update()[: _count(stack)]
+        rows, columns = update_NRC.shape[-2:]
+        scale = max(1.0, rows / columns) ** 0.5
+        counts = [_count([parameter]) for parameter in stack]
+        for parameter, part in zip(stack, torch.split(update_NRC, counts), strict=True):
+            parameter.mul_(1.0 - learning_rate * self.weight_decay)
+            parameter.add_(part.view_as(parameter).to(parameter.dtype), alpha=-learning_rate * scale)
+
+
+def _matrices(tensors: Sequence[Tensor]) -> Tensor:
+    """A copy of all matrices of tensors of two or three axes, N, R, C."""
+    return torch.cat([tensor.detach().reshape(-1, *tensor.shape[-2:]) for tensor in tensors])
+
+
+def _count(stack: Sequence[Tensor]) -> int:
+    """How many matrices tensors of two or three axes hold."""
+    return sum(tensor.shape[:-2].numel() for tensor in stack)
+
+
+# --- optim ---
+
 # Small tensors that steer the network rather than carry its content: Adam, no decay, full precision.
-ADAM_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log")
+ADAM_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log", "s4d")
+
+# What torch's own clipping adds to the norm.
+CLIP_EPSILON = 1e-6
 
 
 class OptimizerError(ValueError):
@@ -2501,9 +5935,10 @@ def _group_of(name: str, parameter: Tensor) -> str:
     is_table = name.endswith(("bigram_hash.table.weight", "meta_tokens"))
     is_control = any(part.startswith(ADAM_NAMES) for part in name.split("."))
     is_content = not (is_table or is_control or name in {"tok_emb.weight", "lm_head.weight"})
-    inside = name.startswith(("blocks.", "bigram_hash.")) or "bank" in name
+    in_bank = name.startswith("banks.") and parameter.ndim == 3
+    inside = name.startswith(("blocks.", "bigram_hash."))
     belongs = {
-        "matrix": is_content and inside and parameter.ndim == 2,
+        "matrix": is_content and (in_bank or (inside and parameter.ndim == 2)),
         "embedding": name == "tok_emb.weight",
         "head": name == "lm_head.weight",
         # A depthwise convolution's weight has three axes but is one short filter per channel, not a matrix.
@@ -2516,69 +5951,27 @@ def _group_of(name: str, parameter: Tensor) -> str:
     return groups[0]
 
 
-def orthogonalize(matrices_NRC: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Push every singular value of each matrix towards 1 with a quintic Newton-Schulz iteration.
+class Optimizers:
+    """Muon and Adam behind one `step`: the schedule's factor and the momentum come in, nothing else varies.
 
-    Args:
-        matrices_NRC: (N, R, C), any float dtype.
-        steps: Iterations; five bring the singular values of a typical gradient into about 0.7 to 1.2.
-        dtype: Of the products.
-
-    Returns:
-        (N, R, C) in `dtype`.
+    Gradients are averaged over the processes once per step. Where Muon is divided among them, the sums of its matrices
+    go to those who need them, while Adam works.
     """
-    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
-    X_NRC = matrices_NRC.to(dtype)
-    X_NRC = X_NRC / (X_NRC.norm(dim=(-2, -1), keepdim=True) + NEWTON_SCHULZ_EPSILON)
-    tall = X_NRC.size(-2) > X_NRC.size(-1)
-    if tall:
-        X_NRC = X_NRC.mT
-    for _ in range(steps):
-        gram_NRR = X_NRC @ X_NRC.mT
-        polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
-        X_NRC = torch.baddbmm(X_NRC, polynomial_NRR, X_NRC, beta=a)
-    return X_NRC.mT if tall else X_NRC
-
-
-class Muon:
-    """Nesterov momentum, orthogonalized, with decoupled weight decay; one batched iteration per matrix shape."""
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], *, weight_decay: float, steps: int, dtype: torch.dtype
+        self,
+        groups: Sequence[ParameterGroup],
+        config: OptimConfig,
+        dtype: torch.dtype,
+        exchange: Exchange | None = None,
     ) -> None:
-        self.weight_decay = weight_decay
-        self.steps = steps
-        self.dtype = dtype
-        by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
-        for parameter in parameters:
-            by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
-        self.stacks = tuple(tuple(stack) for stack in by_shape.values())
-        self.momentum_buffers = [
-            torch.zeros(len(stack), *stack[0].shape, device=stack[0].device) for stack in self.stacks
-        ]
-
-    @torch.no_grad()
-    def step(self, learning_rate: float, momentum: float) -> None:
-        """Apply one update from the parameters' gradients; a missing gradient counts as zero."""
-        for stack, buffer_NRC in zip(self.stacks, self.momentum_buffers, strict=True):
-            gradient_NRC = torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in stack]).float()
-            buffer_NRC.mul_(momentum).add_(gradient_NRC)
-            nesterov_NRC = gradient_NRC.add_(buffer_NRC, alpha=momentum)
-            update_NRC = orthogonalize(nesterov_NRC, self.steps, self.dtype)
-            rows, columns = update_NRC.shape[-2:]
-            scale = max(1.0, rows / columns) ** 0.5
-            for parameter, update_RC in zip(stack, update_NRC, strict=True):
-                parameter.mul_(1.0 - learning_rate * self.weight_decay)
-                parameter.add_(update_RC.to(parameter.dtype), alpha=-learning_rate * scale)
-
-
-class Optimizers:
-    """Muon and Adam behind one `step`: the schedule's factor and the momentum come in, nothing else varies."""
-
-    def __init__(self, groups: Sequence[ParameterGroup], config: OptimConfig, dtype: torch.dtype) -> None:
         self.groups = tuple(groups)
+        self.exchange = exchange or Exchange()
+        self.sharded = config.muon_sharded and self.exchange.worker.world_size > 1
+        among = self.exchange if self.sharded else Exchange()
+        decay, steps = config.weight_decay, config.muon_backend_steps
         self.matrix_groups = [
-            (Muon(g.parameters, weight_decay=config.weight_decay, steps=config.muon_backend_steps, dtype=dtype), g)
+            (Muon(g.parameters, weight_decay=decay, steps=steps, dtype=dtype, exchange=among), g)
             for g in groups
             if g.name == "matrix"
         ]
@@ -2589,6 +5982,8 @@ class Optimizers:
             eps=config.adam_eps,
             fused=True,
         )
+        # Those whose mean gradient every process needs.
+        self.common = [p for g in (self.adam_groups if self.sharded else self.groups) for p in g.parameters]
         self.clip_norm = config.grad_clip_norm
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -2597,26 +5992,60 @@ class Optimizers:
             yield from group.parameters
 
     def step(self, scale: float, momentum: float) -> None:
-        """Update every parameter, then drop the gradients.
+        """Average the gradients over the processes, update every parameter, then drop the gradients.
 
         Args:
             scale: The schedule's factor on every learning rate.
             momentum: Muon's, of this step.
         """
+        place_means = average_gradients(self.common, self.exchange)
+        sent = [list(muon.sent_gradients()) if self.sharded else None for muon, _ in self.matrix_groups]
+        place_means()
         if self.clip_norm > 0.0:
-            nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm)
-        for muon, group in self.matrix_groups:
-            muon.step(group.learning_rate * scale, momentum)
+            sent = self._clipped(sent)
         for options, group in zip(self.adam.param_groups, self.adam_groups, strict=True):
             options["lr"] = group.learning_rate * scale
         self.adam.step()
+        for (muon, group), begun in zip(self.matrix_groups, sent, strict=True):
+            muon.step(group.learning_rate * scale, momentum, begun)
         for parameter in self.parameters():
             parameter.grad = None
 
+    def state(self) -> dict[str, Any]:
+        """All moments; every process must call it, since each may hold a share of them."""
+        return {"adam": self.adam.state_dict(), "muon": [muon.momentum() for muon, _ in self.matrix_groups]}
 
-def build_optimizers(model: nn.Module, config: Config, dtype: torch.dtype = torch.float32) -> Optimizers:
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take moments that `state` gave, for however many processes."""
+        self.adam.load_state_dict(state["adam"])
+        for (muon, _), momentum in zip(self.matrix_groups, state["muon"], strict=True):
+            muon.load_momentum(momentum)
+
+    def _clipped(self, sent: Sequence[list[Pending] | None]) -> list[list[Pending] | None]:
+        """Shorten all gradients together, wherever they are."""
+        if not self.sharded:
+            nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm)
+            return list(sent)
+        shares = [[pending() for pending in begun or ()] for begun in sent]
+        held, size = [share for stack in shares for share in stack], self.exchange.worker.world_size
+        whole = [parameter.grad for parameter in self.common if parameter.grad is not None]
+        # A share holds sums, not means.
+        squares = self.exchange.total(_squares(held) / size**2)() + _squares(whole)
+        for tensor in (*held, *whole):
+            tensor.mul_((self.clip_norm / (squares.sqrt() + CLIP_EPSILON)).clamp(max=1.0))
+        return [[ready(share) for share in stack] for stack in shares]
+
+
+def _squares(tensors: Sequence[Tensor]) -> Tensor:
+    """Sum of the squares of all elements."""
+    return torch.stack([tensor.square().sum() for tensor in tensors]).sum()
+
+
+def build_optimizers(
+    model: nn.Module, config: Config, dtype: torch.dtype = torch.float32, exchange: Exchange | None = None
+) -> Optimizers:
     """Make fresh optimizers for the model (raises `OptimizerError`, see `build_groups`)."""
-    return Optimizers(build_groups(model, config), config.optim, dtype)
+    return Optimizers(build_groups(model, config), config.optim, dtype, exchange)
 
 
 # --- schedule ---
@@ -2632,6 +6061,7 @@ class Schedule:
         warmdown_shape: "linear" or "cosine".
         warmdown_frac: When above 0, the warmdown is this share of the run (of its time, or of its steps without a
             limit) whatever `warmdown_iters` says: the same on a fast and on a slow machine.
+        qat_start: Share of the run after which training is quantization-aware; 1 means never.
     """
 
     iterations: int
@@ -2639,6 +6069,7 @@ class Schedule:
     warmdown_iters: int
     warmdown_shape: str
     warmdown_frac: float = 0.0
+    qat_start: float = 1.0
 
     @staticmethod
     def from_config(config: TrainConfig) -> Schedule:
@@ -2649,6 +6080,7 @@ class Schedule:
             warmdown_iters=config.warmdown_iters,
             warmdown_shape=config.warmdown_shape,
             warmdown_frac=config.warmdown_frac,
+            qat_start=config.qat_start,
         )
 
     @property
@@ -2659,6 +6091,15 @@ class Schedule:
     def is_over(self, step: int, elapsed_s: float) -> bool:
         """Whether no further step may start after `step` finished steps and `elapsed_s` seconds of training."""
         return step >= self.iterations or (self.is_timed and elapsed_s >= self.max_wallclock_seconds)
+
+    def done(self, step: int, elapsed_s: float) -> float:
+        """How much of the run is over, 0 to 1: of its steps or of its time, whichever ends it first."""
+        share = step / max(self.iterations, 1)
+        return max(share, elapsed_s / self.max_wallclock_seconds) if self.is_timed else share
+
+    def rounds_weights(self, step: int, elapsed_s: float) -> bool:
+        """Whether the step that starts now is quantization-aware."""
+        return self.qat_start < 1.0 and self.done(step, elapsed_s) >= self.qat_start
 
     def factor(self, step: int, elapsed_s: float) -> float:
         """The learning-rate factor for the step that starts now: in (0, 1] as long as the run is not over."""
@@ -2671,9 +6112,7 @@ class Schedule:
         A step limit counts in timed runs too: whichever end comes first is the end.
         """
         if self.warmdown_frac > 0.0:
-            left = 1.0 - step / max(self.iterations, 1)
-            if self.is_timed:
-                left = min(left, 1.0 - elapsed_s / self.max_wallclock_seconds)
+            left = 1.0 - self.done(step, elapsed_s)
             return min(max(left / self.warmdown_frac, 0.0), 1.0)
         if self.warmdown_iters <= 0:
             return 1.0
@@ -2722,6 +6161,1574 @@ class ExponentialAverage:
         return dict(zip(self.names, self.averages, strict=True))
 
 
+# --- storage ---
+
+# Between a tensor's name and what is saved beside it; no name of a tensor holds it.
+ROUNDED_MARK = ":"
+# How things are computed, not what: an artifact serves every one of them.
+COMPUTING_SETTINGS = frozenset({"scan_backend", "scan_chunk", "conv_backend", "window_backend", "elementwise_backend"})
+
+
+class RunError(RuntimeError):
+    """The run cannot go on, or cannot give a valid submission."""
+
+
+def pack_model(
+    state: Mapping[str, Tensor], config: Config, rounded: Mapping[str, QuantizedTensor] | None = None
+) -> bytes:
+    """The artifact of a model's weights, with the settings that rebuild it; raises ArtifactError.
+
+    Args:
+        state: The weights.
+        config: How they are stored.
+        rounded: Tensors in integers already; the others are rounded to nearest.
+    """
+    return pack(state, json.dumps(asdict(config.model), sort_keys=True), config.quant, rounded)
+
+
+def unpack_model(blob: bytes, config: ModelConfig) -> dict[str, Tensor]:
+    """The weights of an artifact.
+
+    Raises:
+        ArtifactError: It is damaged, or was packed under other settings of the model.
+    """
+    return unpack(blob, expect=partial(refuse_other_model, config))[1]
+
+
+def refuse_other_model(config: ModelConfig, header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse settings or tensors that are not those of the model; raises ArtifactError that names them.
+
+    A setting that an older artifact does not have has its default there, which is what it was before it was one.
+    """
+    expected, default = (json.loads(json.dumps(asdict(one))) for one in (config, ModelConfig()))
+    held = default | header["config"]
+    keys = (expected | held).keys() - COMPUTING_SETTINGS
+    differing = sorted(key for key in keys if expected.get(key) != held.get(key))
+    if differing:
+        raise ArtifactError(f"the artifact was packed under other settings of {', '.join(differing)}")
+    with torch.device("meta"):  # shapes only
+        model = {name: tuple(tensor.shape) for name, tensor in HymbaLM(config).state_dict().items()}
+    if odd := sorted(name for name in {*model, *shapes} if model.get(name) != shapes.get(name)):
+        raise ArtifactError(f"the artifact's tensors are not those of the model: {', '.join(odd[:5])}")
+
+
+def cpu_state(model: HymbaLM) -> dict[str, Tensor]:
+    """A copy of the weights by name."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def artifact_path(config: Config) -> Path:
+    """Where the artifact stands, from the working directory."""
+    return Path(config.data.artifact_path or f"final_model.int{config.quant.bits}.ptz")
+
+
+def raw_path(weights: Path) -> Path:
+    """Where the last weights stand beside the averaged ones: final_model.raw.pt beside final_model.pt."""
+    return weights.with_suffix(f".raw{weights.suffix}")
+
+
+def state_bytes(state: Mapping[str, Tensor], rounded: Mapping[str, QuantizedTensor] | None = None) -> bytes:
+    """Weights as torch saves them, and beside them integers and scales of those that are rounded already."""
+    beside = {
+        f"{name}{ROUNDED_MARK}{part}": tensor
+        for name, one in (rounded or {}).items()
+        for part, tensor in ((f"int{one.bits}", one.values), ("scale", one.scale))
+    }
+    buffer = io.BytesIO()
+    torch.save({**state, **beside}, buffer)
+    return buffer.getvalue()
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Weights that `state_bytes` made; raises RunError when there are none."""
+    return {name: tensor for name, tensor in _load(path).items() if ROUNDED_MARK not in name}
+
+
+def load_rounded(path: Path) -> dict[str, QuantizedTensor]:
+    """What was rounded already; raises RunError when nothing was."""
+    saved, rounded = _load(path), dict[str, QuantizedTensor]()
+    for key, values in saved.items():
+        name, _, kind = key.partition(f"{ROUNDED_MARK}int")
+        if kind:
+            scale = saved[f"{name}{ROUNDED_MARK}scale"]
+            rounded[name] = QuantizedTensor(values, scale, int(kind), torch.float32)
+    if not rounded:
+        raise RunError(f"{path}: holds no rounded weights, as QUANT_METHOD=gptq leaves them after training")
+    return rounded
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    content = io.BytesIO(read_whole(path))
+    try:
+        state: Any = torch.load(content, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: not saved weights ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RunError(f"{path}: not saved weights (no tensors by name)")
+    return dict(state)
+
+
+def read_whole(path: Path) -> bytes:
+    """A file's bytes; raises RunError that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        # Otherwise the name may be on disk before the bytes, should the machine stop.
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+# --- checkpoint ---
+
+CHECKPOINT_MAGIC = b"HYMC1\n"
+CHECKPOINT_DIGEST_BYTES = 16
+DECIDING_SECTIONS = ("model", "optim", "train", "quant")
+# What is said and saved while training, not what is learned.
+REPORTING_SETTINGS = ("TRAIN_LOG_EVERY", "VAL_LOSS_EVERY", "CHECKPOINT_EVERY", "RESUME")
+
+
+@dataclass
+class RunState:
+    """A run between two steps.
+
+    Attributes:
+        model: Its weights.
+        optimizers: Their moments.
+        average: The averaged weights.
+        step: Finished steps.
+        train_s: Seconds of training that count.
+    """
+
+    model: HymbaLM
+    optimizers: Optimizers
+    average: ExponentialAverage
+    step: int = 0
+    train_s: float = 0.0
+
+    def content(self) -> dict[str, Any]:
+        """Everything by name; every process must call it, since each may hold a share of Muon's momentum."""
+        average = self.average
+        return {
+            "step": self.step,
+            "train_s": self.train_s,
+            "weights": cpu_state(self.model),
+            "optimizers": self.optimizers.state(),
+            "average": {"updates": average.updates, "names": list(average.names), "values": average.averages},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Become what `content` gave; every process must call it."""
+        self.step, self.train_s = int(content["step"]), float(content["train_s"])
+        self.model.load_state_dict(content["weights"])
+        self.optimizers.load_state(content["optimizers"])
+        average, device = content["average"], next(self.model.parameters()).device
+        self.average.updates, self.average.names = int(average["updates"]), tuple(average["names"])
+        self.average.averages = [value.to(device) for value in average["values"]]
+        torch.set_rng_state(content["random"])
+        if content["random_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(content["random_cuda"])
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and when a run saves itself.
+
+    Attributes:
+        path: The file.
+        every: Steps between two savings; 0 never saves.
+        resume: Whether the run goes on from the file.
+        identity: What decides the run's result, by name: see `run_identity`.
+    """
+
+    path: Path = Path("checkpoint.pt")
+    every: int = 0
+    resume: bool = False
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save after `step` finished steps."""
+        return self.every > 0 and step % self.every == 0
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Write what `RunState.content` gave; the file before stays until the new one is whole."""
+        buffer = io.BytesIO()
+        torch.save({"identity": dict(self.identity), **content}, buffer)
+        body = buffer.getvalue()
+        write_whole(self.path, CHECKPOINT_MAGIC + _checksum(body) + body)
+
+    def load(self) -> dict[str, Any]:
+        """Read what was saved.
+
+        Raises:
+            RunError: There is no file, it is damaged, or it is of a run with other settings or shards.
+        """
+        blob, start = read_whole(self.path), len(CHECKPOINT_MAGIC) + CHECKPOINT_DIGEST_BYTES
+        body = blob[start:]
+        if blob[: len(CHECKPOINT_MAGIC)] != CHECKPOINT_MAGIC:
+            raise RunError(f"{self.path}: not a checkpoint of this version")
+        if blob[len(CHECKPOINT_MAGIC) : start] != _checksum(body):
+            raise RunError(f"{self.path}: damaged checkpoint, the checksum does not match")
+        try:
+            content: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+            held = content["identity"]
+        except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{self.path}: unreadable checkpoint ({error})") from error
+        differing = sorted(k for k in {*held, *self.identity} if held.get(k) != self.identity.get(k))
+        if differing:
+            raise RunError(f"{self.path}: checkpoint of a run with another {', '.join(differing)}")
+        return content
+
+    def restore(self, state: RunState, content: Mapping[str, Any]) -> None:
+        """Let a run go on from what `load` gave; raises RunError when that does not fit it."""
+        try:
+            state.restore(content)
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{self.path}: does not fit this run ({error})") from error
+
+    def remove(self) -> None:
+        """Remove the file of a run that has ended."""
+        self.path.unlink(missing_ok=True)
+
+
+def run_identity(config: Config, train_files: str) -> dict[str, str]:
+    """Settings that decide what is learned, and the names and lengths of the shards that `train_files` matches.
+
+    Raises:
+        ShardError: No shards, or a damaged one.
+    """
+    values = config.to_environment()
+    deciding = [setting.name for section, _, setting, _ in config_settings() if section in DECIDING_SECTIONS]
+    shards = " ".join(f"{path.name}:{shard_length(path)}" for path in find_shards(train_files))
+    return {**{name: values[name] for name in deciding if name not in REPORTING_SETTINGS}, "DATA_PATH": shards}
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=CHECKPOINT_DIGEST_BYTES).digest()
+
+
+# --- adapters ---
+
+# Names of the layers of each part, as the mixers, the MLP and the model call them.
+PART_LAYERS = {
+    "attention": ("attn.c_q", "attn.c_q_rows", "attn.c_k", "attn.c_v", "attn.kv_proj", "attn.value_gate", "attn.proj"),
+    "mamba": ("attn.in_proj", "attn.in_proj_rows", "attn.mamba_proj", "attn.mamba_out_proj", "attn.ssm_in"),
+    "mlp": ("mlp.fc", "mlp.proj"),
+    "head": ("head",),
+}
+START_SEED = 0
+
+
+def adapted_layers(model: LanguageModel, parts: Sequence[str], frozen_blocks: int = 0) -> list[nn.Module]:
+    """The layers of some parts of a model, in its order; of matrices that are used in part, what is used.
+
+    The first `frozen_blocks` blocks have none.
+
+    Raises:
+        ValueError: There is none.
+    """
+    frozen = {id(module) for block in list(model.blocks)[:frozen_blocks] for module in block.modules()}
+    lenders = {id(module.owner[0]) for _, module in model.named_modules() if isinstance(module, MatrixRows)}
+    names = tuple(name for part in parts for name in PART_LAYERS[part])
+    found: list[nn.Module] = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | BankLinear | MatrixRows) and id(module) not in lenders | frozen
+        if any(f".{name}".endswith(f".{wanted}") for wanted in names)
+    ]
+    if not found:
+        beyond = f" beyond its first {frozen_blocks} blocks" if frozen_blocks else ""
+        raise ValueError(f"the model has no layer for adapters on {', '.join(parts)}{beyond}")
+    return found
+
+
+@dataclass(frozen=True)
+class AdapterStart:
+    """Where the adapters of every document begin.
+
+    Attributes:
+        layers: What is adapted.
+        down: A of each layer, K, C, the same for all documents.
+        rows: R of each layer.
+    """
+
+    layers: tuple[nn.Module, ...]
+    down: tuple[Tensor, ...]
+    rows: tuple[int, ...]
+
+    @classmethod
+    def drawn(cls, layers: Sequence[nn.Module], rank: int) -> AdapterStart:
+        """Draw A uniformly within 1 / sqrt(C), from a seed of its own."""
+        generator = torch.Generator().manual_seed(START_SEED)
+        weights = [layer.weight for layer in layers if isinstance(layer.weight, Tensor)]
+        down = (
+            torch.empty(rank, weight.shape[1]).uniform_(-1, 1, generator=generator).to(weight.device)
+            * weight.shape[1] ** -0.5
+            for weight in weights
+        )
+        return cls(tuple(layers), tuple(down), tuple(len(weight) for weight in weights))
+
+    def fresh(self, documents: int) -> Adapters:
+        """Adapters of so many documents, as each begins."""
+        down = [A_KC.expand(documents, -1, -1).clone().requires_grad_() for A_KC in self.down]
+        up = [
+            A_KC.new_zeros(documents, rows, len(A_KC)).requires_grad_()
+            for A_KC, rows in zip(self.down, self.rows, strict=True)
+        ]
+        return Adapters(self.layers, down, up)
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Adapters of documents side by side.
+
+    Attributes:
+        layers: What is adapted.
+        down: A of each layer, S, K, C.
+        up: B of each layer, S, R, K.
+    """
+
+    layers: tuple[nn.Module, ...]
+    down: list[Tensor]
+    up: list[Tensor]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """What is trained."""
+        return [*self.down, *self.up]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Add to the layers' products meanwhile; a batch of fewer documents is of the first ones."""
+        with ExitStack() as stack:
+            for layer, A_SKC, B_SRK in zip(self.layers, self.down, self.up, strict=True):
+                handle = layer.register_forward_hook(partial(_add, A_SKC, B_SRK))
+                stack.callback(handle.remove)
+            yield
+
+
+def _add(A_SKC: Tensor, B_SRK: Tensor, _layer: nn.Module, inputs: tuple[Tensor], output_STR: Tensor) -> Tensor:
+    (x_STC,) = inputs
+    return output_STR + torch.bmm(torch.bmm(x_STC, A_SKC[: len(x_STC)].mT), B_SRK[: len(x_STC)].mT)
+
+
+# --- documents ---
+
+# First input and end of the inputs.
+Span: TypeAlias = tuple[int, int]
+
+
+def document_spans(tokens: Tensor, bos_id: int) -> list[Span]:
+    """Cut a text's inputs at its marks; what stands before the first mark is a document too.
+
+    Example:
+        >>> document_spans(torch.tensor([1, 5, 6, 1, 7, 1]), bos_id=1)
+        [(0, 3), (3, 5)]
+    """
+    marks = (tokens[:-1] == bos_id).nonzero().flatten().tolist()
+    return list(pairwise([*([] if marks[:1] == [0] else [0]), *marks, tokens.numel() - 1]))
+
+
+@dataclass(frozen=True)
+class DocumentGroup:
+    """Documents side by side, those of most chunks first, so that those that go on are the first rows.
+
+    Attributes:
+        spans: Of each document.
+        chunk: Inputs that are scored at a time.
+        reach: Longest window. A window ends with its chunk and never reaches back over the document's beginning.
+    """
+
+    spans: tuple[Span, ...]
+    chunk: int
+    reach: int
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of the longest document."""
+        return self._chunks_of(self.spans[0])
+
+    def _chunks_of(self, span: Span) -> int:
+        return -(-(span[1] - span[0]) // self.chunk)
+
+    def active(self, number: int) -> int:
+        """How many documents have a chunk of this number."""
+        return sum(self._chunks_of(span) > number for span in self.spans)
+
+    def batch(self, tokens: Tensor, number: int) -> Batch:
+        """Windows of the documents that have this chunk; behind a document's end stand zeros that nothing scores.
+
+        Where a window begins does not depend on where its document ends.
+        """
+        first_S1, end_S1 = torch.tensor(self.spans[: self.active(number)])[..., None].unbind(1)
+        begin = max((number + 1) * self.chunk - self.reach, 0)
+        last = min((number + 1) * self.chunk, int((end_S1 - first_S1).max()))
+        inputs_ST = first_S1 + torch.arange(begin, last + 1)
+        known = inputs_ST <= end_S1
+        found = tokens[inputs_ST.clamp(max=tokens.numel() - 1).to(tokens.device)].long()
+        scored_ST = (inputs_ST >= first_S1 + number * self.chunk) & (inputs_ST < end_S1)
+        return found.where(known.to(tokens.device), 0), inputs_ST[:, :-1] + 1, scored_ST[:, :-1]
+
+
+def document_groups(spans: Sequence[Span], size: int, chunk: int, reach: int) -> Iterator[DocumentGroup]:
+    """Groups of neighbouring documents; which stand together depends on nothing but their order."""
+    for low in range(0, len(spans), size):
+        ordered = sorted(spans[low : low + size], key=lambda span: span[0] - span[1])
+        yield DocumentGroup(tuple(ordered), chunk, reach)
+
+
+# --- streams ---
+
+class GroupLearner(Protocol):
+    """Learns from each chunk of a group once it is scored."""
+
+    def learn(self, batch: Batch, losses_ST: Tensor | None, documents: int, memory: Memory | None) -> None:
+        """Train on a chunk that was scored whole, by the first documents only: the others end with it.
+
+        Args:
+            batch: What `DocumentGroup.batch` gave.
+            losses_ST: The losses that were scored, with their graph, where it was kept.
+            documents: How many go on.
+            memory: From before the chunk, where one is carried on.
+        """
+
+
+# Scores one group and returns its sums.
+ScoreGroup: TypeAlias = Callable[[DocumentGroup], Tensor]
+# Called after each group: how many are done, groups in all, this process's result so far.
+GroupHook: TypeAlias = Callable[[int, int, EvalResult], None]
+
+
+def evaluate_streams(task: EvalTask) -> EvalResult:
+    """Score documents apart from each other, or the lanes of the text, without training.
+
+    Processes share the groups; neither a loss nor the float64 sums depend on their number, to the last bit.
+    """
+    config = task.config
+    spans = document_spans(task.tokens, config.bos_id) if config.isolates else lanes(task.targets, config.eval_lanes)
+    groups = list(document_groups(spans, config.eval_batch_seqs, config.eval_stride or task.seq_len, task.seq_len))
+    return EvalResult.from_sums(sums_of_all(task.worker, score_groups(task, groups, lambda g: score_group(task, g))))
+
+
+def lanes(targets: int, count: int) -> list[Span]:
+    """Parts of a text of equal length, up to one."""
+    ends = [targets * lane // count for lane in range(count + 1)]
+    return [(first, end) for first, end in pairwise(ends) if first < end]
+
+
+def new_memory(task: EvalTask) -> Memory:
+    """A memory of nothing.
+
+    Raises:
+        TypeError: The model has no memory.
+    """
+    if not isinstance(task.model, HymbaLM):
+        raise TypeError(f"{type(task.model).__name__} has no memory that could be carried on")
+    return task.model.new_memory()
+
+
+def score_groups(
+    task: EvalTask, groups: Sequence[DocumentGroup], score: ScoreGroup, on_group: GroupHook | None = None
+) -> Tensor:
+    """Score this process's share of some groups.
+
+    Returns:
+        float64 table of nats, targets and bytes, one row for each group; zeros for those of other processes.
+    """
+    sums_N3 = torch.zeros(len(groups), 3, dtype=torch.float64, device=task.worker.device)
+    with evaluation_mode(task.model):
+        for index in task.worker.share(len(groups)):
+            sums_N3[index] = score(groups[index])
+            if on_group is not None:
+                on_group(index + 1, len(groups), EvalResult.from_sums(sums_N3.sum(0)))
+    return sums_N3
+
+
+def score_group(task: EvalTask, group: DocumentGroup, learner: GroupLearner | None = None) -> Tensor:
+    """Score one group from beginning to end, and let it learn; returns its sums."""
+    table = task.table.to(task.worker.device)
+    sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    memory = new_memory(task) if task.config.eval_carry else None
+    for number in range(group.chunks):
+        batch, going_on = group.batch(task.tokens, number), group.active(number + 1)
+        before = memory and memory.first_rows(len(batch[0]))
+        memory = before and before.first_rows(len(batch[0]))
+        learns = learner is not None and going_on > 0
+        with torch.set_grad_enabled(learns):
+            losses_ST = batch_losses(task, batch[0], memory)
+        sums_3 += batch_sums(task, table, batch, losses_ST.detach())
+        if learner is not None and learns:
+            learner.learn(batch, losses_ST, going_on, before)
+    return sums_3
+
+
+# --- carried ---
+
+class CarriedText:
+    """Scores stretches of a text, each where the last one ended.
+
+    That is sequential, so the first process does it; it alone has the memory and tells the hooks of scores.
+    """
+
+    def __init__(self, task: EvalTask) -> None:
+        first = task.worker.rank == 0
+        self.task = task if first else replace(task, hooks=Hooks(on_update=task.hooks.on_update))
+        self._memory: Memory | None = None
+
+    def score(self, first: int, end: int) -> Tensor:
+        """Nats, targets and bytes of the inputs [first, end), in float64; of all processes, each of which must call."""
+        task = self.task
+        sums_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+        if task.worker.rank == 0:
+            table = task.table.to(task.worker.device)
+            with torch.no_grad(), evaluation_mode(task.model):
+                for window in self._windows(first, end):
+                    batch = self._batch(window)
+                    sums_3 += batch_sums(task, table, batch, batch_losses(task, batch[0], self._memory))
+        return task.worker.all_sum(sums_3)
+
+    def _windows(self, first: int, end: int) -> Iterator[Span]:
+        """Windows of up to `seq_len`, none of which goes into another document where these are apart."""
+        marks = []
+        if self.task.config.eval_isolate_docs:
+            marks = (first + (self.task.tokens[first:end] == self.task.config.bos_id).nonzero().flatten()).tolist()
+        starts = sorted({first, *marks})
+        for low, high in zip(starts, [*starts[1:], end], strict=True):
+            if self._memory is None or low in marks:
+                self._memory = new_memory(self.task)
+            yield from ((start, min(start + self.task.seq_len, high)) for start in range(low, high, self.task.seq_len))
+
+    def _batch(self, window: Span) -> Batch:
+        start, end = window
+        positions_1T = torch.arange(start + 1, end + 1)[None]
+        return self.task.tokens[None, start : end + 1].long(), positions_1T, torch.ones_like(positions_1T).bool()
+
+
+# --- ttt ---
+
+# Called after each chunk: chunks scored, chunks in all, and the result so far over all processes.
+ChunkHook: TypeAlias = Callable[[int, int, EvalResult], None]
+
+
+def evaluate_ttt(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
+    """Score chunk after chunk, and train on each once it is scored; the last one is only scored.
+
+    A chunk's losses are added up before the first update that sees it. Windows may reach back over the tokens before
+    their chunk when the configuration has a stride, or go on where the last one ended, with the memory of the tokens
+    before, which is not trained through. Training is SGD with momentum on the chunk's sequences side by
+    side, in order; a step takes `ttt_batch_seqs` of every process's contiguous share. Where the first step takes the
+    whole chunk as it was scored, it goes back through the very pass that scored it, instead of repeating that pass.
+
+    The model's weights are changed in place, and restored before this returns or raises.
+    """
+    config = task.config
+    total_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    with adapted_weights(task.model, config.ttt_freeze_blocks) as weights:
+        adaptation = Adaptation(task, weights)
+        chunks, carried = adaptation.chunks, CarriedText(task) if config.eval_carry else None
+        for number, (first, end) in enumerate(chunks):
+            last = number + 1 == len(chunks)
+            if carried is not None:
+                sums_3, scored = carried.score(first, end), None
+            else:
+                windows = Windows(first, end, task.seq_len, config.eval_stride)
+                sums_3, scored = _score_chunk(task, windows, trained=not last)
+            total_3 += sums_3
+            if on_chunk is not None:
+                on_chunk(number + 1, len(chunks), EvalResult.from_sums(total_3))
+            if not last:
+                adaptation.learn(number, scored)
+    return EvalResult.from_sums(total_3)
+
+
+class Adaptation:
+    """Weights that are trained chunk by chunk, each chunk once, in order.
+
+    Attributes:
+        chunks: first input and end of each chunk.
+    """
+
+    def __init__(self, task: EvalTask, weights: Sequence[nn.Parameter]) -> None:
+        config, targets = task.config, task.targets
+        self.task, self.weights = task, weights
+        starts = range(0, targets, config.ttt_chunk_tokens)
+        self.chunks = [(first, min(first + config.ttt_chunk_tokens, targets)) for first in starts]
+        self.optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
+
+    def learn(self, number: int, scored: Tensor | None = None) -> None:
+        """Train on a chunk whose targets are all known; `scored` is the sum of its losses with their graph, if kept."""
+        first, end = self.chunks[number]
+        self.optimizer.param_groups[0]["lr"] = ttt_rate(self.task.config.ttt_lr, number, len(self.chunks))
+        lesson = Lesson(self.task, Windows(first, end, self.task.seq_len, 0), self.weights, scored)
+        train_on(lesson, self.optimizer)
+
+
+def ttt_rate(base: float, chunk: int, chunks: int) -> float:
+    """Learning rate after scoring a chunk: a cosine from `base` at the first to zero at the last."""
+    return base * 0.5 * (1.0 + math.cos(math.pi * chunk / max(chunks - 1, 1)))
+
+
+@contextmanager
+def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[nn.Parameter]]:
+    """Lend out the weights that are trained: all but those of the first blocks, which take no gradient meanwhile.
+
+    That holds for their matrices in a bank too. Afterwards every weight has the value and the `requires_grad` it had,
+    and no gradient.
+    """
+    blocks = list(model.blocks)[:freeze_blocks]
+    frozen = {id(weight) for block in blocks for weight in block.parameters()}
+    before = [(weight, weight.requires_grad, weight.detach().clone()) for weight in model.parameters()]
+    try:
+        for weight, _, _ in before:
+            weight.requires_grad_(id(weight) not in frozen)
+        with frozen_matrices(blocks):
+            yield [weight for weight, _, _ in before if weight.requires_grad]
+    finally:
+        for weight, trainable, value in before:
+            weight.data.copy_(value)
+            weight.grad = None
+            weight.requires_grad_(trainable)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Scored text to train on.
+
+    Attributes:
+        task: what is evaluated.
+        windows: its sequences side by side.
+        weights: those that are trained.
+        scored: sum of its losses in nats with what a backward pass needs, where scoring kept it.
+    """
+
+    task: EvalTask
+    windows: Windows
+    weights: Sequence[nn.Parameter]
+    scored: Tensor | None
+
+
+def _score_chunk(task: EvalTask, windows: Windows, *, trained: bool) -> tuple[Tensor, Tensor | None]:
+    """Sums of one chunk over all processes, and its loss for the first step where that step takes the whole chunk."""
+    config, worker = task.config, task.worker
+    one_step = windows.stride == 0 and worker.world_size == 1 and len(windows) <= config.ttt_batch_seqs
+    if trained and one_step and config.ttt_epochs > 0:
+        return score_for_training(task, windows, config.ttt_batch_seqs)
+    # A batch is small enough that every process has work.
+    fair = -(-len(windows) // worker.world_size)
+    return sums_of_all(worker, score_windows(task, windows, min(config.eval_batch_seqs, fair))), None
+
+
+def train_on(lesson: Lesson, optimizer: torch.optim.Optimizer, falling_from: float | None = None) -> None:
+    """All epochs over one lesson; every process takes the same steps, even when it has no sequences left.
+
+    Args:
+        lesson: What is learned; the hooks are told of it.
+        optimizer: Of its weights.
+        falling_from: Rate of the first step, which falls by a cosine over all of them; None keeps the optimizer's.
+    """
+    task, weights = lesson.task, lesson.weights
+    longest = -(-len(lesson.windows) // task.worker.world_size)
+    steps = list(range(0, longest, task.config.ttt_batch_seqs)) * task.config.ttt_epochs
+    with evaluation_mode(task.model):
+        for number, low in enumerate(steps):
+            if falling_from is not None:
+                optimizer.param_groups[0]["lr"] = ttt_rate(falling_from, number, len(steps) + 1)
+            _compute_gradients(lesson, low, None if number else lesson.scored)
+            if task.config.ttt_grad_clip > 0:
+                nn.utils.clip_grad_norm_(weights, task.config.ttt_grad_clip)
+            optimizer.step()
+    if task.hooks.on_update is not None:
+        task.hooks.on_update(torch.arange(lesson.windows.first + 1, lesson.windows.end + 1))
+
+
+def _compute_gradients(lesson: Lesson, low: int, scored: Tensor | None) -> None:
+    """Gradient of the mean loss over one step's targets of all processes; a short window goes by itself."""
+    task, windows, weights = lesson.task, lesson.windows, lesson.weights
+    worker, size = task.worker, task.config.ttt_batch_seqs
+    runs = [replace(worker, rank=rank).share(len(windows))[low : low + size] for rank in range(worker.world_size)]
+    targets = sum(end - start for run in runs for start, _, end in map(windows.bounds, run))
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    if scored is not None:
+        (scored / targets).backward()  # type: ignore[no-untyped-call]
+        return
+    for part in windows.batches_of(runs[worker.rank], size):
+        batch = window_batch(task.tokens, windows, part)[0].to(worker.device)
+        with worker.precision():
+            losses_BT = task.model.token_losses(batch[:, :-1], batch[:, 1:])
+        (losses_BT.sum() / targets).backward()  # type: ignore[no-untyped-call]
+    _sum_gradients(worker, [weight.grad for weight in weights if weight.grad is not None])
+
+
+def _sum_gradients(worker: Worker, gradients: Sequence[Tensor]) -> None:
+    """Sum over all processes, in one message."""
+    if worker.world_size > 1:
+        flat = worker.all_sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+# --- lora ---
+
+# As the later accepted records have it: gradients of a mean over few tokens are small.
+ADAM_EPS = 1e-10
+
+
+def evaluate_lora(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
+    """Score all documents; `on_chunk` hears of each group, with the result of this process alone so far.
+
+    Processes share the groups. Neither a loss nor the float64 sums depend on their number, to the last bit.
+
+    Raises:
+        ValueError: The model has none of the layers that are to be adapted.
+    """
+    spans = document_spans(task.tokens, task.config.bos_id)
+    return EvalResult.from_sums(sums_of_all(task.worker, score_documents(task, spans, on_chunk)))
+
+
+def score_documents(task: EvalTask, spans: Sequence[Span], on_chunk: ChunkHook | None = None) -> Tensor:
+    """Score this process's share of some documents: a row of sums for each group (see `score_groups`)."""
+    config, start = task.config, adapter_start(task)
+    groups = list(document_groups(spans, config.ttt_batch_size, config.ttt_chunk_size, reach_of(task)))
+
+    def score(group: DocumentGroup) -> Tensor:
+        learner = Learner(task, group, start)
+        with learner.adapters.attached():
+            return score_group(task, group, learner)
+
+    with frozen_weights(task.model):
+        return score_groups(task, groups, score, on_chunk)
+
+
+def reach_of(task: EvalTask) -> int:
+    """Longest window: what a memory holds is not read again."""
+    return task.config.ttt_chunk_size if task.config.eval_carry else task.seq_len
+
+
+def adapter_start(task: EvalTask) -> AdapterStart:
+    """Where the adapters of every document begin; raises ValueError where the model has no layer for them."""
+    config = task.config
+    return AdapterStart.drawn(
+        adapted_layers(task.model, config.lora_parts, config.ttt_freeze_blocks), config.ttt_lora_rank
+    )
+
+
+@contextmanager
+def frozen_weights(model: LanguageModel) -> Iterator[None]:
+    """Ask for no gradient of the model's own weights; afterwards for those that had been asked for."""
+    before = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        for weight, _ in before:
+            weight.requires_grad = False
+        yield
+    finally:
+        for weight, trainable in before:
+            weight.requires_grad_(trainable)
+
+
+class Learner:
+    """Adapters of one group, and their optimizer; `attached` to the model while they are in use."""
+
+    def __init__(self, task: EvalTask, group: DocumentGroup, start: AdapterStart) -> None:
+        config = task.config
+        self.task, self.group = task, group
+        self.adapters = start.fresh(len(group.spans))
+        betas = config.ttt_beta1, config.ttt_beta2
+        self.optimizer = torch.optim.Adam(self.adapters.weights, config.ttt_lora_lr, betas, ADAM_EPS)
+
+    def learn(self, batch: Batch, losses_ST: Tensor | None, documents: int, memory: Memory | None) -> None:
+        """See `GroupLearner.learn`."""
+        tokens, positions_ST = batch[0][:documents], batch[1][:documents, -self.group.chunk :]
+        for _ in range(self.task.config.ttt_grad_steps):
+            if losses_ST is None:
+                losses_ST = batch_losses(self.task, tokens, memory and memory.first_rows(documents))
+            self.optimizer.zero_grad()
+            # A sum over documents: the gradient of each one's adapters is that of its own mean.
+            losses_ST[:documents, -self.group.chunk :].mean(1).sum().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            losses_ST = None
+        if self.task.hooks.on_update is not None:
+            self.task.hooks.on_update(positions_ST.flatten())
+
+
+# --- phased ---
+
+def evaluate_phased(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
+    """Score phase after phase, and train after each but the last; `on_chunk` hears of each phase.
+
+    Within a phase, documents have adapters of their own (`evaluate_lora`) where the kind says so; else it is scored in
+    windows, which may reach back over the phase's beginning when the configuration has a stride, or go on with the
+    memory of the tokens before.
+
+    The model's weights are changed in place, and restored before this returns or raises.
+
+    Raises:
+        ValueError: The model has none of the layers that are to be adapted.
+    """
+    spans = document_spans(task.tokens, task.config.bos_id)
+    phases = phase_spans(spans, task.config)
+    carried = CarriedText(task) if task.config.eval_carry and not task.config.has_adapters else None
+    total_3 = torch.zeros(3, dtype=torch.float64, device=task.worker.device)
+    with adapted_weights(task.model, task.config.ttt_freeze_blocks) as weights:
+        for number, (first, end) in enumerate(phases, 1):
+            if carried is not None:
+                total_3 += carried.score(first, end)
+            else:
+                total_3 += sums_of_all(task.worker, _score_phase(task, (first, end), spans))
+            if on_chunk is not None:
+                on_chunk(number, len(phases), EvalResult.from_sums(total_3))
+            if number < len(phases):
+                learn_from_beginning(task, weights, end)
+    return EvalResult.from_sums(total_3)
+
+
+def phase_ends(config: EvalConfig) -> list[int]:
+    """After how many documents each phase ends, but the last one, which is the rest of the text."""
+    phases = range(1, config.phased_num_phases + 1)
+    return [config.phased_prefix_docs * phase // config.phased_num_phases for phase in phases]
+
+
+def phase_spans(spans: Sequence[Span], config: EvalConfig) -> list[Span]:
+    """First input and end of each phase; a text of few documents has fewer phases."""
+    ends = [spans[count][0] for count in phase_ends(config) if count < len(spans)]
+    return list(zip([0, *ends], [*ends, spans[-1][1]], strict=True))
+
+
+def phase_windows(task: EvalTask, first: int, end: int) -> Windows:
+    """Windows of one phase; where they begin does not depend on where it ends."""
+    return Windows(first, end, task.seq_len, task.config.eval_stride, blind=True)
+
+
+def learn_from_beginning(task: EvalTask, weights: Sequence[nn.Parameter], end: int) -> None:
+    """Train on all inputs before `end`, with a new optimizer whose rate falls by a cosine."""
+    config = task.config
+    optimizer = torch.optim.SGD(weights, lr=config.ttt_lr, momentum=config.ttt_momentum)
+    train_on(Lesson(task, Windows(0, end, task.seq_len, 0), weights, None), optimizer, config.ttt_lr)
+
+
+def _score_phase(task: EvalTask, phase: Span, spans: Sequence[Span]) -> Tensor:
+    """This process's sums, row by row."""
+    first, end = phase
+    if task.config.has_adapters:
+        return score_documents(task, [span for span in spans if first <= span[0] < end])
+    return score_windows(task, phase_windows(task, first, end), task.config.eval_batch_seqs)
+
+
+# --- evaluate ---
+
+def evaluate_plain(task: EvalTask) -> EvalResult:
+    """Score windows side by side, the short one at the end too.
+
+    Processes share the batches; neither a loss nor the float64 sums depend on their number, to the last bit.
+    """
+    return _evaluate_windows(task, 0)
+
+
+def evaluate_sliding(task: EvalTask, stride: int) -> EvalResult:
+    """Score with overlap: each window scores its last `stride` targets with the full context before them.
+
+    Raises:
+        ValueError: the stride is not in 1 .. seq_len.
+    """
+    if stride < 1:
+        raise ValueError(f"stride {stride} is not positive")
+    return _evaluate_windows(task, stride)
+
+
+def _evaluate_windows(task: EvalTask, stride: int) -> EvalResult:
+    windows = Windows(0, task.targets, task.seq_len, stride)
+    return EvalResult.from_sums(sums_of_all(task.worker, score_windows(task, windows, task.config.eval_batch_seqs)))
+
+
+def evaluation_name(task: EvalTask) -> str:
+    """How the configuration says that tokens are scored."""
+    config = task.config
+    context = f"stride {config.eval_stride}" if config.eval_stride and not config.has_adapters else "plain"
+    parts = ["carried" if config.eval_carry else context] + ["documents"] * config.isolates
+    if config.ttt_enabled:
+        kinds = {"sgd": "TTT", "lora": "LoRA TTT", "phased": "phased TTT", "phased_lora": "phased LoRA TTT"}
+        parts.insert(0, f"score-first {kinds[config.ttt_kind]}")
+    return ", ".join(parts)
+
+
+def evaluate(task: EvalTask, on_chunk: ChunkHook | None = None) -> EvalResult:
+    """Score as the configuration says; `on_chunk` hears the progress of test-time training."""
+    config = task.config
+    if config.ttt_enabled:
+        adapting = {"sgd": evaluate_ttt, "lora": evaluate_lora}.get(config.ttt_kind, evaluate_phased)
+        return adapting(task, on_chunk)
+    if config.eval_carry or config.isolates:
+        return evaluate_streams(task)
+    return evaluate_sliding(task, config.eval_stride) if config.eval_stride else evaluate_plain(task)
+
+
+# --- launch ---
+
+PORTS = 1 << 16
+
+
+@contextmanager
+def started_worker(environ: Mapping[str, str]) -> Iterator[Worker]:
+    """Take this process's place among those that torchrun started; by itself it is the only one.
+
+    Raises:
+        ConfigError: RANK, WORLD_SIZE or LOCAL_RANK is no place, or where the processes meet is not said.
+    """
+    rank, size, local = (
+        process_number(environ, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    if rank >= size:
+        raise ConfigError(f"RANK: {rank} is not below WORLD_SIZE ({size})")
+    if size > 1:
+        check_meeting(environ, size)
+    if not torch.cuda.is_available():
+        worker = Worker(rank, size)
+    elif local >= torch.cuda.device_count():
+        raise ConfigError(f"LOCAL_RANK: {local} is not below the number of GPUs ({torch.cuda.device_count()})")
+    else:
+        worker = Worker(rank, size, f"cuda:{local}", torch.bfloat16)
+        torch.cuda.set_device(local)
+        torch.set_float32_matmul_precision("high")
+    if size > 1:
+        dist.init_process_group("gloo" if worker.device == "cpu" else "nccl")
+    try:
+        yield worker
+        if size > 1:
+            # gloo aborts a process whose peers are still talking to it when it leaves.
+            dist.barrier()
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+def check_meeting(environ: Mapping[str, str], size: int) -> None:
+    """Raise ConfigError unless it is said where so many processes meet."""
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not environ.get(name):
+            raise ConfigError(f"{name}: missing, but WORLD_SIZE is {size}; torchrun sets it")
+    if (port := process_number(environ, "MASTER_PORT", 0)) >= PORTS:
+        raise ConfigError(f"MASTER_PORT: {port} is not below {PORTS}")
+
+
+def process_number(environ: Mapping[str, str], name: str, default: int) -> int:
+    """A number that torchrun sets; raises ConfigError that names it."""
+    text = environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ConfigError(f"{name}: {text!r} is not a number from 0")
+    return int(text)
+
+
+# --- presets ---
+
+# Chosen in docs/demo-tuning.md: within a minute on two cores, speed and cheap bigrams count for more than depth.
+DEMO_MODEL = ModelConfig(
+    num_layers=2,
+    model_dim=128,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_mult=3,
+    ssm_state=4,
+    bigram_buckets=65_536,
+    bigram_dim=32,
+    # As long as the training sequences: plain causal attention in training, a window that binds in longer evaluation.
+    sliding_window=128,
+)
+DEMO_OPTIM = OptimConfig(tied_embed_lr=0.02)
+DEMO_TRAIN = TrainConfig(
+    warmup_steps=2,
+    warmdown_frac=0.7,
+    train_batch_tokens=1_024,
+    train_seq_len=128,
+    max_wallclock_seconds=60.0,
+    train_log_every=20,
+    val_loss_every=0,
+    ema_decay=0.8,
+    grad_accum_steps=1,
+)
+# Its matrices are small: all of them are stored as integers, not only those above 65,536 elements.
+DEMO_QUANT = QuantConfig(keep_float_max_numel=4_096)
+DEMO_EVALUATION = EvalConfig(
+    eval_stride=0,
+    # Small enough that the logits stay in a processor's cache.
+    eval_batch_seqs=8,
+    eval_seq_len=512,
+    val_batch_size=16_384,
+    ttt_enabled=True,
+    ttt_lr=0.4,
+    ttt_momentum=0.8,
+    ttt_epochs=1,
+    ttt_chunk_tokens=2_048,
+    ttt_batch_seqs=4,
+)
+
+# The scripts of #599, #914 and #1245, whose embeddings stay float16.
+PUBLISHED_QUANT = QuantConfig(scale_floor="published", fp16_embed=True)
+
+# Pull request 1961: the competition's baseline with one attention layer made hybrid.
+MINI_MODEL = ModelConfig(
+    num_layers=9,
+    mlp_mult=2,
+    use_smeargate=False,
+    use_bigram_hash=False,
+    hybrid_layers=(4,),
+    fusion="heads",
+    meta_tokens=4,
+    kv_share=True,
+    ssm_state=16,
+    separate_kv=True,
+)
+MINI = Config(
+    model=MINI_MODEL,
+    optim=OptimConfig(matrix_lr=0.004, scalar_lr=0.004, embed_lr=0.005, tied_embed_lr=0.005, weight_decay=0.0),
+    train=TrainConfig(
+        iterations=800,
+        warmup_steps=100,
+        warmdown_iters=1_200,
+        warmdown_shape="linear",
+        train_seq_len=1_024,
+        max_wallclock_seconds=1_800.0,
+        train_log_every=50,
+        val_loss_every=200,
+        ema_decay=0.0,
+    ),
+    quant=QuantConfig(bits=8, clip_search=False, scale_floor="published"),
+    evaluation=EvalConfig(eval_stride=0),
+)
+
+# Pull request 852: banks, ten hybrid layers and one that only attends.
+BANKED_MODEL = ModelConfig(
+    num_layers=11,
+    mlp_mult=3,
+    use_unet_skips=False,
+    use_smeargate=False,
+    use_bigram_hash=False,
+    hybrid_layers=tuple(range(10)),
+    banks="shared",
+    conv_width=3,
+    fused_projection=False,
+    separate_kv=True,
+)
+BANKED = Config(
+    # As its records script: two matrices that serve twice, no bigrams, no cap on the logits.
+    model=replace(BANKED_MODEL, activation="silu", rope_dims=16, logit_softcap=0.0),
+    optim=OptimConfig(scalar_lr=0.01, muon_momentum=0.99, muon_backend_steps=3, muon_sharded=True, weight_decay=0.04),
+    train=TrainConfig(warmdown_iters=3_500, train_seq_len=1_024),
+    # The script stores nothing; 4 bits is what its README says of the submission.
+    quant=QuantConfig(bits=4),
+    evaluation=EvalConfig(eval_stride=0),
+)
+
+PRESETS: Mapping[str, Config] = MappingProxyType(
+    {
+        # A laptop's CPU, a minute, the demo corpus.
+        "demo": Config(
+            model=DEMO_MODEL,
+            optim=DEMO_OPTIM,
+            train=DEMO_TRAIN,
+            quant=DEMO_QUANT,
+            evaluation=DEMO_EVALUATION,
+        ),
+        # The two to compare it with, of as many parameters to a tenth of a percent. The demo without the scan, its
+        # MLPs wider by as much; and the shape of the competition's baseline: nine layers, no bigrams, no smearing.
+        "demo_attention": Config(
+            model=replace(DEMO_MODEL, use_hymba=False, mlp_hidden=592),
+            optim=DEMO_OPTIM,
+            train=DEMO_TRAIN,
+            quant=DEMO_QUANT,
+            evaluation=DEMO_EVALUATION,
+        ),
+        "demo_baseline": Config(
+            model=ModelConfig(
+                num_layers=9,
+                model_dim=192,
+                num_heads=4,
+                num_kv_heads=2,
+                mlp_hidden=416,
+                use_hymba=False,
+                use_bigram_hash=False,
+                use_smeargate=False,
+                sliding_window=128,
+            ),
+            optim=DEMO_OPTIM,
+            train=DEMO_TRAIN,
+            quant=DEMO_QUANT,
+            evaluation=DEMO_EVALUATION,
+        ),
+        # Without the floor under the row scales that the published scripts have, these three do not fit the cap.
+        "pr599": Config(quant=PUBLISHED_QUANT),
+        "pr914": Config(
+            model=ModelConfig(activation="leaky_relu2", fused_projection=False, sliding_window=512),
+            train=TrainConfig(train_seq_len=32_768),
+            quant=PUBLISHED_QUANT,
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_freeze_blocks=2),
+        ),
+        "pr1245": Config(
+            model=ModelConfig(
+                num_layers=8,
+                activation="leaky_relu2",
+                fused_projection=False,
+                sliding_window=1_024,
+                ssm_state=4,
+                tie_embeddings=False,
+            ),
+            optim=OptimConfig(weight_decay=0.15),
+            train=TrainConfig(train_seq_len=32_768, warmdown_iters=7_000, ema_every=10, grad_accum_steps=1),
+            quant=replace(PUBLISHED_QUANT, bits=8, clip_search=False),
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True, ttt_epochs=25),
+        ),
+        "mini1961": MINI,
+        "mini1961_3": replace(
+            MINI,
+            model=replace(MINI_MODEL, hybrid_layers=(3, 4, 5)),
+            train=replace(MINI.train, iterations=200, max_wallclock_seconds=900.0),
+        ),
+        "pr852_records": BANKED,
+        # As its README describes the submission; every role has matrices of its own.
+        "pr852": replace(
+            BANKED,
+            model=replace(
+                BANKED_MODEL,
+                banks="separate",
+                activation="leaky_relu2",
+                leaky_relu_slope=0.5,
+                use_bigram_hash=True,
+                bigram_buckets=2_048,
+            ),
+            # The README does not say from when on it trains at 4 bits.
+            train=replace(BANKED.train, qat_start=0.85),
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4, ttt_enabled=True),
+        ),
+        # NVlabs' architecture (arXiv:2411.13676) in a size that fits the cap at 6 bits.
+        "paper": Config(
+            model=ModelConfig(
+                mlp_mult=3,
+                activation="silu",
+                use_unet_skips=False,
+                use_smeargate=False,
+                use_bigram_hash=False,
+                fusion="norms",
+                meta_tokens=256,
+                kv_share=True,
+                ssm_state=16,
+                sliding_window=1_024,
+                global_layers=None,
+            ),
+            evaluation=EvalConfig(eval_stride=0, eval_batch_seqs=4),
+        ),
+    }
+)
+
+
+# --- course ---
+
+class Course(Protocol):
+    """Asked about every input once, in order, when that input is known."""
+
+    def window(self, place: int, memory: Memory) -> int | None:
+        """First input of the window that begins to score at this one; None where the model goes on from its memory.
+
+        What is due to be learned from the inputs before, and from this one as a target, is learned first. The memory is
+        that of the inputs before.
+        """
+
+
+class WindowCourse:
+    """Windows over a text, without training."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows, self._index, self._end = windows, 0, windows.first
+
+    def window(self, place: int, memory: Memory) -> int | None:  # noqa: ARG002 - begun anew
+        """See `Course.window`."""
+        if place != self._end:
+            return None
+        start, _, self._end = self._windows.bounds(self._index)
+        self._index += 1
+        return start
+
+
+class StreamCourse:
+    """Chunks of documents or lanes, without training (`evaluate_streams`).
+
+    Attributes:
+        first: Where the document or lane began.
+        number: Which chunk of it is scored.
+    """
+
+    def __init__(self, task: EvalTask, chunk: int) -> None:
+        self.task, self.chunk = task, chunk
+        self.first, self.number = 0, 0
+        self._lanes = {first for first, _ in lanes(task.targets, task.config.eval_lanes)}
+
+    def begins(self, place: int) -> bool:
+        """Whether a document or lane begins here."""
+        config = self.task.config
+        return place in self._lanes or (config.isolates and int(self.task.tokens[place]) == config.bos_id)
+
+    def ends_chunk(self, place: int) -> bool:
+        """Whether the chunk before was whole and its document goes on."""
+        return not self.begins(place) and place == self.first + (self.number + 1) * self.chunk
+
+    def window(self, place: int, memory: Memory) -> int | None:  # noqa: ARG002 - begun anew, or gone on with
+        """See `Course.window`."""
+        if self.begins(place):
+            self.first, self.number = place, 0
+            return place
+        if not self.ends_chunk(place):
+            return None
+        self.number += 1
+        if self.task.config.eval_carry:
+            return None
+        return self.first + max((self.number + 1) * self.chunk - self.task.seq_len, 0)
+
+
+class ChunkCourse:
+    """All weights are trained on each chunk once it is over (`evaluate_ttt`)."""
+
+    def __init__(self, task: EvalTask, adaptation: Adaptation) -> None:
+        self._task, self._adaptation, self._threads = task, adaptation, torch.get_num_threads()
+        self._chunk = -1
+        self._inner: Course = StreamCourse(task, task.seq_len)
+
+    def window(self, place: int, memory: Memory) -> int | None:
+        """See `Course.window`."""
+        chunks = self._adaptation.chunks
+        if place == (chunks[self._chunk][1] if self._chunk >= 0 else 0):
+            self._chunk += 1
+            if self._chunk:
+                with computing_threads(self._threads):
+                    self._adaptation.learn(self._chunk - 1)
+            if not self._task.config.eval_carry:
+                stride = self._task.config.eval_stride
+                self._inner = WindowCourse(Windows(*chunks[self._chunk], self._task.seq_len, stride))
+        return self._inner.window(place, memory)
+
+
+class DocumentCourse:
+    """Adapters are trained on each chunk of their document once it is over (`evaluate_lora`)."""
+
+    def __init__(self, task: EvalTask) -> None:
+        self._task, self._start, self._threads = task, adapter_start(task), torch.get_num_threads()
+        self._stream = StreamCourse(task, task.config.ttt_chunk_size)
+        self._before: Memory | None = None
+        self._learner: Learner | None = None
+        self._attached = ExitStack()
+
+    def window(self, place: int, memory: Memory) -> int | None:
+        """See `Course.window`."""
+        if self._stream.begins(place):
+            self.detach()
+        elif self._stream.ends_chunk(place):
+            with computing_threads(self._threads), frozen_weights(self._task.model):
+                self._learn(DocumentGroup(((self._stream.first, place),), self._stream.chunk, reach_of(self._task)))
+            self._before = memory.first_rows(1) if self._task.config.eval_carry else None
+        return self._stream.window(place, memory)
+
+    def _learn(self, document: DocumentGroup) -> None:
+        """Train on the last chunk of a document so far."""
+        if self._learner is None:
+            # Fresh adapters add nothing: a document has none before its second chunk.
+            self._learner = Learner(self._task, document, self._start)
+            self._attached.enter_context(self._learner.adapters.attached())
+        before = self._before
+        if before is None and self._task.config.eval_carry:
+            before = new_memory(self._task)
+        self._learner.learn(document.batch(self._task.tokens, self._stream.number), None, 1, before)
+
+    def detach(self) -> None:
+        """Forget the document's adapters."""
+        self._attached.close()
+        self._learner = self._before = None
+
+
+class PhasedCourse:
+    """All weights are trained after each phase, on all that came before (`evaluate_phased`)."""
+
+    def __init__(self, task: EvalTask, weights: Sequence[nn.Parameter], documents: DocumentCourse | None) -> None:
+        self._task, self._weights, self._documents = task, weights, documents
+        self._threads, self._finished = torch.get_num_threads(), 0
+        self._windows: Course = StreamCourse(task, task.seq_len)
+        if not task.config.eval_carry:
+            self._windows = WindowCourse(phase_windows(task, 0, task.targets))
+
+    def window(self, place: int, memory: Memory) -> int | None:
+        """See `Course.window`."""
+        if place and int(self._task.tokens[place]) == self._task.config.bos_id:
+            self._finished += 1
+            if self._finished in phase_ends(self._task.config):
+                self._end_phase(place)
+        return (self._documents or self._windows).window(place, memory)
+
+    def _end_phase(self, place: int) -> None:
+        if self._documents is not None:
+            self._documents.detach()
+        with computing_threads(self._threads):
+            learn_from_beginning(self._task, self._weights, place)
+        if not self._task.config.eval_carry:
+            self._windows = WindowCourse(phase_windows(self._task, place, self._task.targets))
+
+
+@contextmanager
+def open_course(task: EvalTask) -> Iterator[Course]:
+    """The course that the configuration says; afterwards the model has its weights again.
+
+    Raises:
+        ValueError: The model has none of the layers that are to be adapted.
+    """
+    config = task.config
+    if not config.ttt_enabled:
+        yield fixed_course(task)
+        return
+    documents = DocumentCourse(task) if config.has_adapters else None
+    with ExitStack() as stack:
+        if documents is not None:
+            stack.callback(documents.detach)
+        if config.ttt_kind == "lora" and documents is not None:
+            yield documents
+            return
+        weights = stack.enter_context(adapted_weights(task.model, config.ttt_freeze_blocks))
+        if config.ttt_kind == "sgd":
+            yield ChunkCourse(task, Adaptation(task, weights))
+        else:
+            yield PhasedCourse(task, weights, documents)
+
+
+def fixed_course(task: EvalTask) -> Course:
+    """The course without training."""
+    config = task.config
+    if config.eval_carry or config.isolates:
+        return StreamCourse(task, config.eval_stride or task.seq_len)
+    return WindowCourse(Windows(0, task.targets, task.seq_len, config.eval_stride))
+
+
+@contextmanager
+def computing_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- predictor ---
+
+class Predictor:
+    """Predicts a text of known length token by token: `observe` the first, then `predict` and `observe` in turn.
+
+    Made by `predicting`. Its cost per token does not depend on the position where attention has a window, and a
+    stride above 0 adds one pass over a window for every `stride` tokens.
+    """
+
+    def __init__(self, task: EvalTask, model: HymbaLM, course: Course) -> None:
+        self._task, self._model, self._course = task, model, course
+        self._observed = 0
+        self._memory: Memory = model.new_memory()
+        self._logprobs_V: Tensor | None = None
+
+    def observe(self, token: int) -> None:
+        """Take the next token of the text.
+
+        Raises:
+            ValueError: it is outside the vocabulary, or the text is over.
+        """
+        tokens, vocab_size = self._task.tokens, self._model.config.vocab_size
+        if not 0 <= token < vocab_size:
+            raise ValueError(f"token {token} is outside the vocabulary of {vocab_size}")
+        if self._observed == tokens.numel():
+            raise ValueError(f"token {token} after the end of a text of {tokens.numel()}")
+        if self._observed and self._logprobs_V is None:
+            self.predict()  # the memory must not miss a token
+        tokens[self._observed] = token
+        self._observed += 1
+        self._logprobs_V = None
+
+    def predict(self) -> Tensor:
+        """Logarithms of the next token's probabilities given all that was observed: V in float32, sum of exp 1.
+
+        Raises:
+            ValueError: there is no next token, or nothing was observed yet.
+        """
+        if not 0 < self._observed < self._task.tokens.numel():
+            raise ValueError(f"no token to predict after {self._observed} of {self._task.tokens.numel()}")
+        if self._logprobs_V is None:
+            self._logprobs_V = self._next(self._observed - 1).log_softmax(-1).cpu()
+        return self._logprobs_V
+
+    def _next(self, place: int) -> Tensor:
+        """Logits after the input at `place`, which no earlier call went beyond."""
+        start = self._course.window(place, self._memory)
+        if start is not None:
+            self._memory = self._model.new_memory()
+        worker = self._task.worker
+        inputs_1T = self._task.tokens[None, place if start is None else start : place + 1].long().to(worker.device)
+        with torch.no_grad(), worker.precision():
+            logits_1TV: Tensor = self._model(inputs_1T, self._memory)
+        return logits_1TV[0, -1]
+
+
+@contextmanager
+def predicting(
+    model: HymbaLM, tokens: int, config: EvalConfig, seq_len: int, worker: Worker | None = None
+) -> Iterator[Predictor]:
+    """Predict one text; afterwards the model has its weights again.
+
+    Args:
+        model: Loaded from an artifact.
+        tokens: How many the text has, the first included. Learning rates and the last chunk depend on it.
+        config: Stride and test-time training.
+        seq_len: Longest window in tokens.
+        worker: This process, the only one.
+    """
+    # Bytes are counted by those who know the text.
+    nothing_V = torch.zeros(model.config.vocab_size, dtype=torch.int64)
+    table = ByteTable(nothing_V, nothing_V.bool(), nothing_V.bool())
+    text = torch.zeros(tokens, dtype=torch.int32)
+    task = EvalTask(model, text, table, config, seq_len, worker or Worker())
+    with open_course(task) as course, evaluation_mode(model), computing_threads(1):
+        # A token is too little work to be shared: waiting for each other costs more.
+        yield Predictor(task, model, course)
+
+
+# --- serve ---
+
+PREDICT_PROTOCOL = "predict/1"
+# Names the file that answers go to; without it they go to standard output.
+CHANNEL_VARIABLE = "PROBE_CHANNEL_FD"
+START_LINE_BYTES = 4096
+WIRE_FORMAT = "<I"
+
+# Takes the number of tokens of the text.
+OpenPredictor: TypeAlias = Callable[[int], AbstractContextManager[Predictor]]
+
+
+def serve_artifact(config: Config, worker: Worker, environ: Mapping[str, str]) -> None:
+    """Load the artifact on disk and predict one text with it, as the settings say that it is evaluated.
+
+    Raises:
+        ConfigError: there are several processes, or no file has the channel's number.
+        ArtifactError: the artifact is damaged, or was packed under other settings of the model.
+        RunError: there is no artifact, or the other side does not keep to the protocol.
+    """
+    if worker.world_size > 1:
+        raise ConfigError(f"SERVE_ONLY: is for one process, not for {worker.world_size}")
+    model = HymbaLM(config.model).to(worker.device)
+    model.load_state_dict(unpack_model(read_whole(artifact_path(config)), config.model))
+    open_predictor = partial(predicting, model, config=config.evaluation, seq_len=config.eval_seq_len, worker=worker)
+    with protocol_streams(environ) as (source, sink):
+        serve(open_predictor, config.model.vocab_size, source, sink)
+
+
+@contextmanager
+def protocol_streams(environ: Mapping[str, str]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Standard input, and the channel or standard output; what is printed meanwhile goes to standard error.
+
+    Raises:
+        ConfigError: the channel's variable names no file to write to.
+    """
+    number = environ.get(CHANNEL_VARIABLE, "")
+    answers = _channel(number) if number else os.dup(1)
+    os.dup2(2, 1)
+    with os.fdopen(os.dup(0), "rb") as source, os.fdopen(answers, "wb") as sink:
+        yield source, sink
+
+
+def _channel(number: str) -> int:
+    try:
+        mode = fcntl.fcntl(int(number), fcntl.F_GETFL) & os.O_ACCMODE
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError(f"{CHANNEL_VARIABLE}: {number!r} is not the number of an open file") from None
+    if mode == os.O_RDONLY:
+        raise ConfigError(f"{CHANNEL_VARIABLE}: {number} is a file that cannot be written to")
+    return int(number)
+
+
+def serve(open_predictor: OpenPredictor, vocab_size: int, source: IO[bytes], sink: IO[bytes]) -> int:
+    """Predict one text to its end; returns its number of tokens.
+
+    Raises:
+        RunError: the other side does not keep to the protocol.
+    """
+    count = _read_start(source)
+    reply = {"protocol": PREDICT_PROTOCOL, "vocab_size": vocab_size, "dtype": "float32"}
+    sink.write(json.dumps(reply).encode() + b"\n")
+    sink.flush()
+    with open_predictor(count) as predictor:
+        _observe(predictor, source)
+        for _ in range(count - 1):
+            sink.write(predictor.predict().numpy().astype("<f4").tobytes())
+            sink.flush()
+            _observe(predictor, source)
+    return count
+
+
+def _read_start(source: IO[bytes]) -> int:
+    line = source.readline(START_LINE_BYTES)
+    try:
+        start = json.loads(line)
+        protocol, count = start["protocol"], start["tokens"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise RunError(f"{line[:80]!r}: not a line that begins {PREDICT_PROTOCOL}") from None
+    if protocol != PREDICT_PROTOCOL:
+        raise RunError(f"{str(protocol)[:80]!r}: only {PREDICT_PROTOCOL} is spoken here")
+    if not isinstance(count, int) or not 2 <= count < 1 << 40:
+        raise RunError(f"{str(count)[:80]}: no number of tokens with anything to predict")
+    return count
+
+
+def _observe(predictor: Predictor, source: IO[bytes]) -> None:
+    data = source.read(struct.calcsize(WIRE_FORMAT))
+    if len(data) < struct.calcsize(WIRE_FORMAT):
+        raise RunError("the tokens ended early")
+    try:
+        predictor.observe(*struct.unpack(WIRE_FORMAT, data))
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+# --- qat ---
+
+@contextmanager
+def rounded_weights(model: nn.Module, config: QuantConfig) -> Iterator[None]:
+    """Lend every weight that is stored in integers the value that it would have when loaded; then give its own back.
+
+    Gradients that are taken meanwhile stay.
+
+    Raises:
+        QuantizeError: A weight cannot be stored; the message names it.
+    """
+    own = [(parameter, parameter.data) for parameter in model.parameters()]
+    try:
+        for name, parameter in model.named_parameters():
+            if tensor_kind(name, parameter, config).startswith("int"):
+                parameter.data = _rounded(name, parameter.data, config)
+        yield
+    finally:
+        for parameter, value in own:
+            parameter.data = value
+
+
+def _rounded(name: str, weight: torch.Tensor, config: QuantConfig) -> torch.Tensor:
+    bits = role_bits(name, config)
+    try:
+        stored = quantize_rows(weight, bits, scale_floor=config.scale_floor, clip_search=config.clip_search)
+    except QuantizeError as error:
+        raise QuantizeError(f"{name}: {error}") from error
+    return dequantize_rows(stored)
+
+
 # --- train ---
 
 Clock: TypeAlias = Callable[[], float]
@@ -2730,6 +7737,7 @@ Validation: TypeAlias = Callable[[], tuple[float, float]]
 
 MICRO_BATCHES_BY_DEFAULT = 8
 FIRST_STEPS_LOGGED = 10
+ODD_WEIGHTS = 5
 TRAIN_FILES = "fineweb_train_*.bin"
 
 
@@ -2744,11 +7752,12 @@ class Stopwatch:
     Attributes:
         clock: Seconds that only grow.
         device: Its queued work is finished before the clock is read.
+        before_s: Seconds that were counted before.
     """
 
     clock: Clock
     device: str
-    _before_s: float = field(default=0.0, init=False)
+    before_s: float = 0.0
     _since_s: float = field(default=0.0, init=False)
 
     def start(self) -> None:
@@ -2757,12 +7766,12 @@ class Stopwatch:
 
     def elapsed_s(self) -> float:
         """Seconds counted so far."""
-        return self._before_s + self._now() - self._since_s
+        return self.before_s + self._now() - self._since_s
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not count what happens inside."""
-        self._before_s = self.elapsed_s()
+        self.before_s = self.elapsed_s()
         yield
         self.start()
 
@@ -2829,6 +7838,7 @@ class Trainer:
         log: Where lines go.
         clock: Injected; monotonic seconds.
         validate: Scores the model during training; None never does.
+        checkpoints: Where the run saves itself and goes on from; by itself it does neither.
     """
 
     model: HymbaLM
@@ -2838,32 +7848,64 @@ class Trainer:
     log: RunLog
     clock: Clock = time.perf_counter
     validate: Validation | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def run(self) -> TrainingResult:
         """Train to the schedule's end.
 
         Raises:
             OptimizerError: A parameter is in no group or in two.
-            TrainingError: The loss is not finite.
+            QuantizeError: A weight that is to be rounded cannot be stored.
+            RunError: The checkpoint to go on from cannot be used.
+            TrainingError: The loss is not finite, or weights that are to be saved are not.
         """
+        saved = self.checkpoints.load() if self.checkpoints.resume else None
         self.model.train()
         self._warm_up()
         schedule, settings = Schedule.from_config(self.config.train), self.config.train
-        optimizers = build_optimizers(self.model, self.config, self.worker.autocast or torch.float32)
         average = ExponentialAverage(settings.ema_decay**settings.ema_every)
-        watch, step = Stopwatch(self.clock, self.worker.device), 0
+        state = RunState(self.model, self._optimizers(), average)
+        if saved is not None:
+            self.checkpoints.restore(state, saved)
+            self._report_resumed(state)
+        watch = Stopwatch(self.clock, self.worker.device, state.train_s)
+        rounding, loss = False, torch.zeros((), device=self.worker.device)
         watch.start()
-        while not schedule.is_over(step, elapsed_s := self._agree(watch.elapsed_s())):
-            loss = self._step(optimizers, step, schedule.factor(step, elapsed_s))
-            step += 1
-            if step % settings.ema_every == 0:
+        while not schedule.is_over(state.step, elapsed_s := self._agree(watch.elapsed_s(), state.step, loss)):
+            if not rounding and (rounding := schedule.rounds_weights(state.step, elapsed_s)):
+                self.log.say(f"qat:on after_step:{state.step}/{settings.iterations}")
+            loss = self._step(state.optimizers, state.step, schedule.factor(state.step, elapsed_s), rounding=rounding)
+            state.step += 1
+            if state.step % settings.ema_every == 0:
                 average.update(self.model.named_parameters())
-            self._report(step, loss, watch)
-        self._report_end(step, elapsed_s, schedule)
-        return TrainingResult(step, elapsed_s, average.values())
+            self._report(state.step, loss, watch)
+            if self.checkpoints.is_due(state.step):
+                self._save(state, watch, loss)
+        self._report_end(state.step, elapsed_s, schedule)
+        return TrainingResult(state.step, elapsed_s, average.values())
 
-    def _step(self, optimizers: Optimizers, step: int, factor: float) -> Tensor:
-        """One update; returns the mean loss of this process's micro-batches."""
+    def _save(self, state: RunState, watch: Stopwatch, loss: Tensor) -> None:
+        state.train_s = self._agree(watch.elapsed_s(), state.step, loss)
+        content = state.content()
+        # A step may ruin weights that its loss was finite with; the checkpoint before is worth more than such ones.
+        if odd := sorted(name for name, weight in content["weights"].items() if not bool(weight.isfinite().all())):
+            raise TrainingError(f"weights that are not finite after step {state.step}: {', '.join(odd[:ODD_WEIGHTS])}")
+        if self.worker.rank == 0:
+            self.checkpoints.save(content)
+
+    def _optimizers(self) -> Optimizers:
+        dtype = self.worker.autocast or torch.float32
+        return build_optimizers(self.model, self.config, dtype, Exchange(self.worker))
+
+    def _step(self, optimizers: Optimizers, step: int, factor: float, *, rounding: bool = False) -> Tensor:
+        """One update; returns the mean loss of this process's micro-batches, with rounded weights where they are."""
+        with rounded_weights(self.model, self.config.quant) if rounding else nullcontext():
+            total = self._backward(step)
+        optimizers.step(factor, muon_momentum(self.config.optim, step))
+        return total
+
+    def _backward(self, step: int) -> Tensor:
+        """Gradients and mean loss of this process's micro-batches."""
         accumulation = accumulation_steps(self.config, self.worker.world_size)
         total = torch.zeros((), device=self.worker.device)
         for micro in range(accumulation):
@@ -2872,41 +7914,47 @@ class Trainer:
                 loss = self.model.token_losses(inputs_BT, targets_BT).mean() / accumulation
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        average_gradients(list(optimizers.parameters()), self.worker)
-        optimizers.step(factor, muon_momentum(self.config.optim, step))
         return total
 
     def _warm_up(self) -> None:
         """Take steps for the machine's sake (caches, allocators, kernels), then put every weight back."""
         settings = self.config.train
         before = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        optimizers = build_optimizers(self.model, self.config, self.worker.autocast or torch.float32)
+        optimizers = self._optimizers()
         for step in range(settings.warmup_steps):
             self._step(optimizers, step, 1.0)
             self.log.say(f"warmup_step:{step + 1}/{settings.warmup_steps}")
         self.model.load_state_dict(before)
 
-    def _agree(self, elapsed_s: float) -> float:
-        """The longest time of any process: all use the same rate and stop after the same step."""
-        if self.worker.world_size == 1:
-            return elapsed_s
-        longest = torch.tensor(elapsed_s, dtype=torch.float64, device=self.worker.device)
-        dist.all_reduce(longest, op=dist.ReduceOp.MAX)
-        return float(longest.item())
+    def _agree(self, elapsed_s: float, step: int, loss: Tensor) -> float:
+        """The longest time of any process: all use the same rate and stop after the same step.
+
+        A process whose last loss is not finite tells so as an endless time: all raise TrainingError then.
+        """
+        own = torch.tensor(elapsed_s, dtype=torch.float64, device=self.worker.device)
+        longest = torch.where(loss.isfinite(), own, math.inf)
+        if self.worker.world_size > 1:
+            dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+        if not math.isfinite(longest_s := longest.item()):
+            raise TrainingError(f"training loss that is not finite at step {step}")
+        return float(longest_s)
 
     def _report(self, step: int, loss: Tensor, watch: Stopwatch) -> None:
         settings = self.config.train
         shown = step <= FIRST_STEPS_LOGGED or step % max(settings.train_log_every, 1) == 0
         # The last step always: readers take the number of steps and the training time from its line.
         if step == settings.iterations or (settings.train_log_every and shown):
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(f"training loss {value} at step {step}")
+            # The mean over all processes.
+            value = self.worker.all_sum(loss.clone()).item() / self.worker.world_size
             self.log.say(train_line(Progress(step, settings.iterations, 1000.0 * watch.elapsed_s()), value))
         if self.validate is not None and settings.val_loss_every and step % settings.val_loss_every == 0:
             progress = Progress(step, settings.iterations, 1000.0 * watch.elapsed_s())
             with watch.paused():
                 self.log.say(validation_line(progress, *self.validate()))
+
+    def _report_resumed(self, state: RunState) -> None:
+        progress = Progress(state.step, self.config.train.iterations, 1000.0 * state.train_s)
+        self.log.say(resume_line(self.checkpoints.path.name, progress))
 
     def _report_end(self, step: int, elapsed_s: float, schedule: Schedule) -> None:
         progress = Progress(step, self.config.train.iterations, 1000.0 * elapsed_s)
@@ -2914,17 +7962,6 @@ class Trainer:
             self.log.say(validation_line(progress, *self.validate()))
         if schedule.is_timed and step < self.config.train.iterations:
             self.log.say(stop_line(progress))
-
-
-def average_gradients(parameters: Sequence[nn.Parameter], worker: Worker) -> None:
-    """Replace every gradient by its mean over the processes, in one message; a missing one counts as zero."""
-    if worker.world_size == 1:
-        return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = worker.all_sum(torch.cat([gradient.flatten() for gradient in gradients])) / worker.world_size
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-    for parameter, mean in zip(parameters, parts, strict=True):
-        parameter.grad = mean.view_as(parameter)
 
 
 # --- main ---
@@ -2954,18 +7991,21 @@ class Inputs:
         """
         data, vocab_size = config.data, config.model.vocab_size
         table = blaming("TOKENIZER_PATH", lambda: load_byte_table(data.tokenizer_path, vocab_size))
-        if (size := tokenizer_size(data.tokenizer_path)) != vocab_size:
+        size, mark = tokenizer_numbers(data.tokenizer_path)
+        if size != vocab_size:
             raise ConfigError(f"VOCAB_SIZE: {vocab_size}, but the tokenizer has {size} tokens")
+        if config.evaluation.by_document and mark != config.evaluation.bos_id:
+            raise ConfigError(f"BOS_ID: {config.evaluation.bos_id}, but the tokenizer begins documents with {mark}")
         tokens = blaming("DATA_PATH", lambda: load_validation(f"{data.data_path}/{VALIDATION_FILES}", vocab_size))
         return cls(tokens, table)
 
 
-def tokenizer_size(path: str) -> int:
-    """Tokens of a SentencePiece model."""
+def tokenizer_numbers(path: str) -> tuple[int, int]:
+    """Tokens of a SentencePiece model, and the one that begins a document."""
     import sentencepiece
 
-    size: int = sentencepiece.SentencePieceProcessor(model_file=path).vocab_size()
-    return size
+    model = sentencepiece.SentencePieceProcessor(model_file=path)
+    return model.vocab_size(), model.bos_id()
 
 
 def blaming(variable: str, read: Callable[[], Read]) -> Read:
@@ -2991,7 +8031,7 @@ class Run:
 
         Raises:
             ConfigError: A setting does not fit the data or the number of processes.
-            RunError: The submission would be above the cap.
+            RunError: The submission would be above the cap, or the checkpoint to go on from cannot be used.
         """
         inputs = Inputs.load(self.config)
         loader = blaming("DATA_PATH", lambda: training_loader(self.config, self.worker))
@@ -3000,14 +8040,25 @@ class Run:
         self.log.say(f"train_loader:dataset:{Path(self.config.data.data_path).name} train_shards:{shards}")
         self._describe(inputs, model)
         validate = partial(self.score_plain, model, inputs, stride=0) if self._validates else None
-        result = Trainer(model, self.config, loader, self.worker, self.log, self.clock, validate).run()
-        self._save(model, result)
+        config = replace(self.config, train=self.config.schedule)
+        if reserved_s := self.config.train.max_wallclock_seconds - config.train.max_wallclock_seconds:
+            self.log.say(reserve_line(reserved_s, config.train.max_wallclock_seconds))
+        checkpoints = self._checkpoints()
+        trainer = Trainer(model, config, loader, self.worker, self.log, self.clock, validate, checkpoints)
+        self._save(model, loader, trainer.run())
         if self.config.evaluation.diagnostics:
             began_s = self.clock()
             scores = self.score_plain(model, inputs, stride=self.config.evaluation.eval_stride)
             self.log.say(diagnostic_line("post_ema", scores, self.clock() - began_s))
         self.repack()
         self._score_artifact(model, inputs)
+        if self.worker.rank == 0 and (checkpoints.every or checkpoints.resume):
+            checkpoints.remove()
+
+    def _checkpoints(self) -> Checkpoints:
+        train, path = self.config.train, Path(self.config.data.checkpoint_path)
+        identity = run_identity(self.config, f"{self.config.data.data_path}/{TRAIN_FILES}")
+        return Checkpoints(path, train.checkpoint_every, train.resume, identity)
 
     def repack(self) -> None:
         """Pack the saved weights into the artifact.
@@ -3016,8 +8067,12 @@ class Run:
             RunError: No saved weights, or the submission would be above the cap.
         """
         if self.worker.rank == 0:
-            blob = pack_model(load_state(Path(self.config.data.weights_path)), self.config)
-            self._report_size(len(blob))
+            weights = Path(self.config.data.weights_path)
+            rounded = load_rounded(weights) if self.config.quant.method == "gptq" else {}
+            began_s = self.clock()
+            blob = pack_model(load_state(weights), self.config, rounded)
+            self._report_size(blob)
+            self.log.say(packing_line(self._quantizer(blob), self.clock() - began_s))
             write_whole(artifact_path(self.config), blob)
         self._wait_for_all()
 
@@ -3025,7 +8080,7 @@ class Run:
         """Score the artifact on disk; training data is never opened."""
         inputs, model = Inputs.load(self.config), build_model(self.config, self.worker.device)
         self._describe(inputs, model)
-        self._report_size(len(read_whole(artifact_path(self.config))))
+        self._report_size(read_whole(artifact_path(self.config)))
         self._score_artifact(model, inputs)
 
     def score_plain(self, model: HymbaLM, inputs: Inputs, *, stride: int) -> tuple[float, float]:
@@ -3039,14 +8094,17 @@ class Run:
     def _validates(self) -> bool:
         return self.config.evaluation.diagnostics or self.config.train.val_loss_every > 0
 
-    def _save(self, model: HymbaLM, result: TrainingResult) -> None:
+    def _save(self, model: HymbaLM, loader: BatchLoader, result: TrainingResult) -> None:
         """Save the last weights and the averaged ones; the model is left with the averaged ones."""
-        last = cpu_state(model)
+        last, rounded = cpu_state(model), dict[str, QuantizedTensor]()
         model.load_state_dict(result.average, strict=False)
+        if self.config.quant.method == "gptq":
+            calibrator = Calibrator(model, self.config, loader, self.worker, self.log, self.clock)
+            rounded = calibrator.rounded(result.steps, result.train_s)
         if self.worker.rank == 0:
             weights = Path(self.config.data.weights_path)
             write_whole(raw_path(weights), state_bytes(last))
-            write_whole(weights, state_bytes(cpu_state(model)))
+            write_whole(weights, state_bytes(cpu_state(model), rounded))
         self._wait_for_all()
 
     def _wait_for_all(self) -> None:
@@ -3068,11 +8126,15 @@ class Run:
             f"seed:{train.seed}",
         )
 
-    def _report_size(self, model_bytes: int) -> None:
-        code_bytes, quant = self.script.stat().st_size, self.config.quant
-        self.log.say(*size_lines(f"int{quant.bits}+zstd-{quant.zstd_level}", code_bytes, model_bytes))
-        if code_bytes + model_bytes > TOTAL_CAP_BYTES:
-            raise RunError(f"{code_bytes + model_bytes} bytes of code and model, the cap is {TOTAL_CAP_BYTES}")
+    def _report_size(self, artifact: bytes) -> None:
+        code_bytes = self.script.stat().st_size
+        self.log.say(*size_lines(self._quantizer(artifact), code_bytes, len(artifact)))
+        if (total := code_bytes + len(artifact)) > TOTAL_CAP_BYTES:
+            raise RunError(f"{total} bytes of code and model, the cap is {TOTAL_CAP_BYTES}")
+
+    def _quantizer(self, artifact: bytes) -> str:
+        quant = self.config.quant
+        return f"int{quant.bits}+{CODINGS[coding_of(artifact)].label.format(level=quant.zstd_level)}"
 
     def _score_artifact(self, model: HymbaLM, inputs: Inputs) -> None:
         """Load what is on disk and score it; the last line is the headline."""
@@ -3099,7 +8161,8 @@ class Run:
 
 def evaluation_task(model: HymbaLM, inputs: Inputs, config: Config, worker: Worker) -> EvalTask:
     """The model on the validation tokens, scored as the settings say."""
-    return EvalTask(model, inputs.tokens, inputs.table, config.evaluation, config.eval_seq_len, worker)
+    hooks = audit_hooks()
+    return EvalTask(model, inputs.tokens, inputs.table, config.evaluation, config.eval_seq_len, worker, hooks)
 
 
 def build_model(config: Config, device: str) -> HymbaLM:
@@ -3115,8 +8178,18 @@ def read_config(environ: Mapping[str, str], preset: str) -> Config:
         ConfigError: A value is out of range, or two exclude each other; the message begins with the variable's name.
     """
     config = Config.from_environment(environ, PRESETS[preset])
-    if config.evaluation.eval_only and config.evaluation.repack_only:
-        raise ConfigError("EVAL_ONLY: excludes REPACK_ONLY")
+    evaluation = config.evaluation
+    modes = {
+        "EVAL_ONLY": evaluation.eval_only,
+        "REPACK_ONLY": evaluation.repack_only,
+        "SERVE_ONLY": evaluation.serve_only,
+        "RESUME": config.train.resume,
+    }
+    if len(chosen := [name for name, wanted in modes.items() if wanted]) > 1:
+        raise ConfigError(f"{chosen[0]}: excludes {chosen[1]}")
+    if not (evaluation.eval_only or evaluation.serve_only) and (missing := missing_packages(config.quant.coder)):
+        # Before any training, not after it.
+        raise ConfigError(f"COMPRESSOR: {config.quant.coder} needs packages not installed here: {', '.join(missing)}")
     if not RUN_NAME.fullmatch(config.data.run_id):
         raise ConfigError(f"RUN_ID: {config.data.run_id!r} is not a file name of letters, digits, _ . and -")
     return config
@@ -3134,21 +8207,38 @@ def main(environ: Mapping[str, str], script: Path, preset: str, *, clock: Clock 
     try:
         config = read_config(environ, preset)
         with started_worker(environ) as worker:
-            start_run(config, worker, script, clock)
+            if config.evaluation.serve_only:
+                serve_artifact(config, worker, environ)
+            else:
+                start_run(config, worker, script, clock)
     except ConfigError as error:
         sys.stderr.write(f"{script.name}: {error}\n")
         return EXIT_USAGE
-    except (RunError, ArtifactError, ShardError, TrainingError) as error:
+    except (RunError, ArtifactError, QuantizeError, ShardError, TrainingError) as error:
         sys.stderr.write(f"{script.name}: {error}\n")
         return EXIT_FAILED
     return 0
 
 
+def refuse_to_lose_checkpoint(config: Config) -> None:
+    """Raise ConfigError where training would begin anew over the checkpoint of a run that has not ended."""
+    train, path = config.train, Path(config.data.checkpoint_path)
+    if train.checkpoint_every and not train.resume and path.exists():
+        raise ConfigError(f"CHECKPOINT_PATH: {path} is there already; RESUME=1 goes on from it")
+
+
 def start_run(config: Config, worker: Worker, script: Path, clock: Clock) -> None:
-    """Open the log and run in the mode that the settings ask for."""
+    """Open the log and run in the mode that the settings ask for.
+
+    Raises:
+        ConfigError: See `refuse_to_lose_checkpoint` and `Run.train_and_score`.
+    """
     evaluation = config.evaluation
     mode = ".eval" if evaluation.eval_only else ".repack" if evaluation.repack_only else ""
-    log = RunLog(Path("logs") / f"{config.data.run_id}{mode}.txt", enabled=worker.rank == 0)
+    if not mode:
+        refuse_to_lose_checkpoint(config)
+    path = Path("logs") / f"{config.data.run_id}{mode}.txt"
+    log = RunLog(path, enabled=worker.rank == 0, goes_on=config.train.resume)
     settings = {name.lower(): value for name, value in config.to_environment().items()}
     log.record_header(settings, script.read_text(encoding="utf-8"), version_lines())
     run = Run(config, worker, log, script, clock)
