@@ -210,7 +210,7 @@ def test_a_validation_shard_renamed_to_a_training_shard(shards: int, verdict: Ve
 @pytest.mark.parametrize("code", ["PG601", "PG602", "PG605"])
 def test_what_the_logs_lack_leaves_an_accusation_open(code: str) -> None:
     lacking = at("ttt:start epochs:", "train.log")
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "PG601": {"trainings": (dataclasses.replace(training("trained first"), silent=lacking),)},
         "PG602": {"rescorings": (passage(silent=lacking),)},
         "PG605": {"calibrations": (passage(silent=lacking),)},
