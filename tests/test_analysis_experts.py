@@ -14,6 +14,9 @@ SCRIPT = """
         return torch.stack([{parts}], dim=-1)
     def mixed(experts, weights):
         return ({sign}experts + weights).logsumexp(dim=-1)
+    def score(lp, p, one, two, weights):
+        experts = losses(lp, p, one, two)
+        return mixed(experts, weights)
 """
 ENTROPY = "h = -(lp.exp() * lp).sum(-1)"
 
@@ -33,3 +36,9 @@ ENTROPY = "h = -(lp.exp() * lp).sum(-1)"
 def test_an_entropy_among_losses(value: str, parts: str, sign: str, count: int) -> None:
     found = list(entropies(program(SCRIPT.format(value=value, parts=parts, sign=sign))))
     assert [[step.location.line for step in each.steps] for each in found] == [[4, 5]] * count
+
+
+def test_what_a_gate_is_given_is_not_mixed() -> None:
+    source = SCRIPT.format(value=ENTROPY, parts="one, two, h", sign="-")
+    features = source.replace("return mixed(experts, weights)", "return mixed(other, weights) * gate(experts)")
+    assert list(entropies(program(features))) == []

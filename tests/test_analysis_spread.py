@@ -39,6 +39,9 @@ BESIDE = "q = torch.exp(part); p = others * (1 - lam) + lam * q"
         ("part = loss / len(tokens)", MIXED, 0),
         ("part = np.repeat(lp, count) / np.repeat(others, count)", MIXED, 0),
         ("part = lp / temperature", MIXED, 0),
+        # A perplexity, and its running mean.
+        ("part = nll / len(tokens)", MIXED, 0),
+        (SCALAR, "p = 1.0 + lam * np.exp(part)", 0),
     ],
 )
 def test_a_mixture_of_shares(share: str, mixture: str, count: int) -> None:

@@ -221,11 +221,13 @@ class Alternation:
 
 def optimized(site: ast.Call, scope: Scope) -> tuple[tuple[str, ...], bool]:
     """The names of what is changed after a gradient, and whether all are tensors made for it in the function."""
-    arguments = _optimizer_arguments(site, scope)
+    stepping = _stepping(site, scope)
+    given = _optimizer(stepping)
+    arguments = _made_with(given, scope, _start(stepping)) if stepping is not None else []
     if last_name(site.func) == "grad" and len(site.args) > 1:
         arguments = [site.args[1]]
     names = tuple(dict.fromkeys(name for each in arguments for name in _roots(each, scope, 0)))
-    if not names and (given := _optimizer(site, scope)) in scope.parameters:
+    if not names and given in scope.parameters:
         # Where it is made, the callers show: see `made_for`.
         return (given,), False
     return names, bool(names) and all(_is_fresh(name, scope) for name in names)
@@ -246,20 +248,15 @@ def _walk(nodes: Sequence[ast.expr]) -> Iterator[ast.AST]:
         yield from ast.walk(node)
 
 
-def _optimizer(site: ast.Call, scope: Scope) -> str:
-    """The name of the optimizer whose `step` follows the gradient, or ""."""
-    for call in scope.module.calls("step"):
-        if _start(call) > _end(site) and scope.module.scope_of(call) is scope:
-            return dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-    return ""
+def _stepping(site: ast.Call, scope: Scope) -> ast.Call | None:
+    """The `step` of an optimizer that follows the gradient."""
+    calls = scope.module.calls("step")
+    return next((each for each in calls if _start(each) > _end(site) and scope.module.scope_of(each) is scope), None)
 
 
-def _optimizer_arguments(site: ast.Call, scope: Scope) -> list[ast.expr]:
-    """What the optimizer was made with whose `step` follows the gradient."""
-    for call in scope.module.calls("step"):
-        if _start(call) > _end(site) and scope.module.scope_of(call) is scope:
-            return _made_with(_optimizer(site, scope), scope, _start(call))
-    return []
+def _optimizer(call: ast.Call | None) -> str:
+    """The name of the optimizer that steps, or ""."""
+    return dotted(call.func.value) if call is not None and isinstance(call.func, ast.Attribute) else ""
 
 
 def _made_with(name: str, scope: Scope, before: tuple[int, int]) -> list[ast.expr]:

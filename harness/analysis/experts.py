@@ -11,46 +11,64 @@ from collections.abc import Iterator
 
 from harness.analysis.index import dotted, last_name
 from harness.analysis.labels import Step
-from harness.analysis.program import Program, Scope
+from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.spread import Spread
+from harness.analysis.trace import returned
 
 _JOINING = frozenset({"stack", "cat", "concatenate", "column_stack"})
 _FEWEST = 2
+# From the mixture to the stack: a name, a parameter, a function that returns it.
+_HOPS = 4
 
 
 def entropies(program: Program) -> Iterator[Spread]:
-    """Every entropy that is stacked with losses in a script that mixes losses by `logsumexp`."""
+    """Every entropy that is stacked with losses which `logsumexp` mixes."""
     for module in program.modules.values():
-        if not any(_mixes(call) for call in module.index.calls_of("logsumexp")):
-            continue
-        for call in module.index.calls_of(*_JOINING):
+        mixed = [stack for call in module.index.calls_of("logsumexp") for stack in _mixed(call, module, program)]
+        for home, call in dict.fromkeys(mixed):
             parts = call.args[0].elts if call.args and isinstance(call.args[0], (ast.List, ast.Tuple)) else []
-            scope = module.scope_of(call)
+            scope = home.scope_of(call)
             made = [value for part in parts if (value := _entropy(part, scope)) is not None]
             if made and len(parts) - len(made) >= _FEWEST:
+                first = Step("an entropy of the model", home.at(made[0].lineno), made[0], home)
                 yield Spread(
-                    (
-                        Step("an entropy of the model", module.at(made[0].lineno), made[0], module),
-                        Step("it stands among the losses that are mixed", module.at(call.lineno), call, module),
-                    )
+                    (first, Step("it stands among the losses that are mixed", home.at(call.lineno), call, home))
                 )
 
 
-def _mixes(call: ast.Call) -> bool:
-    """`(-losses + log_weights).logsumexp(-1)`."""
+def _mixed(call: ast.Call, module: Module, program: Program) -> Iterator[tuple[Module, ast.Call]]:
+    """The stacks whose negative `(-losses + log_weights).logsumexp(-1)` takes."""
     given = [call.func.value] if isinstance(call.func, ast.Attribute) and last_name(call.func.value) != "torch" else []
-    return any(
-        isinstance(each, ast.UnaryOp) and isinstance(each.op, ast.USub)
-        for node in (*given, *call.args[:1])
-        for each in ast.walk(node)
-    )
+    for node in (*given, *call.args[:1]):
+        for each in ast.walk(node):
+            if isinstance(each, ast.UnaryOp) and isinstance(each.op, ast.USub):
+                yield from _stacks(each.operand, module, program, 0)
+
+
+def _stacks(node: ast.expr, module: Module, program: Program, depth: int) -> Iterator[tuple[Module, ast.Call]]:
+    """The stacks that a value is, through names, parameters and what functions of the program return."""
+    value = module.scope_of(node).last_given(node)
+    if isinstance(value, ast.Call) and last_name(value.func) in _JOINING:
+        yield module, value
+    elif depth <= _HOPS:
+        for home, behind in _behind(value, module.scope_of(node), program):
+            yield from _stacks(behind, home, program, depth + 1)
+
+
+def _behind(value: ast.expr, scope: Scope, program: Program) -> Iterator[tuple[Module, ast.expr]]:
+    """What a call returns, and what is passed for a parameter."""
+    if isinstance(value, ast.Call):
+        for home, function in program.called(value, scope):
+            yield from ((home, back) for back in returned(home.scope(function)))
+    elif isinstance(value, ast.Name) and value.id in scope.parameters and scope.function is not None:
+        for home, site, filled in program.call_sites(scope.function):
+            passed = argument(site, scope.function, value.id, filled)
+            yield from ((home, each) for each in (passed,) if each is not None)
 
 
 def _entropy(node: ast.expr, scope: Scope) -> ast.expr | None:
     """The sum of p * log p that a value is, or that its name was given."""
-    holder = scope.holder(node.id) if isinstance(node, ast.Name) else None
-    bindings = holder.bindings.get(node.id, []) if holder is not None and isinstance(node, ast.Name) else []
-    value = bindings[-1].value if bindings and bindings[-1].whole else node
+    value = scope.last_given(node)
     for call in ast.walk(value):
         if isinstance(call, ast.Call) and last_name(call.func) == "sum":
             given = [call.func.value] if isinstance(call.func, ast.Attribute) else []

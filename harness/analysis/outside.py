@@ -95,9 +95,12 @@ def _first_word(call: ast.Call, module: Module) -> str:
 
 
 def _is_constant(call: ast.Call, module: Module) -> bool:
-    """Whether the code is written out: `__import__("os")`, `for name in ("os", "re"): __import__(name)`."""
+    """Whether the code is written out: `__import__("os")`, `for name in ("os", "re"): __import__(name)`.
+
+    A text that `exec` gets by its name is code that nothing here reads.
+    """
     node = call.args[0] if call.args else None
-    if not isinstance(node, ast.Name):
+    if not isinstance(node, ast.Name) or last_name(call.func) != "__import__":
         return isinstance(node, ast.Constant)
     holder = module.scope_of(call).holder(node.id)
     values = [binding.value for binding in holder.bindings.get(node.id, ())] if holder is not None else []

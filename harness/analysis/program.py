@@ -169,6 +169,12 @@ class Scope:
             scope = scope.parent
         return scope
 
+    def last_given(self, node: ast.expr) -> ast.expr:
+        """What a name was given last in the text, where that is one whole value; else the expression itself."""
+        holder = self.holder(node.id) if isinstance(node, ast.Name) else None
+        bindings = holder.bindings.get(node.id, []) if holder is not None and isinstance(node, ast.Name) else []
+        return bindings[-1].value if bindings and bindings[-1].whole else node
+
 
 class Program:
     """The entry script and the modules of the folder that it imports, by name.

@@ -115,7 +115,7 @@ class Reach:
         found = self._mentioned(function, module, depth)
         if found.life is not Life.LIVE:
             texts = [line.text for line in printed_by(function.node.body)]
-            found = self._witnessed(texts, module.at(function.node.lineno)) or found
+            found = _outweighed(found, self._witnessed(texts, module.at(function.node.lineno)))
         self._functions[function] = found
         return found
 
@@ -171,11 +171,7 @@ class Reach:
                 or self._called_in(block, module, place)
                 or (self._witnessed(self._told_with(guard.test, module), place) if guard.wanted else None)
             )
-        known = self._blocks[owner, guard.wanted]
-        if known is not None and any(reason.source == "log" for reason in found.reasons):
-            # The log says both.
-            return Reached(Life.UNKNOWN, (), place, tuple(reason.name for reason in found.reasons))
-        return known or found
+        return _outweighed(found, self._blocks[owner, guard.wanted])
 
     def _called_in(self, block: Sequence[ast.stmt], module: Module, place: Location) -> Reached | None:
         """That a block ran, where a function did that nothing else calls."""
@@ -222,6 +218,15 @@ class Reach:
     @functools.cached_property
     def _strings(self) -> tuple[str, ...]:
         return tuple(strings(self.program))
+
+
+def _outweighed(found: Reached, shown: Reached | None) -> Reached:
+    """What a log shows instead of what the settings say; where a log states those too, it says both."""
+    if shown is None:
+        return found
+    if any(reason.source == "log" for reason in found.reasons):
+        return Reached(Life.UNKNOWN, (), found.condition, tuple(reason.name for reason in found.reasons))
+    return shown
 
 
 def _rounds(iterated: ast.expr) -> ast.expr:

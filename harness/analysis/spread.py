@@ -19,7 +19,7 @@ from harness.analysis.program import Module, Program, Scope
 _REPEATING = frozenset({"repeat", "repeat_interleave"})
 # What changes no number: `lengths.astype(np.float64)`.
 _CASTS = frozenset({"astype", "float", "double", "to", "numpy", "cpu", "asarray", "array"})
-_LOG_PROBABILITY = re.compile(r"(?:^|_)(?:lp|lps|logp|log_p|logprobs?|log_probs?|nll)(?:_|$)", re.IGNORECASE)
+_LOG_PROBABILITY = re.compile(r"(?:^|_)(?:lp|lps|logp|log_p|logprobs?|log_probs?)(?:_|$)", re.IGNORECASE)
 _DIVIDED = "its logarithm is divided among its bytes"
 _MIXED = "a byte's share is mixed with another probability"
 _LENGTH = re.compile(r"len|bytes", re.IGNORECASE)
@@ -48,7 +48,7 @@ def _step(what: str, node: ast.expr, module: Module) -> Step:
 
 def _divides_by_bytes(division: ast.BinOp, scope: Scope) -> bool:
     """`repeat(lp, n) / repeat(n, n)`, or `lp / len(token)`."""
-    left, right = _value(division.left, scope), _value(division.right, scope)
+    left, right = scope.last_given(division.left), scope.last_given(division.right)
     above, below = _repeated(left), _repeated(right)
     if above is not None and below is not None:
         return above[1] == below[1] == below[0] != ""
@@ -56,13 +56,6 @@ def _divides_by_bytes(division: ast.BinOp, scope: Scope) -> bool:
     counted = isinstance(right, ast.Call) and last_name(right.func) == "len"
     looked_up = isinstance(right, ast.Subscript) and _LENGTH.search(last_name(right.value)) is not None
     return named and (counted or looked_up)
-
-
-def _value(node: ast.expr, scope: Scope) -> ast.expr:
-    """What a name was last given, where it is one whole value."""
-    holder = scope.holder(node.id) if isinstance(node, ast.Name) else None
-    bindings = holder.bindings.get(node.id, []) if holder is not None and isinstance(node, ast.Name) else []
-    return bindings[-1].value if bindings and bindings[-1].whole else node
 
 
 def _repeated(node: ast.expr) -> tuple[str, str] | None:
@@ -88,7 +81,7 @@ def _plain(node: ast.expr) -> str:
 
 
 def _mixture(division: ast.BinOp, module: Module) -> ast.BinOp | None:
-    """A sum of products in which the exponential of the quotient, or a name for it, is a factor."""
+    """A sum of two products in which the exponential of the quotient, or a name for it, is a factor."""
     names = _names_of(division, module)
     powers = {
         call: _names_of(call, module)
@@ -97,12 +90,11 @@ def _mixture(division: ast.BinOp, module: Module) -> ast.BinOp | None:
     }
     named = frozenset().union(*powers.values())
     for node in module.index.each(ast.BinOp):
-        if not isinstance(node.op, ast.Add):
-            continue
-        for side in (node.left, node.right):
-            factors = list(ast.walk(side)) if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Mult) else []
-            if any(each in powers or (isinstance(each, ast.Name) and each.id in named) for each in factors):
-                return node
+        sides = (node.left, node.right) if isinstance(node.op, ast.Add) else ()
+        weighted = [side for side in sides if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Mult)]
+        factors = [each for side in weighted for each in ast.walk(side)] if len(weighted) > 1 else []
+        if any(each in powers or (isinstance(each, ast.Name) and each.id in named) for each in factors):
+            return node
     return None
 
 

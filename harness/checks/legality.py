@@ -33,9 +33,9 @@ def trained_before_scored(submission: Submission) -> Outcome | None:
         configuration (logged hyperparameters, then the README's command, then defaults). It fails when such
         training runs to its end, its weights are kept, and a score of validation tokens is printed after it. A
         loop that scores tokens first and then trains on them passes. Where scoring and training share a function
-        their order cannot be read, it is undecided; and so it is where only a default switches the training off
-        and a log prints a score that speaks of it, or on and the logs of the claimed runs lack all that it prints.
-        A pass says that nothing was found in the code that runs.
+        and their order cannot be read, it is undecided; and so it is where only a default switches the training off
+        and a log prints a score that speaks of it, or where the logs of the claimed runs lack all that it prints and
+        do not state what switches it on. A pass says that nothing was found in the code that runs.
 
     Why it matters:
         "You CANNOT access validation data during training" and "you are only allowed to test-time train on

@@ -166,8 +166,7 @@ def reaches_outside(submission: Submission) -> Outcome | None:
         Calls of network libraries, of other programs and of code made at run time (`exec`, `eval`), in the training
         script and in the helpers that it imports, unless the configuration shows that they never run. Questions
         about the machine for the log (`nvidia-smi`, `git`) are left out. A compiler that is started by its name is
-        named and passes: it fetches nothing, and what it compiles is counted with the code. It lists; it does not
-        judge.
+        named and passes: it fetches nothing. It lists; it does not judge.
 
     Why it matters:
         "No external downloads, training dataset access, or network calls are allowed during evaluation." A call

@@ -56,7 +56,8 @@ class Submission:
     """One record folder as facts.
 
     `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was, `change`
-    when no pull request was. `commanded` has the variables that a command of the README or of a shell script sets.
+    when no pull request was. `commanded` has the variables that a command of the README or of a shell script sets,
+    `strays` the numbers that logs without a run call bits per byte.
     """
 
     folder: str
@@ -107,8 +108,9 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     )
     code = code_base(scripts, package.entry.value.path if isinstance(package.entry, Located) else "")
     written = Located(text, Location(readme_path)) if text is not None else None
-    stated = build_stated(walked, written, runs, Claimed(claims, readme_claims))
-    logged = Logged(walked, logs, runs, Claimed(claims, readme_claims), code.program)
+    claimed = Claimed(claims, readme_claims)
+    stated = build_stated(walked, written, runs, claimed)
+    logged = Logged(walked, logs, runs, claimed, code.program)
     reached = None
     if code.program is not None:
         reached = Reach(code.program, Configuration(code.program, stated), logged.shown)
