@@ -324,6 +324,17 @@ def test_kernels_that_leave_their_tensor_are_refused(heard: Heard, rows: int) ->
     assert heard.events[-1]["kind"] == "refusal"
 
 
+def test_kernels_count_bits_of_signed_words() -> None:
+    def counted(x: Any, y: Any) -> None:
+        row = tl.program_id(0)
+        tl.store(y + row, triton_language.DEVICE["popc"](tl.load(x + row)))
+
+    words = torch.tensor([0, 1, -1, 2**31 - 1, -(2**31), 0x0F0F0F0F, -559038737, 1 << 30], dtype=torch.int32)
+    counts = torch.empty(8, dtype=torch.int32)
+    triton.Kernel(counted)[(8,)](words, counts)
+    assert counts.tolist() == [(int(word) & 0xFFFFFFFF).bit_count() for word in words]
+
+
 def test_kernels_with_unknown_words_are_refused(heard: Heard) -> None:
     def unknown(x: Any) -> None:
         tl.inline_asm_elementwise("popc", x)

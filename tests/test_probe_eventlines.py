@@ -30,7 +30,7 @@ GOOD = [
     SUM,
     VARIANT,
     row("a", [None, -1.0]),
-    {"kind": "noise", "tensors": 3},
+    {"kind": "noise", "tensors": 3, "stepped": 4},
     {"kind": "update", "at": 3, "positions": [[1, 3]]},
     {"kind": "crash", "type": "E", "message": "m", "blame": "script", "path": None, "line": 3},
     {"kind": "another", "whatever": {"a": [1.5, None, "b"]}},
@@ -81,7 +81,7 @@ DAMAGED: list[str] = [
             {**score(1, 1, [1.0]), "positions": [[0, 10_000_000]]},
             {**score(1, 1, [1.0]), "apart": [[0, 10_000_000]] * 40},
             {**whole(), "mean": 1e300},
-            {"kind": "noise", "tensors": "many"},
+            {"kind": "noise", "tensors": "many", "stepped": 4},
             {"kind": "another", "variant": ["a"]},
             {"kind": "another", "rank": "0"},
         )

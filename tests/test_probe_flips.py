@@ -313,7 +313,9 @@ def ended(name: str, loss: float | None, status: int = 0, how: str = "exit") -> 
     return {"kind": "variant", "name": name, "ended": how, "status": status, "printed": printed}
 
 
-NOISE = {"kind": "noise", "tensors": 12}
+NOISE = {"kind": "noise", "tensors": 12, "stepped": 12}
+GONE = {"kind": "noise", "tensors": 0, "stepped": 12}
+UNSTEPPED = {"kind": "noise", "tensors": 0, "stepped": 0}
 
 
 @pytest.mark.parametrize(
@@ -324,6 +326,10 @@ NOISE = {"kind": "noise", "tensors": 12}
         ((ended("damaged", 2.0), ended("noise", 2.0), NOISE), "depends", "every byte"),
         ((ended("damaged", None, 1), ended("noise", 2.5), NOISE), "depends", "2.500000, not 2.000000"),
         ((ended("damaged", None, 1), ended("noise", 2.5)), "unclear", "no parameter"),
+        ((ended("damaged", None, 1), ended("noise", 2.0), UNSTEPPED), "unclear", "no parameter"),
+        ((ended("damaged", None, 1), ended("noise", 2.0), GONE), "same", "of 12 trained parameters none is left"),
+        ((ended("damaged", 2.0), ended("noise", 2.0), GONE), "depends", "every byte"),
+        ((ended("damaged", None, 1), ended("noise", 2.5), GONE), "unclear", "another each time"),
         ((ended("damaged", None, 1), ended("noise", None, 1), NOISE), "unclear", "did not come to a score"),
         ((ended("damaged", None, 1), ended("noise", None, -9, "time"), NOISE), "unclear", "did not come to a score"),
         ((ended("noise", 2.0), NOISE), "unclear", "not read back"),

@@ -24,8 +24,8 @@ def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:
 @pytest.mark.parametrize(
     ("text", "unread"),
     [
-        ("loss=14.2\n  VARIATIONAL BPB: 2.1655\n", "VARIATIONAL BPB: 2.1655"),
-        ("bits per byte = 1.9\ndone", "bits per byte = 1.9"),
+        ("  VARIATIONAL BPB: 2.1655\n  BPB of the one before: 1.625\n", "BPB of the one before: 1.625"),
+        ("bits per byte = 1.9\ndone, bits per byte = 1.9", "done, bits per byte = 1.9"),
         ("done in 3.5 s, no bpb", ""),
         ("", ""),
     ],
@@ -33,6 +33,14 @@ def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:
 def test_a_score_in_an_unknown_form_is_told(text: str, unread: str) -> None:
     found = printed(text.encode(), "output.log")
     assert (found.val_bpb, found.unread) == (None, unread)
+
+
+@pytest.mark.parametrize(
+    "text", ["loss=14.2\n  VARIATIONAL BPB: 2.1655\nAR baseline: 1.22\n", "bits per byte = 2.1655\ndone"]
+)
+def test_what_alone_is_called_bits_per_byte_is_the_score(text: str) -> None:
+    found = printed(text.encode(), "output.log")
+    assert (found.val_bpb, found.val_loss, found.unread) == (2.1655, None, "")
 
 
 def test_every_number_that_may_be_a_size_is_read() -> None:

@@ -202,6 +202,9 @@ def test_a_script_that_divides_by_an_interval_unasked_gets_none_that_is_zero(con
         ("NGRAM_TABLE_BITS", "26", {"NGRAM_TABLE_BITS": "12"}, "12"),
         ("RECUR_START_STEP", "0", {"RECUR_START_STEP": "3000"}, "4"),
         ("RECUR_START_STEP", "-1", {}, None),
+        ("XNOR_GROUP_SIZE", "64", {"XNOR_GROUP_SIZE": "256"}, "128"),
+        ("GROUP_SIZE", "256", {}, "128"),
+        ("QUANT_GROUP_SIZES", "256", {}, None),
     ],
 )
 def test_what_is_too_large_for_a_small_run_is_cut(

@@ -143,7 +143,7 @@ def score_beside_artifact(submission: Submission) -> Outcome | None:
     What it checks:
         Two copies of the trained process go on from where the artifact is read back. One finds every byte of it
         changed: it has to end with an error or print another score. The other finds noise in every parameter that an
-        optimizer has stepped: its score has to be the same.
+        optimizer has stepped and whose numbers are still in memory: its score has to be the same.
 
     Why it matters:
         What is scored is the artifact of at most 16,000,000 bytes, not what training left in memory beside it. The

@@ -88,8 +88,13 @@ _ASKED = re.compile(
     r"val_loss_every\s*(?:>|!=|and\b)|\b(?:if|and|not)\s+(?:\w+\.)*val_loss_every\s*(?:and\b|:|\))", re.IGNORECASE
 )
 # The same for numbers by the end of their names: tables of so many bits hold more places than the small text has
-# contexts, and what begins at some step has to begin in the few that there are.
-CAPPED_ENDINGS: dict[str, int] = {r"(?:TABLE|HASH|BUCKET)S?_BITS": 18, r"(?:START|BEGIN)_(?:STEP|ITER)S?": 4}
+# contexts, what begins at some step has to begin in the few that there are, and a row of weights is not longer than the
+# model is wide.
+CAPPED_ENDINGS: dict[str, int] = {
+    r"(?:TABLE|HASH|BUCKET)S?_BITS": 18,
+    r"(?:START|BEGIN)_(?:STEP|ITER)S?": 4,
+    r"(?:^|_)GROUP_SIZE": SMALL["MODEL_DIM"],
+}
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
     r"""["'](?P<name>[A-Z][A-Z0-9_]{2,40})["']\s*"""

@@ -15,7 +15,7 @@ from harness.model import Located
 UNREAD_LIMIT_CHARACTERS: Final = 120
 # Fewer digits are no size of a model.
 _SIZE = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+|\d{4,12})(?!\d|[.,]\d)")
-_UNREAD = re.compile(r"\b\w*(?:bpb|bits[ _-]per[ _-]byte)\b[^\d\n]{0,20}\d+\.\d+", re.IGNORECASE)
+_UNREAD = re.compile(r"\b\w*(?:bpb|bits[ _-]per[ _-]byte)\b[^\d\n]{0,20}(\d+\.\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,18 @@ def printed(data: bytes, name: str) -> Printed:
     size = last.model_bytes.value if last is not None and isinstance(last.model_bytes, Located) else None
     bits = last.headline.value.val_bpb if last is not None and isinstance(last.headline, Located) else None
     if last is None or not isinstance(last.headline, Located) or not isinstance(bits, Located):
-        return Printed(model_bytes=size, sizes=sizes, unread=_unread(text))
+        return _only(text, size, sizes)
     loss = last.headline.value.val_loss
     nats = loss.value if isinstance(loss, Located) else _loss_beside(bits.value, last.scores)
     return Printed(bits.value, nats, size, sizes)
 
 
-def _unread(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if _UNREAD.search(line)]
-    return lines[-1][:UNREAD_LIMIT_CHARACTERS] if lines else ""
+def _only(text: str, size: int | None, sizes: frozenset[int]) -> Printed:
+    """A score of no known form: what alone is called bits per byte in all that was printed is taken for it."""
+    found = [(line.strip(), match) for line in text.splitlines() for match in _UNREAD.finditer(line)]
+    if len(found) == 1:
+        return Printed(float(found[0][1][1]), model_bytes=size, sizes=sizes)
+    return Printed(model_bytes=size, sizes=sizes, unread=found[-1][0][:UNREAD_LIMIT_CHARACTERS] if found else "")
 
 
 def _loss_beside(headline: float, scores: Sequence[Score]) -> float | None:

@@ -1,8 +1,8 @@
 """Artifact: the reported score comes from the file that is submitted, and from nothing beside it.
 
 Two copies of the process go on from where the artifact is read back. One finds it damaged: it has to end with an error,
-or to print another score. The other finds noise in every parameter that an optimizer has stepped: what was
-trained must not matter any more.
+or to print another score. The other finds noise in every parameter that an optimizer has stepped and whose numbers are
+still in memory: what was trained must not matter any more.
 """
 
 from __future__ import annotations
@@ -36,13 +36,18 @@ def judge(run: MiniatureRun) -> tuple[str, str]:
 
 def _noise(run: MiniatureRun, noisy: Mapping[str, Any], base: float) -> tuple[str, str]:
     """What noise in the trained weights does to the score."""
-    tensors = [event.get("tensors") for event in run.of("noise")]
-    count = tensors[0] if len(tensors) == 1 else 0
-    if not count:
-        return UNCLEAR, "no parameter that an optimizer has stepped is left when the artifact is read"
+    told = run.of("noise")
+    count, stepped = (told[0].get("tensors"), told[0].get("stepped")) if len(told) == 1 else (0, 0)
+    if not stepped:
+        return UNCLEAR, "no parameter was stepped by an optimizer of torch before the artifact is read"
     loss = _loss(noisy)
     if not _ended(noisy) or loss is None:
         return UNCLEAR, "with noise in the trained weights, the script did not come to a score"
+    if not count:
+        gone = f"of {stepped} trained parameters none is left in memory when the artifact is read"
+        if loss != base:
+            return UNCLEAR, f"{gone}, and yet the printed loss is {loss:.6f}, not {base:.6f}: it is another each time"
+        return SAME, f"a damaged artifact changes the score, and {gone}"
     if loss == base:
         return SAME, f"a damaged artifact changes the score, and noise in {count} trained parameters does not"
     return DEPENDS, (

@@ -153,7 +153,8 @@ class Forks:
         if variant.get("artifact"):
             damage(artifact)
         if variant.get("noise"):
-            self._channel.emit("noise", tensors=self._trained.noise())
+            living, stepped = self._trained.noise()
+            self._channel.emit("noise", tensors=living, stepped=stepped)
         self._account()
 
     def _change(self, variant: Mapping[str, Any], holders: Holders) -> None:

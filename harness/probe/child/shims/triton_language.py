@@ -156,10 +156,12 @@ def dot(left: Tensor, right: Tensor, acc: Any = None, out_dtype: Any = None, **_
 
 
 def _popc(value: Tensor, **_: Any) -> Tensor:
-    bits = value.long() & 0xFFFFFFFF
-    for shift, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF), (16, 0x0000FFFF)):
-        bits = (bits & mask) + ((bits >> shift) & mask)
-    return bits.int()
+    # Sums of one, two and four bits side by side; the product adds up the four bytes in the highest one.
+    bits = value.int()
+    bits = bits - ((bits >> 1) & 0x55555555)
+    bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
+    bits = (bits + (bits >> 4)) & 0x0F0F0F0F
+    return (bits * 0x01010101) >> 24
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
