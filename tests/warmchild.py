@@ -23,7 +23,7 @@ SERVER = """
 import json, os, sys
 import numpy, sentencepiece, torch
 from standalone import flips, launcher, tracer
-from standalone.shims import amp, attention, compile, compressors, cuda, distributed, flex, mamba, modules, triton
+from standalone.shims import amp, attention, compile, compressors, cuda, distributed, flex, mamba_modules, modules, triton
 torch.set_num_threads(1)
 for line in sys.stdin:
     job = json.loads(line)

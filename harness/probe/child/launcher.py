@@ -106,7 +106,7 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
         distributed,
         fla,
         flex,
-        mamba,
+        mamba_modules,
         modules,
         several,
         triton,
@@ -120,7 +120,8 @@ def _install(plan: Plan, clock: Clock, sources: Sources) -> None:
     compile.install()
     attention.install()
     flex.install()
-    fla.install(mamba.install()["Mamba2"])
+    mamba_modules.install()
+    fla.install()
     triton.install()
     modules.install()
     compressors.install()

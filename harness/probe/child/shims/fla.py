@@ -162,30 +162,25 @@ def _only_training(*unsupported: Any) -> None:
         raise refuse("fla.layers with masks, caches or cu_seqlens", "has no equivalent here")
 
 
-def _mamba2(base: type[nn.Module]) -> type[nn.Module]:
-    """Fla's Mamba-2: its own names of the same parameters."""
+class Mamba2(mamba_modules.Mamba2):
+    """Mamba-2's block with fla's own names of the same parameters; returns a tuple."""
 
-    class Mamba2(base):  # type: ignore[valid-type,misc]
-        """Mamba-2's block, which returns a tuple."""
+    def __init__(
+        self, num_heads: int | None = None, head_dim: int = 64, hidden_size: int = 2048, state_size: int = 128,
+        expand: int = 2, n_groups: int = 1, conv_kernel: int = 4, use_conv_bias: bool = True,
+        use_bias: bool = False, **keywords: Any,
+    ) -> None:  # fmt: skip
+        if num_heads and num_heads * head_dim != expand * hidden_size:
+            raise ValueError(f"num_heads * head_dim ({num_heads * head_dim}) must equal {expand * hidden_size}")
+        super().__init__(
+            hidden_size, state_size, conv_kernel, expand=expand, headdim=head_dim, ngroups=n_groups,
+            conv_bias=use_conv_bias, bias=use_bias, **keywords,
+        )  # fmt: skip
 
-        def __init__(
-            self, num_heads: int | None = None, head_dim: int = 64, hidden_size: int = 2048, state_size: int = 128,
-            expand: int = 2, n_groups: int = 1, conv_kernel: int = 4, use_conv_bias: bool = True,
-            use_bias: bool = False, **keywords: Any,
-        ) -> None:  # fmt: skip
-            if num_heads and num_heads * head_dim != expand * hidden_size:
-                raise ValueError(f"num_heads * head_dim ({num_heads * head_dim}) must equal {expand * hidden_size}")
-            super().__init__(
-                hidden_size, state_size, conv_kernel, expand=expand, headdim=head_dim, ngroups=n_groups,
-                conv_bias=use_conv_bias, bias=use_bias, **keywords,
-            )  # fmt: skip
-
-        def forward(self, hidden_states: Tensor, *unsupported: Any, **keywords: Any) -> tuple[Tensor, None, None]:
-            """(batch, time, width) to the same, with no attention weights and no cache."""
-            _only_training(*unsupported, *keywords.values())
-            return super().forward(hidden_states), None, None
-
-    return Mamba2
+    def forward(self, hidden_states: Tensor, *unsupported: Any, **keywords: Any) -> Any:  # type: ignore[override]
+        """(batch, time, width) to the same, with no attention weights and no cache."""
+        _only_training(*unsupported, *keywords.values())
+        return super().forward(hidden_states), None, None
 
 
 class GatedDeltaProduct(nn.Module):
@@ -196,12 +191,8 @@ class GatedDeltaProduct(nn.Module):
         raise refuse("fla.layers.GatedDeltaProduct", "has no equivalent here")
 
 
-def install(mamba2: type[nn.Module]) -> None:
-    """Register fla under the names that scripts import.
-
-    Args:
-        mamba2: the block of mamba_ssm.
-    """
+def install() -> None:
+    """Register fla under the names that scripts import."""
     module("fla")
     rule = chunk_gated_delta_rule
     delta = {"chunk_gated_delta_rule": rule, "fused_recurrent_gated_delta_rule": rule}
@@ -214,8 +205,8 @@ def install(mamba2: type[nn.Module]) -> None:
     module("fla.ops.gated_delta_product.naive")
     module("fla.modules", ShortConvolution=ShortConvolution, RMSNorm=RMSNorm, FusedRMSNormGated=RMSNorm)
     module("fla.modules.convolution", causal_conv1d=causal_conv1d, ShortConvolution=ShortConvolution)
-    layers = {"GatedDeltaNet": GatedDeltaNet, "GatedDeltaProduct": GatedDeltaProduct, "Mamba2": _mamba2(mamba2)}
+    layers = {"GatedDeltaNet": GatedDeltaNet, "GatedDeltaProduct": GatedDeltaProduct, "Mamba2": Mamba2}
     module("fla.layers", **layers)
     module("fla.layers.gated_deltanet", GatedDeltaNet=GatedDeltaNet, **delta)
     module("fla.layers.gated_deltaproduct", GatedDeltaProduct=GatedDeltaProduct)
-    module("fla.layers.mamba2", Mamba2=layers["Mamba2"])
+    module("fla.layers.mamba2", Mamba2=Mamba2)

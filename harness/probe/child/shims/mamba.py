@@ -7,11 +7,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ..events import refuse, replaced
-from ..patch import module
-from . import mamba_modules
 
 Tensor = torch.Tensor
 
@@ -178,22 +175,3 @@ def _turned(x: Tensor, turns: Tensor) -> Tensor:
     first, second = pairs[..., 0], pairs[..., 1]
     turned = torch.stack([first * cos - second * sin, first * sin + second * cos], -1).flatten(-2)
     return torch.cat([turned, x[..., 2 * turns.shape[-1] :]], -1)
-
-
-def install() -> dict[str, type[nn.Module]]:
-    """Register the packages under the names that scripts import; returns the blocks by name."""
-    scan = {"selective_scan_fn": selective_scan_fn, "selective_scan_ref": selective_scan_fn}
-    conv = {"causal_conv1d_fn": causal_conv1d_fn, "causal_conv1d_update": causal_conv1d_update}
-    module("causal_conv1d", **conv)
-    module("causal_conv1d.causal_conv1d_interface", **conv)
-    models = mamba_modules.models(selective_scan_fn, causal_conv1d_fn, mamba_chunk_scan_combined, mamba3_siso_combined)
-    module("mamba_ssm", selective_scan_fn=selective_scan_fn, **models)
-    module("mamba_ssm.modules")
-    module("mamba_ssm.modules.mamba_simple", Mamba=models["Mamba"])
-    module("mamba_ssm.modules.mamba2", Mamba2=models["Mamba2"])
-    module("mamba_ssm.modules.mamba3", Mamba3=models["Mamba3"])
-    module("mamba_ssm.ops.selective_scan_interface", **scan)
-    module("mamba_ssm.ops.triton.ssd_combined", mamba_chunk_scan_combined=mamba_chunk_scan_combined)
-    module("mamba_ssm.ops.triton.layernorm_gated", RMSNorm=mamba_modules.RMSNormGated)
-    module("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined", mamba3_siso_combined=mamba3_siso_combined)
-    return models
