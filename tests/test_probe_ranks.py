@@ -39,7 +39,14 @@ def scored(
     early = sum(end - begin for begin, end in learned)
     shared = {"rank": rank, "pass": more.pop("number", 0)}
     return [
-        {"kind": "score", "at": 6 + rank, "positions": positions, "learned": learned, **shared},
+        {
+            "kind": "score",
+            "at": more.pop("at", 6 + rank),
+            "positions": positions,
+            "learned": learned,
+            "sum": mean * count,
+            **shared,
+        },
         {
             "kind": "pass",
             "sum": mean * count,
@@ -83,6 +90,25 @@ def test_the_nth_pass_belongs_to_the_nth() -> None:
     lines += scored(0, [[1, 51]], [[1, 9]], 2.0, number=4) + scored(1, [[51, 101]], [], 4.0, number=3)
     found = judged(3.0, *lines)
     assert (found.learned_before, found.passes) == (8, 2)
+
+
+def test_a_pass_that_does_not_tell_where_it_begins_is_divided_where_another_process_begins() -> None:
+    lines = scored(0, [[1, 31]], [], 9.0, at=6) + scored(0, [[1, 51]], [[1, 9]], 2.0, number=1, at=12)
+    # The second process has other tokens in its second pass, and so one pass of both.
+    one = scored(1, [[31, 101]], [], 9.0, at=7)[:1] + scored(1, [[51, 91]], [[60, 63]], 4.0, at=13)[:1]
+    one += scored(1, [[91, 101]], [], 4.0, at=14)[:1]
+    total = 9.0 * 70 + 4.0 * 50
+    summary = {**scored(1, [[31, 101], [51, 101]], [], total / 120)[1], "learned_before": 3, "last": 14}
+    found = judged(3.0, *lines, *one, summary)
+    assert (found.result, found.count, found.learned_before, found.doubled) == ("bound", 100, 11, ())
+    # Of which lines were left out, it stays as it is, and counts for nothing.
+    assert judged(3.0, *lines, *one[:2], summary).result == "unbound"
+
+
+def test_a_process_without_a_pass_of_its_own_has_no_part_in_it() -> None:
+    lines = scored(0, [[1, 101]], [], 9.0, at=6) + scored(0, [[1, 51]], [], 2.0, number=1, at=12)
+    found = judged(3.0, *lines, *scored(1, [[51, 101]], [], 4.0, at=13))
+    assert (found.result, found.count, found.missing) == ("bound", 100, ())
 
 
 def test_a_pass_of_which_events_were_left_out_is_not_joined() -> None:

@@ -23,7 +23,8 @@ SERVER = """
 import json, os, sys
 import numpy, sentencepiece, torch
 from standalone import flips, launcher, tracer
-from standalone.shims import amp, attention, compile, compressors, cuda, distributed, flex, mamba_modules, modules, triton
+from standalone.shims import amp, attention, compile, compressors, cuda, distributed, flex, modules, triton
+from standalone.shims import mamba_modules
 torch.set_num_threads(1)
 for line in sys.stdin:
     job = json.loads(line)

@@ -10,9 +10,11 @@ which carry it along.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
 from typing import Any, Final
 
 import numpy as np
@@ -94,7 +96,8 @@ def judge(run: MiniatureRun, alone: float | None) -> Ranks:
 def together(run: MiniatureRun, lines: Iterable[Mapping[str, Any]]) -> MiniatureRun:
     """The same run with the passes of its processes put together.
 
-    The n-th pass of a function on one process belongs to the n-th on the others. Where they count the same tokens, each
+    The n-th pass of a function on one process belongs to the n-th on the others. A process that has other tokens each
+    time does not tell where its next pass begins: another one's beginnings tell. Where they count the same tokens, each
     process scores the text by itself, and the first one's pass stands for all.
 
     Args:
@@ -122,14 +125,47 @@ def _groups(lines: Sequence[Mapping[str, Any]], tokens: int) -> list[list[_Part]
             for begin, end in line["positions"]:
                 part.counts[begin:end] += 1
             part.lines.append(line)
-    groups: dict[tuple[str, bool, int], list[_Part]] = {}
-    seen: dict[tuple[int, str, bool], int] = {}
+    counters: dict[tuple[str, bool], dict[int, list[_Part | None]]] = {}
     for (rank, place), summary in sorted(passes.items(), key=lambda item: item[0]):
-        key = summary["where"], summary["grad"]
-        number = seen[rank, *key] = seen.get((rank, *key), -1) + 1
-        if (rank, place) in parts:
-            groups.setdefault((*key, number), []).append(parts[rank, place])
-    return [group for group in groups.values() if all(_whole(part) for part in group)]
+        mine = counters.setdefault((summary["where"], summary["grad"]), {})
+        mine.setdefault(rank, []).append(parts.get((rank, place)))
+    groups: list[list[_Part]] = []
+    for each in counters.values():
+        groups += [[part for part in group if part is not None] for group in zip_longest(*_divided(each))]
+    return [group for group in groups if group and all(_whole(part) for part in group)]
+
+
+def _divided(ranks: Mapping[int, list[_Part | None]]) -> list[Sequence[_Part | None]]:
+    """Each process's passes of one function, divided where the process that has most of them begins another."""
+    most = max(ranks.values(), key=len)
+    if any(part is None for mine in ranks.values() for part in mine):
+        return list(ranks.values())
+    begins = [_first(part) for part in most if part is not None][1:]
+    return [mine if len(mine) == len(most) or len(mine) > 1 else _cut(mine[0], begins) for mine in ranks.values()]
+
+
+def _first(part: _Part) -> int:
+    return min((int(line["at"]) for line in part.lines), default=0)
+
+
+def _cut(part: _Part | None, begins: Sequence[int]) -> Sequence[_Part | None]:
+    """A pass that counts several: its lines by what they come after; as it is where lines were left out."""
+    if part is None or not _whole(part):
+        return [part]
+    pieces: list[_Part | None] = []
+    for low, high in pairwise((0, *begins, math.inf)):
+        lines = [line for line in part.lines if low <= line["at"] < high]
+        counts = np.zeros_like(part.counts)
+        for begin, end in (each for line in lines for each in line["positions"]):
+            counts[begin:end] += 1
+        told: dict[str, Any] = {
+            "sum": sum(float(line["sum"]) for line in lines),
+            "count": int(counts.sum()),
+            "last": max((int(line["at"]) for line in lines), default=0),
+            "learned_before": sum(end - begin for line in lines for begin, end in line["learned"]),
+        }
+        pieces.append(_Part({**part.summary, **told}, counts, lines) if lines else None)
+    return pieces
 
 
 def _whole(part: _Part) -> bool:
