@@ -3,8 +3,9 @@
     python benchmarks/bench_train.py [--presets demo,pr599] [--rounds 5] [--threads 2] [--contexts 2048,32768]
 
 For each preset prints the step's milliseconds and tokens per second; the same matrix products (those of the backward
-pass and of Muon's iteration included, those inside attention not: same shapes, same type) alone, and their share of the
-step; and the model's own products over the step's time as a share of the best rate that a square product reaches here.
+pass and of Muon's iteration included, and those inside attention, a causal one's at half of its square: same shapes,
+same type) alone, and their share of the step; and the model's own products over the step's time as a share of the best
+rate that a square product reaches here.
 Then, for the demo with a window of 512 and equal tokens a step, the cost per token by context. Wall and processor time:
 with other programs on the machine the second is the steadier one. Start it with OMP_WAIT_POLICY=PASSIVE.
 """

@@ -11,6 +11,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addmv", "mv"}
+# Operators that take products inside, and the place of the query among their arguments.
+ATTENTION = {
+    "_scaled_dot_product_flash_attention_for_cpu": 0,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": 1,
+}
 
 
 def layout(value: object) -> object:
@@ -20,8 +25,23 @@ def layout(value: object) -> object:
     return value
 
 
+def inside(name: str, args: Sequence[Any]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Shapes of the products that an attention takes inside: a causal one's at half of its square.
+
+    The forward pass has two; the backward pass makes the scores again, and the gradients of both factors of each.
+    """
+    query, key = args[ATTENTION[name] :][:2]
+    causal = next((value for value in args if isinstance(value, bool)), False)
+    batch, length, width = query.shape[0] * query.shape[1], query.shape[2], query.shape[3]
+    seen = (key.shape[2] + 1) // 2 if causal else key.shape[2]
+    scores = (batch, length, width), (batch, width, seen)
+    values = (batch, length, seen), (batch, seen, width)
+    keys = (batch, seen, length), (batch, length, width)
+    return [scores, scores, values, keys, keys] if ATTENTION[name] else [scores, values]
+
+
 class RecordedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
-    """Records mm, addmm, bmm and baddbmm, those of the backward pass included.
+    """Records mm, addmm, bmm and baddbmm, those of the backward pass and those inside attention included.
 
     Attributes:
         calls: Every product by its operator and the layout of its operands, and how often it was taken.
@@ -46,6 +66,11 @@ class RecordedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # u
             self.calls[func.overloadpacket, tuple(map(layout, args)), named] += 1
             left, right = [value for value in args if isinstance(value, Tensor)][-2:]
             self.flops += 2 * left.numel() * (right.shape[-1] if right.ndim > 1 else 1)
+        if func.overloadpacket.__name__ in ATTENTION:
+            for shapes in inside(func.overloadpacket.__name__, args):
+                factors = [torch.empty(shape, dtype=args[0].dtype, device="meta") for shape in shapes]
+                self.calls[torch.ops.aten.bmm, tuple(map(layout, factors)), ()] += 1
+                self.flops += 2 * factors[0].numel() * shapes[1][-1]
         return func(*args, **(kwargs or {}))
 
     def alone(self) -> Callable[[], None]:

@@ -138,25 +138,29 @@ class ConvSilu(torch.autograd.Function):
 
 
 class CappedEntropy(torch.autograd.Function):
-    """Cross-entropy of cap * tanh(z), a loss for each row."""
+    """Cross-entropy of cap * tanh(z), a loss for each row.
+
+    Its derivative is made with it, as that of the mean, since that needs the same exponentials: it is kept in place of
+    the scores, and is the answer as it stands where the mean is what is differentiated.
+    """
 
     @staticmethod
     def forward(ctx: FusedContext, z_RV: Tensor, targets_R: Tensor, cap: float) -> Tensor:  # noqa: D102 - as the class says
-        z_RV, targets_R, ctx.scalar = z_RV.contiguous(), targets_R.contiguous(), torch.tensor(cap)
-        losses_R, totals_R = z_RV.new_empty(len(z_RV)), z_RV.new_empty(len(z_RV))
+        z_RV, targets_R = z_RV.contiguous(), targets_R.contiguous()
+        losses_R = z_RV.new_empty(len(z_RV))
+        dz_RV = torch.empty_like(z_RV) if ctx.needs_input_grad[0] else None
         more = integers(*z_RV.shape), ctypes.c_void_p(targets_R.data_ptr())
-        call_fused("entropy_forward", (z_RV, ctx.scalar), (losses_R, totals_R), *more)
-        ctx.save_for_backward(z_RV, targets_R, totals_R)
+        call_fused("entropy", (z_RV, torch.tensor(cap)), (losses_R, dz_RV), *more)
+        ctx.save_for_backward(dz_RV)  # type: ignore[arg-type]  # None is saved too
         return losses_R
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FusedContext, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102 - as the class says
-        z_RV, targets_R, totals_R = ctx.saved_tensors
-        dz_RV = torch.empty_like(z_RV)
-        more = integers(*z_RV.shape), ctypes.c_void_p(targets_R.data_ptr())
-        call_fused("entropy_backward", (z_RV, ctx.scalar, totals_R, grads[0].contiguous()), (dz_RV,), *more)
-        return dz_RV, None, None
+        (dz_RV,) = ctx.saved_tensors
+        count = len(dz_RV)
+        of_mean = bool((grads[0] == 1 / count).all())
+        return dz_RV if of_mean else dz_RV * (grads[0] * count)[:, None], None, None
 
 
 class SquaredRectifier(torch.autograd.Function):

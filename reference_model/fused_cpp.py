@@ -252,34 +252,38 @@ static float entropy_row(const float* z, float cap, int64_t D) {
   for (; d < D; ++d) total += std::exp(cap * std::tanh(z[d]));
   return std::log(total);
 }
-static void entropy_row_back(const float* z, float cap, float total, float gradient, float* dz, int64_t D) {
-  each_vector(D, [&](int64_t d, auto lanes) {
-    const V t = vtanh(load(z + d, lanes));
-    store(dz + d, gradient * (1.0f - t * t) * vexp(cap * t - total), lanes);
-  });
+// The same, and what the gradient is made of while the row is at hand. The gradient of the loss is `gradient` / cap.
+static float entropy_row_both(const float* z, float cap, float gradient, int64_t target, float* dz, int64_t D) {
+  V sums{};
+  int64_t d = 0;
+  for (; d + W <= D; d += W) {
+    const V t = vtanh(load(z + d, Full{})), e = vexp(cap * t);
+    sums += e;
+    store(dz + d, e * (1.0f - t * t), Full{});
+  }
+  float total = sum(sums);
+  for (; d < D; ++d) {
+    const float t = std::tanh(z[d]), e = std::exp(cap * t);
+    total += e;
+    dz[d] = e * (1.0f - t * t);
+  }
+  const float scale = gradient / total, t = std::tanh(z[target]);
+  each_vector(D, [&](int64_t at, auto lanes) { store(dz + at, load(dz + at, lanes) * scale, lanes); });
+  dz[target] -= gradient * (1.0f - t * t);
+  return std::log(total);
 }
 
 // Cross-entropy of cap * tanh(z); the cap bounds the sum, so that no largest value need be found first.
-// in: z cap; out: losses, logarithms of the sums; sizes: rows D.
-extern "C" void entropy_forward(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
+// in: z cap; out: losses, and their gradient by z over the number of rows where it is wanted; sizes: rows D.
+extern "C" void entropy(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
   const int64_t D = s[1];
   const float cap = in[1][0];
   each_group(s[0], [&](int64_t, int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
-      out[1][row] = entropy_row(in[0] + row * D, cap, D);
-      out[0][row] = out[1][row] - cap * std::tanh(in[0][row * D + targets[row]]);
-    }
-  });
-}
-// in: z cap, logarithms of the sums, gradients of the losses; out: dz.
-extern "C" void entropy_backward(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
-  const int64_t D = s[1];
-  const float cap = in[1][0];
-  each_group(s[0], [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const float gradient = in[3][row] * cap, t = std::tanh(in[0][row * D + targets[row]]);
-      entropy_row_back(in[0] + row * D, cap, in[2][row], gradient, out[0] + row * D, D);
-      out[0][row * D + targets[row]] -= gradient * (1.0f - t * t);
+      const float* z = in[0] + row * D;
+      const float total = out[1] ? entropy_row_both(z, cap, cap / s[0], targets[row], out[1] + row * D, D)
+                                 : entropy_row(z, cap, D);
+      out[0][row] = total - cap * std::tanh(z[targets[row]]);
     }
   });
 }

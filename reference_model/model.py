@@ -22,6 +22,7 @@ from reference_model.heads import HeadsMixer, ScanHead
 from reference_model.memory import KeyValues, LayerMemory, Memory, Tail, previous
 from reference_model.meta import init_meta, meta_parameter, with_meta
 from reference_model.mixer import AttentionMixer, HymbaMixer, LayerContext, ScanMixer, SharedMatrixMixer
+from reference_model.rowtable import RowTable
 from reference_model.s4d import FilterMixer, LongFilter
 
 BIGRAM_MULTIPLIER = 92_821
@@ -48,7 +49,7 @@ class BigramHash(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.table = nn.Embedding(config.bigram_buckets, config.bigram_dim)
+        self.table = RowTable(config.bigram_buckets, config.bigram_dim)
         self.proj = nn.Linear(config.bigram_dim, config.model_dim, bias=False)
 
     def forward(self, tokens_BT: Tensor, tail: Tail | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reference_model.config import Config, OptimConfig
 from reference_model.exchange import Exchange, Pending, average_gradients, ready
 from reference_model.muon import Muon
+from reference_model.rowtable import RowTable
 
 # Small tensors that steer the network rather than carry its content: Adam, no decay, full precision.
 ADAM_NAMES = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights", "smear", "merge_alpha", "A_log", "s4d")
@@ -101,9 +102,11 @@ class Optimizers:
         config: OptimConfig,
         dtype: torch.dtype,
         exchange: Exchange | None = None,
+        tables: Sequence[RowTable] = (),
     ) -> None:
-        self.groups = tuple(groups)
+        self.groups, self.tables = tuple(groups), tuple(tables)
         self.exchange = exchange or Exchange()
+        self._clear_tables()
         self.sharded = config.muon_sharded and self.exchange.worker.world_size > 1
         among = self.exchange if self.sharded else Exchange()
         decay, steps = config.weight_decay, config.muon_backend_steps
@@ -145,8 +148,14 @@ class Optimizers:
         self.adam.step()
         for (muon, group), begun in zip(self.matrix_groups, sent, strict=True):
             muon.step(group.learning_rate * scale, momentum, begun)
+        self._clear_tables()
+        kept = {id(table.weight) for table in self.tables}
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.grad = parameter.grad if id(parameter) in kept else None
+
+    def _clear_tables(self) -> None:
+        for table in self.tables:
+            table.clear(keep=self.exchange.worker.world_size == 1)
 
     def state(self) -> dict[str, Any]:
         """All moments; every process must call it, since each may hold a share of them."""
@@ -182,4 +191,5 @@ def build_optimizers(
     model: nn.Module, config: Config, dtype: torch.dtype = torch.float32, exchange: Exchange | None = None
 ) -> Optimizers:
     """Make fresh optimizers for the model (raises `OptimizerError`, see `build_groups`)."""
-    return Optimizers(build_groups(model, config), config.optim, dtype, exchange)
+    tables = [module for module in model.modules() if isinstance(module, RowTable)]
+    return Optimizers(build_groups(model, config), config.optim, dtype, exchange, tables)

@@ -28,8 +28,8 @@ from tests.test_memory import random_tokens, small
 compiled = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: nothing can be compiled")
 Outputs: TypeAlias = Callable[[Elementwise, Sequence[Tensor]], Sequence[Tensor]]
 PLAIN, FUSED = Elementwise(), FusedElementwise()
-# Of the largest value, or of 1.
-TOLERANCE = 1e-5
+# Of the largest value, or of 1; and of the error of PyTorch's own operators in float32, where a norm is nearly zero.
+TOLERANCE, AS_TORCH = 1e-5, 4.0
 
 
 def draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
@@ -40,17 +40,21 @@ def draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
 def assert_equal_to_float64(outputs: Outputs, leaves: Sequence[Tensor]) -> None:
     """Outputs and the gradients of every leaf."""
     results = []
-    for how, inputs in ((FUSED, leaves), (PLAIN, [leaf.detach().double().requires_grad_() for leaf in leaves])):
+    doubled = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    for how, inputs in ((FUSED, leaves), (PLAIN, leaves), (PLAIN, doubled)):
         found = outputs(how, inputs)
         generator = torch.Generator().manual_seed(9)
         loss = sum(((y * torch.randn(y.shape, generator=generator)).sum() for y in found), torch.zeros(()))
         results.append([*found, *torch.autograd.grad(loss, inputs)])
-    for mine, exact in zip(*results, strict=True):
+    for mine, torchs, exact in zip(*results, strict=True):
         assert mine.shape == exact.shape
         if not mine.numel():
             continue
         assert mine.dtype == torch.float32
-        assert (mine - exact).abs().max() <= TOLERANCE * exact.abs().max().clamp(min=1)
+        allowed = torch.maximum(
+            TOLERANCE * exact.abs().max().clamp(min=1), AS_TORCH * (torchs.double() - exact).abs().max()
+        )
+        assert (mine - exact).abs().max() <= allowed
 
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(4, 40))

@@ -1,0 +1,43 @@
+"""An embedding of many rows, of which a step looks up few: its gradient is kept, and cleared row by row.
+
+A gradient that is made anew each step is filled with zeros for every row, which costs more than what is done with those
+that were looked up.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RowTable(nn.Embedding):
+    """Adds what was looked up to a gradient that `clear` has kept; where none is kept, an embedding as any other."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self.looked_up: list[Tensor] = []
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows of ids of any shape."""
+        adds = self.weight.grad is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if adds:
+            self.looked_up.append(ids.flatten())
+        return F.embedding(ids, self.weight, sparse=adds)
+
+    def clear(self, *, keep: bool) -> None:
+        """Before the first step and after each: a gradient of zeros that is kept, or none.
+
+        Args:
+            keep: whether only what was looked up here comes into it: not where it is a mean over several processes.
+        """
+        gradient = self.weight.grad
+        if not keep or self.weight.device.type != "cpu":
+            self.weight.grad = None
+        elif gradient is None:
+            self.weight.grad = torch.zeros_like(self.weight)
+        elif self.looked_up:
+            gradient.index_fill_(0, torch.cat(self.looked_up), 0.0)
+        else:
+            gradient.zero_()
+        self.looked_up.clear()
