@@ -100,6 +100,31 @@ def test_overrides_find_every_form(heard: Heard) -> None:
     assert [event["line"] for event in heard.events] == [8, 2, 3, 5, 7, 6]
 
 
+def test_overrides_find_a_name_wherever_a_larger_number_is_given(heard: Heard) -> None:
+    text = (
+        "rows, low = 1 << 20, 5\n"
+        "class C:\n"
+        "    rows: int = 2**20\n"
+        "    def __init__(self, other=1, rows=4096, *, low=7000):\n"
+        "        self.rows, self.low, self.given = 65536, 1, rows\n"
+        "def make(**options):\n"
+        "    return options\n"
+        "made = make(rows=70000, low=3, other=70000)\n"
+        "rows_of = 9000\n"
+        "again = rows * 2\n"
+    )
+    tree = ast.parse(text)
+    Overrides({"everywhere": {"rows": 256, "low": 64}}).apply(tree, "s.py")
+    space: dict[str, Any] = {}
+    exec(compile(tree, "s.py", "exec"), space)  # noqa: S102 - our own text
+    made = space["C"]()
+    assert (space["rows"], space["low"], space["C"].rows, made.rows, made.low, made.given) == (256, 5, 256, 256, 1, 256)
+    assert space["C"].__init__.__kwdefaults__ == {"low": 64}
+    assert (space["made"], space["rows_of"]) == ({"rows": 256, "low": 3, "other": 70000}, 9000)
+    assert {event["line"] for event in heard.events} == {1, 3, 4, 5, 8}
+    assert all(event["where"] == "everywhere" for event in heard.events)
+
+
 def test_autocast_runs_in_float32_what_cuda_s_does() -> None:
     logits = torch.randn(4, 1024, requires_grad=True)
     weight = torch.eye(1024)

@@ -174,7 +174,7 @@ C = os.environ.get("CASEOPS_ENABLED", "0")
 
 
 def test_a_script_that_is_no_program_is_left_alone() -> None:
-    assert choose("def (").overrides() == {"class": {}, "module": {}}
+    assert choose("def (").overrides() == {"class": {}, "module": {}, "everywhere": {}}
 
 
 @pytest.mark.parametrize(("written", "expected"), [("2, 131072", 1024), ("255", 1024), ("256", 256), ("8192", 8192)])
@@ -205,6 +205,9 @@ def test_a_script_that_divides_by_an_interval_unasked_gets_none_that_is_zero(con
         ("XNOR_GROUP_SIZE", "64", {"XNOR_GROUP_SIZE": "256"}, "128"),
         ("GROUP_SIZE", "256", {}, "128"),
         ("QUANT_GROUP_SIZES", "256", {}, None),
+        ("NGRAM_EVAL_BUCKETS", "4194304", {}, "256"),
+        ("NGRAM_EVAL_BUCKETS", "64", {"NGRAM_EVAL_BUCKETS": "16777216"}, "256"),
+        ("COUNT_TABLE_SIZE", "128", {}, None),
     ],
 )
 def test_what_is_too_large_for_a_small_run_is_cut(
@@ -212,6 +215,32 @@ def test_what_is_too_large_for_a_small_run_is_cut(
 ) -> None:
     made = choose(f'import os\nvalue = int(os.environ.get("{name}", "{default}"))\n', claimed)
     assert made.environment.get(name) == expected
+
+
+TABLES = """
+import os
+NUM_BUCKETS = 1 << 22
+HASH_SIZE = 2 ** 20
+DIGEST_HASH_SIZE = 64
+class Counts:
+    BUCKETS, ORDER = 4_194_304, 9
+    bucket_size = 1024
+    def __init__(self, table_size=1 << 20, *, order=9):
+        self.full_buckets = 4_194_304
+        self.other = make(row_buckets=65536, rows=65536)
+class Hyperparameters:
+    env_buckets = int(os.environ.get("ENV_BUCKETS", 1 << 22))
+"""
+
+
+@pytest.mark.parametrize(("length", "places"), [(miniature.LENGTH, 256), (miniature.LONGER, 1 << 18)])
+def test_tables_of_counts_are_as_full_as_in_the_real_run(length: int, places: int) -> None:
+    made = choose(TABLES, {}, length)
+    large = {"NUM_BUCKETS", "HASH_SIZE", "BUCKETS", "table_size", "full_buckets"}
+    assert made.tables == dict.fromkeys(large | ({"row_buckets"} if places < 65536 else set()), places)
+    assert made.overrides()["everywhere"] == made.tables
+    assert made.shrunk["BUCKETS"] == ("in the script", str(places))
+    assert made.shrunk["ENV_BUCKETS"] == ("1 << 22", str(places))
 
 
 HANDED_ON = """

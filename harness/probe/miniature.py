@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness.model import HarnessError
@@ -17,6 +17,11 @@ LENGTH = 64
 # What a script may want instead, where it ends at the usual length: rows of at least 128 tokens.
 LONGER = 2 * LENGTH
 BYTES = 256
+# A table of counts has some ten tokens of a real validation text for each place, and here too: what does not add up to
+# one because contexts and tokens share places would look clean in an empty one. Where a script ends so, it gets more.
+TABLES, PLACES, MORE_PLACES = r"(?:^|_)(?:BUCKETS|TABLE_SIZE|HASH_SIZE)", 256, 1 << 18
+# A shift or a power that is written out has no larger parts.
+BITS_LIMIT = 64
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
 SMALL: dict[str, int] = {
     "ITERATIONS": 8,
@@ -94,11 +99,12 @@ CAPPED_ENDINGS: dict[str, int] = {
     r"(?:TABLE|HASH|BUCKET)S?_BITS": 18,
     r"(?:START|BEGIN)_(?:STEP|ITER)S?": 4,
     r"(?:^|_)GROUP_SIZE": SMALL["MODEL_DIM"],
+    TABLES: PLACES,
 }
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
     r"""["'](?P<name>[A-Z][A-Z0-9_]{2,40})["']\s*"""
-    r"""(?:,\s*(?:["']{2}|(?:str\()?["']?(?P<literal>[-\w.]+)["']?\s*(?=[),\]\n#])|(?P<other>[^\s])))?"""
+    r"""(?:,\s*(?:["']{2}|(?:str\()?["']?(?P<literal>[-\w.]+(?:\s*(?:<<|\*\*)\s*\d+)?)["']?\s*(?=[),\]\n#])|(?P<other>[^\s])))?"""
 )
 EXPRESSION = "an expression"
 _HANDED_ON = re.compile(r"\bos\.environ\b(?!\s*[.\[])|\bdict\(\s*os\.environ|\bos\.environ\.(?:copy|items)\(")
@@ -116,6 +122,7 @@ class Miniature:
         environment: variables, the claimed ones included.
         classes: attributes of classes that the environment does not reach.
         module: constants of the module.
+        tables: sizes of tables, by name, wherever they are written out.
         shrunk: what was made smaller: name to (claimed or default, now).
         spec: the world that it needs.
         length: tokens of a sequence.
@@ -124,13 +131,14 @@ class Miniature:
     environment: dict[str, str] = field(default_factory=dict)
     classes: dict[str, dict[str, Value]] = field(default_factory=dict)
     module: dict[str, Value] = field(default_factory=dict)
+    tables: dict[str, Value] = field(default_factory=dict)
     shrunk: dict[str, tuple[str, str]] = field(default_factory=dict)
     spec: Spec = field(default_factory=Spec)
     length: int = LENGTH
 
     def overrides(self) -> dict[str, dict[str, object]]:
         """In the form that the child's plan has."""
-        return {"class": dict(self.classes), "module": dict(self.module)}
+        return {"class": dict(self.classes), "module": dict(self.module), "everywhere": dict(self.tables)}
 
 
 def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LENGTH) -> Miniature:
@@ -153,15 +161,18 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
         value = claimed.get(name, keys.get(name, ""))
         if name in keys and (name in quiet or _is_larger(name, value, small)):
             environment[name], shrunk[name] = str(small), (value, str(small))
-    for name, most in (*CAPPED.items(), *_by_ending(keys)):
+    by_ending = ((name, most) for name in keys for _, most in _by_ending(name, length))
+    for name, most in (*CAPPED.items(), *by_ending):
         value = claimed.get(name, keys.get(name, ""))
-        if value.isdigit() and int(value) > most:
+        if (_number(value) or 0) > most:
             environment[name], shrunk[name] = str(most), (value, str(most))
     classes, module = _written(text, keys, sizes)
+    tables = _tables(text, keys, length)
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
+    shrunk |= {name: ("in the script", str(value)) for name, value in tables.items()}
     spec = _spec(text, environment)
-    return Miniature(environment | _places(keys, spec), classes, module, shrunk, spec, length)
+    return Miniature(environment | _places(keys, spec), classes, module, tables, shrunk, spec, length)
 
 
 def _places(keys: Mapping[str, str], spec: Spec) -> dict[str, str]:
@@ -179,12 +190,11 @@ def _is_larger(name: str, value: str, small: int) -> bool:
         return True
 
 
-def _by_ending(names: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Names with such an ending, and the most that each may be."""
-    for name in names:
-        for ending, most in CAPPED_ENDINGS.items():
-            if re.search(rf"{ending}$", name):
-                yield name, most
+def _by_ending(name: str, length: int) -> Iterator[tuple[str, int]]:
+    """Endings of a name, and the most that it may be."""
+    for ending, most in CAPPED_ENDINGS.items():
+        if re.search(rf"{ending}$", name.upper()):
+            yield ending, MORE_PLACES if ending == TABLES and length > LENGTH else most
 
 
 def handed_on(text: str) -> frozenset[str]:
@@ -230,17 +240,64 @@ def _written(
     return {name: values for name, values in classes.items() if values}, module
 
 
-def _numbers(body: list[ast.stmt]) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+def _tables(text: str, keys: Mapping[str, str], length: int) -> dict[str, int]:
+    """Sizes of tables that are written out anywhere: assigned, as a default, or in a call."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return {}
+    given = (pair for node in ast.walk(tree) for pair in _given(node))
+    return {
+        name: most
+        for name, value in given
+        if name.upper() not in keys
+        for ending, most in _by_ending(name, length)
+        if ending == TABLES and (_constant(value) or 0) > most
+    }
+
+
+def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Names that are given a value here."""
+    if isinstance(node, ast.arguments):
+        plain = [*node.posonlyargs, *node.args]
+        pairs = [
+            *zip(reversed(plain), reversed(node.defaults), strict=False),
+            *zip(node.kwonlyargs, node.kw_defaults, strict=True),
+        ]
+        yield from ((argument.arg, value) for argument, value in pairs if value is not None)
+    elif isinstance(node, ast.keyword) and node.arg:
+        yield node.arg, node.value
+    elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+        for target, value in _assigned(node):
+            if isinstance(target, (ast.Name, ast.Attribute)):
+                yield target.id if isinstance(target, ast.Name) else target.attr, value
+
+
+def _numbers(body: list[ast.stmt]) -> Iterator[tuple[str, float]]:
     for node in body:
         for target, value in _assigned(node):
-            if (
-                isinstance(target, ast.Name)
-                and isinstance(value, ast.Constant)
-                and isinstance(value.value, (int, float))
-            ):
-                found.append((target.id, value.value))
-    return found
+            number = _constant(value)
+            if isinstance(target, ast.Name) and number is not None:
+                yield target.id, number
+
+
+def _constant(node: ast.AST) -> float | None:
+    """A number as it is written, or as a power of two."""
+    match node:
+        case ast.Constant(int() | float() as value):
+            return value
+        case ast.BinOp(ast.Constant(int(low)), ast.LShift(), ast.Constant(int(high))) if 0 <= high <= BITS_LIMIT:
+            return low << high
+        case ast.BinOp(ast.Constant(int(low)), ast.Pow(), ast.Constant(int(high))) if 0 <= high <= BITS_LIMIT:
+            return int(low**high)
+    return None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return _constant(ast.parse(text, mode="eval").body)
+    except SyntaxError:
+        return None
 
 
 def _assigned(node: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:

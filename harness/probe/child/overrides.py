@@ -13,21 +13,22 @@ class Overrides:
     """Puts values into syntax trees; every line keeps its number.
 
     Args:
-        values: {"class": {CLASS: {NAME: VALUE}}, "module": {NAME: VALUE}}.
+        values: {"class": {CLASS: {NAME: VALUE}}, "module": {NAME: VALUE}, "everywhere": {NAME: VALUE}}.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._classes: Mapping[str, Mapping[str, Any]] = values.get("class", {})
         self._module: Mapping[str, Any] = values.get("module", {})
+        self._everywhere: Mapping[str, int] = values.get("everywhere", {})
         self._applied: set[tuple[str, str]] = set()
 
     def apply(self, tree: ast.Module, path: str) -> None:
         """Change a program's tree in place."""
         for statement in tree.body:
             self._assignments(statement, self._module, "module", path)
-        if not self._classes:
-            return
         for node in ast.walk(tree):
+            if self._everywhere:
+                self._given(node, path)
             if isinstance(node, ast.ClassDef) and node.name in self._classes:
                 self._class(node, path)
 
@@ -38,6 +39,13 @@ class Overrides:
         for where, name in wanted:
             if (where, name) not in self._applied:
                 channel().emit("override", where=where, name=name, applied=False)
+
+    def _given(self, node: ast.AST, path: str) -> None:
+        """Larger numbers that a name is given by any statement, as a default or in a call."""
+        for name, holder, at in _holders(node):
+            if name in self._everywhere and _is_larger(_held(holder), self._everywhere[name]):
+                self._replace(holder, self._everywhere[name])
+                self._note("everywhere", name, self._everywhere[name], path, at)
 
     def _class(self, node: ast.ClassDef, path: str) -> None:
         values, where = self._classes[node.name], f"class {node.name}"
@@ -70,8 +78,7 @@ class Overrides:
     @staticmethod
     def _replace(holder: tuple[Any, str, int], value: Any) -> None:
         owner, field, index = holder
-        old = getattr(owner, field)
-        old = old if index < 0 else old[index]
+        old = _held(holder)
         new = _located(_literal(value), old or owner)
         if index < 0:
             setattr(owner, field, new)
@@ -82,6 +89,38 @@ class Overrides:
         self._applied.add((where, name))
         line = getattr(node, "lineno", None)
         channel().emit("override", where=where, name=name, value=value, path=path, line=line, applied=True)
+
+
+def _held(holder: tuple[Any, str, int]) -> Any:
+    owner, field, index = holder
+    return getattr(owner, field) if index < 0 else getattr(owner, field)[index]
+
+
+def _holders(node: ast.AST) -> Iterator[tuple[str, tuple[Any, str, int], ast.AST]]:
+    """Names that are given a value here, with the place of that value."""
+    if isinstance(node, ast.keyword) and node.arg:
+        yield node.arg, (node, "value", -1), node
+    elif isinstance(node, ast.arguments):
+        plain = [*node.posonlyargs, *node.args]
+        for index, argument in enumerate(plain[len(plain) - len(node.defaults) :]):
+            yield argument.arg, (node, "defaults", index), argument
+        for index, argument in enumerate(node.kwonlyargs):
+            yield argument.arg, (node, "kw_defaults", index), argument
+    for target, holder in _pairs(node):
+        if isinstance(target, (ast.Name, ast.Attribute)):
+            yield target.id if isinstance(target, ast.Name) else target.attr, holder, target
+
+
+def _is_larger(node: Any, least: int) -> bool:
+    """Whether this is a number, as it is written or as a power of two, above another."""
+    match node:
+        case ast.Constant(int(value)):
+            return value > least
+        case ast.BinOp(ast.Constant(int(low)), ast.LShift(), ast.Constant(int(high))) if 0 <= high <= 64:
+            return low << high > least
+        case ast.BinOp(ast.Constant(int(low)), ast.Pow(), ast.Constant(int(high))) if 0 <= high <= 64:
+            return bool(low**high > least)
+    return False
 
 
 def _literal(value: Any) -> ast.expr:
