@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CHILD = Path(__file__).parents[1] / "harness" / "probe" / "child"
+from tests.warmchild import CHILD, Job, shared
+
 PARSER = Path(__file__).parents[1] / "harness" / "sources"
 
 
@@ -28,32 +30,35 @@ class Ran:
         return {event["name"] for event in self.of(kind)}
 
 
-def start(folder: Path, text: str, **plan: Any) -> tuple[subprocess.Popen[bytes], int]:
-    """Start one rank; returns the process and the reading end of its channel."""
-    rank = plan.get("rank", 0)
+def run(folder: Path, text: str, *, rank: int = 0, world_size: int = 1, **plan: Any) -> Ran:
+    """Run a script in a copy of a warm process; a rank below 0 is every rank of the world, each in a copy."""
+    made = _plan(folder, text) | {"world_size": world_size} | plan
+    with tempfile.TemporaryDirectory(prefix="run-") as name:
+        place = Path(name)
+        made |= {"store": str(place / "store")}
+        ranks = range(world_size) if rank < 0 else [rank]
+        jobs = [Job(place / "output", place / f"events{each}", made | {"rank": each}) for each in ranks]
+        statuses = shared().run(*jobs)
+        events = [json.loads(line) for job in jobs for line in job.channel.read_text(encoding="utf-8").splitlines()]
+        return Ran(next(filter(None, statuses), 0), jobs[0].output.read_text(encoding="utf-8"), events)
+
+
+def run_fresh(folder: Path, text: str, **plan: Any) -> Ran:
+    """Run a script in a process of its own, as a session starts it."""
     packages = folder / "packages"
-    packages.mkdir(exist_ok=True)
-    link = packages / "standalone"
-    if not link.exists():
-        link.symlink_to(CHILD)
-    script = folder / "train_gpt.py"
-    script.write_text(text, encoding="utf-8")
-    plan = {"script": str(script), "workdir": str(folder), "newer_parser": str(PARSER)} | plan
-    (folder / f"plan{rank}.json").write_text(json.dumps(plan))
+    packages.mkdir()
+    (packages / "standalone").symlink_to(CHILD)
+    (folder / "plan.json").write_text(json.dumps(_plan(folder, text) | plan), encoding="utf-8")
     reading, writing = os.pipe()
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(packages), "PROBE_CHANNEL_FD": str(writing)}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "standalone", str(folder / f"plan{rank}.json")],
+        [sys.executable, "-P", "-m", "standalone", str(folder / "plan.json")],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
         pass_fds=[writing],
     )
     os.close(writing)
-    return process, reading
-
-
-def finish(process: subprocess.Popen[bytes], reading: int) -> Ran:
     events: list[dict[str, Any]] = []
 
     def read() -> None:
@@ -68,5 +73,7 @@ def finish(process: subprocess.Popen[bytes], reading: int) -> Ran:
     return Ran(process.returncode, output.decode(), events)
 
 
-def run(folder: Path, text: str, **plan: Any) -> Ran:
-    return finish(*start(folder, text, **plan))
+def _plan(folder: Path, text: str) -> dict[str, Any]:
+    script = folder / "train_gpt.py"
+    script.write_text(text, encoding="utf-8")
+    return {"script": str(script), "workdir": str(folder), "newer_parser": str(PARSER)}

@@ -9,11 +9,9 @@ import pytest
 
 from harness.checks.combined import COUNTERPARTS, combine
 from harness.checks.legality import RULES
-from harness.facts import probe
 from harness.facts.probe import ProbeFacts
 from harness.model import Finding, Location, Status, Verdict
-from tests import factories
-from tests.test_probe_evidence import document, folder  # noqa: F401 - a fixture
+from tests import factories, probefacts
 
 HERE = Location("train_gpt.py", 12)
 
@@ -23,17 +21,10 @@ def finding(rule: str, verdict: Verdict, *places: Location) -> Finding:
 
 
 @pytest.fixture
-def facts(folder: Path) -> ProbeFacts:  # noqa: F811
-    from harness.sources import probeevidence
-    from harness.sources.folder import walk
-
-    where = folder.with_name("evidence")
-    where.mkdir()
+def facts(tmp_path: Path) -> ProbeFacts:
     executed: Any = [{"path": "train_gpt.py", "ranges": [[1, 20], [30, 40]]}, {"path": "<unpacked 1>", "ranges": []}]
-    probeevidence.write(where, document(folder, executed=[*executed, {"path": "<unpacked 2>", "ranges": [[5, 6]]}]))
-    found = probe.read(where, walk(folder))
-    assert isinstance(found, ProbeFacts)
-    return found
+    executed.append({"path": "<unpacked 2>", "ranges": [[5, 6]]})
+    return probefacts.facts(probefacts.script_folder(tmp_path), executed=executed)
 
 
 def together(facts: ProbeFacts, *findings: Finding) -> dict[str, Finding]:

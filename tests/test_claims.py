@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 from harness.facts.build_claims import build_claims
 from harness.facts.claims import ManifestClaims, SeedClaim
 from harness.facts.claimvalues import number
-from harness.model import Fact, Located
+from harness.model import Fact
 from harness.sources.manifest import read
+from tests.records import value
 
 
 def claims(**document: Any) -> ManifestClaims:
     return build_claims(read(json.dumps(document, indent=1).encode(), "submission.json"), "")
-
-
-def value(fact: Fact[Any]) -> Any:
-    return fact.value if isinstance(fact, Located) else None
 
 
 def rows(found: ManifestClaims) -> list[tuple[Any, ...]]:

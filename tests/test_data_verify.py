@@ -1,70 +1,26 @@
-"""Verifying folders: the competition's layout and the demo's, good and damaged in every way that has been seen."""
+"""Verifying folders: good ones, and ones damaged in every way that has been seen."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness import challenge
 from harness.cli import data, main
-from harness.data import canonical, tokenizer
+from harness.data import tokenizer
 from harness.data.corpus import write_shard
-from harness.data.layout import Dataset, find_layout, missing_numbers, tokenizer_of
-from harness.data.overlap import OverlapCounter, whole_documents
-from harness.data.results import Verification
 from harness.data.scan import Decode
 from harness.data.verify import Request, verify
-from harness.model import HarnessError
 from harness.sources import shards
-
-TEXT = "the quick brown fox jumps over a lazy dog and reads 12 long books about naïve wizards — every day again"
-TRAIN = [f"{TEXT[k:]} number {k} of the training documents" for k in range(12)]
-VALIDATION = [f"validation document {k} says that {TEXT[2 * k :]}" for k in range(5)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizers") / "fineweb_320_bpe.model"
-    path.write_bytes(tokenizer.train_bpe([*TRAIN, *VALIDATION] * 3, 320))
-    return path
-
-
-class Folder:
-    """A folder in the competition's layout, small."""
-
-    def __init__(self, root: Path, model: Path, name: str = "mini_sp320") -> None:
-        self.root = root
-        self.dataset = root / "datasets" / name
-        (root / "tokenizers").mkdir(parents=True)
-        self.model = root / "tokenizers" / model.name
-        shutil.copy(model, self.model)
-        self.pieces = tokenizer.load(model)
-
-    def shard(self, split: str, number: int) -> Path:
-        return self.dataset / f"fineweb_{split}_{number:06d}.bin"
-
-    def tokens(self, texts: Sequence[str]) -> shards.Tokens:
-        return np.concatenate(self.pieces.encode(tokenizer.normalize(texts)))
-
-    def write(self, split: str, number: int, tokens: shards.Tokens) -> Path:
-        write_shard(self.shard(split, number), tokens)
-        return self.shard(split, number)
-
-    def verify(self, **options: Any) -> Verification:
-        return verify(Request(self.root, **options))
+from tests.datafolders import TRAIN, VALIDATION, Folder
 
 
 @pytest.fixture
-def folder(tmp_path: Path, model: Path) -> Folder:
-    made = Folder(tmp_path / "data", model)
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path / "data")
     train = made.tokens(TRAIN)
     # Cut in the middle of a document, as the competition's exporter does.
     made.write("train", 0, train[:100])
@@ -199,37 +155,6 @@ def test_a_separate_full_validation_meets_the_training_shards_of_its_tokenizer(f
     assert found.notes == (f"{full}: 1 validation documents repeat an earlier one",)
 
 
-documents = st.lists(st.lists(st.integers(2, 4), max_size=40), max_size=8)
-
-
-@given(documents, documents, st.integers(1, 30))
-def test_overlap_agrees_with_sets(train: list[list[int]], validation: list[list[int]], cut: int) -> None:
-    def flat(bodies: list[list[int]]) -> shards.Tokens:
-        return np.array([token for body in bodies for token in (1, *body)], dtype=np.uint16)
-
-    counter = OverlapCounter([flat(validation)])
-    tokens = flat(train)
-    for start in range(0, tokens.size, cut):
-        counter.add(tokens[start : start + cut])
-    result = counter.finish()
-    known = {tuple(body) for body in validation if body}
-    assert result.train_documents == sum(tuple(body) in known for body in train)
-    assert result.validation_documents == len({tuple(body) for body in train} & known)
-    assert result.validation_repeats == sum(1 for body in validation if body) - len(known)
-
-
-@given(documents, st.integers(1, 20))
-def test_documents_survive_any_cut_into_shards(bodies: list[list[int]], cut: int) -> None:
-    tokens = np.array([token for body in bodies for token in (1, *body)], dtype=np.uint16)
-    parts = [tokens[start : start + cut] for start in range(0, tokens.size, cut)]
-    joined = [
-        found.tokens[a + 1 : b].tolist()
-        for found in whole_documents(parts)
-        for a, b in zip(found.starts, found.ends, strict=True)
-    ]
-    assert joined == bodies
-
-
 def test_byte_sidecars_are_counted_and_are_no_validation_shards(folder: Folder) -> None:
     folder.write("val_bytes", 0, np.full(folder.tokens(VALIDATION).size, 3, dtype=np.uint16))
     found = folder.verify()
@@ -245,117 +170,6 @@ def test_a_sidecar_of_another_length_is_a_problem(folder: Folder) -> None:
     assert folder.verify().problems == (
         f"{folder.dataset}: byte sidecar: found 7 entries, expected {count:,}, one for each validation token",
     )
-
-
-@pytest.fixture
-def fineweb(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    """A FineWeb folder whose published numbers are made to be those of five documents."""
-    made = Folder(tmp_path / "data", model, "fineweb10B_sp320")
-    made.write("train", 0, made.tokens(TRAIN))
-    validation = made.tokens(VALIDATION)
-    made.write("val", 0, validation)
-    split = challenge.ValidationSplit(
-        "sp320", 320, validation.size, None, sum(len(text.encode()) for text in VALIDATION), (), "test"
-    )
-    monkeypatch.setattr(canonical, "VALIDATION_SPLITS", (split,))
-    monkeypatch.setattr(canonical, "VAL_DOCUMENTS", 5)
-    return made
-
-
-def test_published_numbers_that_fit(fineweb: Folder) -> None:
-    assert fineweb.verify().problems == ()
-
-
-def test_published_numbers_that_do_not_fit(fineweb: Folder) -> None:
-    shortened = fineweb.tokens(VALIDATION[:4])
-    size = fineweb.tokens(VALIDATION).size
-    fineweb.write("val", 0, shortened)
-    texts = [sum(len(text.encode()) for text in VALIDATION[:count]) for count in (4, 5)]
-    where = f"{fineweb.dataset}: validation"
-    assert fineweb.verify().problems == (
-        f"{where} documents: found 4, expected 5 for fineweb10B_sp320",
-        f"{where} tokens: found {shortened.size:,}, expected {size:,} for fineweb10B_sp320",
-        f"{where} bytes by table: found {texts[0]:,}, expected {texts[1]:,} for fineweb10B_sp320",
-    )
-
-
-def test_canonical_names() -> None:
-    names = {
-        "fineweb10B_sp1024": "sp1024",
-        "fineweb10B_sp8192": "sp8192",
-        "fineweb10B_byte260": "byte260",
-        "fineweb10B_sp8192_caseops": "sp8192 CaseOps",
-        "fineweb10B_sp8192_lossless_caps_caseops_v1_reserved": "sp8192 CaseOps",
-        "fineweb10B_sp777": None,
-        "demo_sp1024": None,
-    }
-    for name, expected in names.items():
-        split = canonical.canonical_split(name)
-        assert (None if split is None else split.name) == expected
-
-
-def test_exporter_manifests_are_compared(fineweb: Folder) -> None:
-    stats = {
-        "docs_val": 5,
-        "tokens_val": fineweb.tokens(VALIDATION).size,
-        "files_val": 1,
-        "docs_train": 999,  # of more shards than were downloaded: says nothing
-        "files_train": 80,
-    }
-    path = fineweb.root / "manifest.json"
-    path.write_text(json.dumps({"datasets": [{"name": "fineweb10B_sp320", "stats": stats}, {"name": "other"}, 3]}))
-    assert fineweb.verify().problems == ()
-    stats |= {"docs_val": 6, "files_train": 1}
-    path.write_text(json.dumps({"datasets": [{"name": "fineweb10B_sp320", "stats": stats}]}))
-    where = f"{path}: fineweb10B_sp320"
-    assert set(fineweb.verify().problems) == {
-        f"{where}: docs_val says 6, found 5",
-        f"{where}: docs_train says 999, found 12",
-    }
-
-
-def test_manifests_that_cannot_be_used(fineweb: Folder) -> None:
-    path = fineweb.root / "manifest.json"
-    for content in ("{", "[" * 100_000, '{"schema": "corpus/1"}'):
-        path.write_text(content)
-        (problem,) = fineweb.verify().problems
-        assert problem.startswith(f"{path}: not a readable manifest")
-    path.write_text("[]")
-    found = fineweb.verify()
-    assert found.problems == ()
-    assert "not compared" in found.notes[0]
-
-
-def test_tokenizers_are_chosen_by_the_whole_name() -> None:
-    paths = [
-        Path("tokenizers") / name
-        for name in ("fineweb_8192_bpe.model", "fineweb_8192_bpe_caps_v1.model", "fineweb_1024_bpe.model")
-    ]
-
-    def chosen(name: str) -> str | None:
-        path = tokenizer_of(Dataset(Path("datasets") / name, (), (), ()), paths)
-        return None if path is None else path.name
-
-    assert chosen("fineweb10B_sp8192") == "fineweb_8192_bpe.model"
-    assert chosen("fineweb10B_sp8192_caps_v1") == "fineweb_8192_bpe_caps_v1.model"
-    assert chosen("demo_sp1024_fullval") == "fineweb_1024_bpe.model"
-    assert chosen("fineweb10B_sp4096") is None
-    assert chosen("tokens") is None
-
-
-def test_layout_errors(tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="no such folder"):
-        find_layout(tmp_path / "none")
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(HarnessError, match="not a folder"):
-        find_layout(tmp_path / "file")
-    with pytest.raises(HarnessError, match="no token shard"):
-        find_layout(tmp_path)
-
-
-def test_gaps_in_numbering() -> None:
-    assert missing_numbers([Path(f"fineweb_train_{k:06d}.bin") for k in (1, 3)]) == [0, 2]
-    assert missing_numbers([]) == []
 
 
 def test_command_line(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from harness.facts.build_runs import build_runs
 from harness.facts.logfile import read_log
 from harness.facts.runs import Run
-from harness.model import Fact, Located
 from harness.sources.logevents import RESULT_LABEL, AnnouncedEvent, PhaseEvent, SizeEvent, StepEvent, StopEvent
 from harness.sources.loggrammar import parse_line
 from harness.sources.trainlog import strip_prefix
+from tests.records import value
 
 
 def run_of(text: str, path: str = "train.log") -> Run:
     [run] = build_runs(read_log(text.encode(), path))
     return run
-
-
-def value(fact: Fact[Any]) -> Any:
-    return fact.value if isinstance(fact, Located) else None
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from harness.probe.child.lines import Lines
 from tests import childruns
 
@@ -35,7 +33,6 @@ def test_lines_that_run_are_told_by_file() -> None:
     assert told == [{"kind": "lines", "path": "own.py", "ranges": [[1, 2], [3, 4], [6, 10], [12, 13]]}]
 
 
-@pytest.mark.slow
 def test_a_run_tells_the_lines_of_the_script_and_its_modules(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("def twice(n):\n    return 2 * n\n", encoding="utf-8")
     ran = childruns.run(tmp_path, SCRIPT, lines=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import lzma
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.probe.child import ranks
 from harness.probe.miniature import choose
 from harness.probe.world import write_world
-from tests.childruns import run
+from tests.childruns import run, run_fresh
 from tests.compose import Case, compose
 
 CLOCK = {"start_s": 1e9, "per_call_s": 0.5, "per_step_s": 10.0}
@@ -82,7 +85,7 @@ print("SEEN" + json.dumps(seen))
 
 
 def seen_by(folder: Path, text: str, **plan: Any) -> tuple[dict[str, Any], Any]:
-    ran = run(folder, text, **plan)
+    ran = run_fresh(folder, text, **plan)
     assert ran.status == 0, ran.output
     line = next(line for line in ran.output.splitlines() if line.startswith("SEEN"))
     return json.loads(line[4:]), ran
@@ -185,7 +188,7 @@ assert not dist.is_initialized()
 
 
 def test_two_ranks_meet_over_gloo(tmp_path: Path) -> None:
-    ran = run(tmp_path, MEETING, rank=-1, world_size=2)
+    ran = run_fresh(tmp_path, MEETING, rank=-1, world_size=2)
     assert ran.status == 0, ran.output
     lines = [line for line in ran.output.splitlines() if line.startswith("[")]
     # Lines of the two do not mix, however long they are.
@@ -202,6 +205,15 @@ def test_two_ranks_meet_over_gloo(tmp_path: Path) -> None:
     assert "DistributedDataParallel" in ran.names("shim")
 
 
+def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "GRACE_S", 0.2)
+    scripts = ("import time; time.sleep(100)", "raise SystemExit(3)")
+    processes = [subprocess.Popen([sys.executable, "-S", "-c", script]) for script in scripts]
+    assert ranks._follow(processes, ranks.Relay()) == 3
+    assert [process.wait() for process in processes] == [-9, 3]
+
+
+@pytest.mark.slow
 def test_a_rank_that_fails_ends_the_others(tmp_path: Path) -> None:
     text = (
         "import os, time, torch.distributed as dist\n"
@@ -209,7 +221,7 @@ def test_a_rank_that_fails_ends_the_others(tmp_path: Path) -> None:
         "if dist.get_rank() == 1:\n    raise ValueError('mine')\n"
         "while True:\n    time.sleep(0.1)\n"
     )
-    ran = run(tmp_path, text, rank=-1, world_size=2)
+    ran = run_fresh(tmp_path, text, rank=-1, world_size=2)
     assert ran.status == 1
     [crash] = ran.of("crash")
     assert (crash["rank"], crash["message"]) == (1, "mine")

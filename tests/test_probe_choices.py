@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from harness.probe.experiments import flips, scores, target
 from harness.probe.experiments.scores import ACCOUNT, BASE, Bound, Unit, View
-from tests.test_probe_flips import CHOSEN, copies, ran, row
+from tests.proberuns import CHOSEN, copies, ran, row
 from tests.tracing import VOCABULARY, Seen, tracer, unlike, write_tokens
 
 accounts = importlib.import_module("harness.probe.child.flips.accounts")

@@ -14,7 +14,7 @@ from harness.probe import eventlines
 from harness.probe.eventlines import Reader
 from harness.probe.experiments import artifact, flips, kraft, ledger, scores, timeline
 from harness.probe.session import _read_events
-from tests.test_probe_flips import CHOSEN, account, copies, ran, row, score, whole
+from tests.proberuns import CHOSEN, account, copies, ran, row, score, whole
 from tests.test_probe_sums import TEXT
 
 TOKENS = 5

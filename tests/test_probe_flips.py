@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from harness.challenge import BOS_TOKEN
-from harness.probe import miniature
-from harness.probe.experiments import artifact, flips, scores, suffix, target, variants
+from harness.probe.experiments import artifact, flips, scores, suffix, target
 from harness.probe.experiments.scores import BASE, Bound, Unit, View
-from harness.probe.phrased import BEGINS, BYTE, INSIDE, Phrased, phrased_text
 from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
-from harness.sandbox.job import Outcome
-from harness.sandbox.levels import Level
+from tests.proberuns import CHOSEN, account, copies, ran, row, score, whole
 
-ENDED = Outcome(Level.L3, "bubblewrap", "exit", "exit status 0", 0, 1.0, 1.0, 1, Path("o"), None, Path("k"))
 PRINTED = "final_int8_zlib_roundtrip_exact val_loss:{:.8f} val_bpb:1.20000000\n"
-
-
-def ran(*events: Mapping[str, Any], loss: float | None = 2.0) -> MiniatureRun:
-    return MiniatureRun(ENDED, events, Printed(1.2, loss))
-
-
-def score(at: int, first: int, nats: Sequence[float], **more: Any) -> dict[str, Any]:
-    places = [[first, first + len(nats)]]
-    return {"kind": "score", "pass": 0, "at": at, "positions": places, "nll": list(nats), "apart": [], **more}
-
-
-def whole(mean: float = 2.0, number: int = 0, count: int = 4) -> dict[str, Any]:
-    return {"kind": "pass", "pass": number, "mean": mean, "count": count, "where": "a.py:3 evaluate"}
 
 
 def units(*nats: float, at: int = 1, first: int = 1) -> list[Unit]:
@@ -64,17 +43,6 @@ def test_scores_of_the_pass_with_the_printed_loss() -> None:
     assert not chosen.units(bound, 0, 4)[0].straight
     assert "neither the mean of a pass" in str(scores.bind(view, 5.0, 4))
     assert "printed no loss" in str(scores.bind(view, None, 4))
-
-
-def account(*steps: float, after: Sequence[int], name: str = "nats") -> dict[str, Any]:
-    return {
-        "kind": "account",
-        "function": "evaluate",
-        "name": name,
-        "total": sum(steps),
-        "steps": list(steps),
-        "after": list(after),
-    }
 
 
 def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
@@ -159,10 +127,6 @@ def test_scores_before_the_flip_must_keep_their_value_if_they_were_made_by_then(
     assert (later.effect, later.farthest) == (0.0, 2)
 
 
-def row(crc: str, logs: Sequence[float | None], position: int = 2, at: int = 1) -> dict[str, Any]:
-    return {"kind": "row", "position": position, "at": at, "crc": crc, "logs": list(logs)}
-
-
 @pytest.mark.parametrize(
     ("first", "second", "result", "effect"),
     [
@@ -188,30 +152,6 @@ def test_windows_that_overlap_hold_several_rows_of_a_place() -> None:
     assert target.compare((twice[0], scored), (twice[1], scored), 2).effect == pytest.approx(0.5)
     once = scores.views(ran(row("a", [-1.0])))[BASE]
     assert target.compare((twice[0], scored), (once, scored), 2).result == "unseen"
-
-
-CHOSEN = (
-    variants.Variant("nothing", "nothing"),
-    variants.Variant("suffix-3", "suffix", 3),
-    variants.Variant("self-2", "self", 2),
-)
-
-
-def copies(
-    *, nothing: float = 2.5, before: float = 1.5, crc: str = "a", logs: float = -1.0, base: Sequence[float] = (1.5, 2.5)
-) -> MiniatureRun:
-    """Four tokens; `nothing` changes the score of the second in the copy that changes nothing, `before` the first."""
-    made: list[dict[str, Any]] = [{"kind": "forks"}]
-    for name, nats, key in (
-        (None, [*base, 1.0, 3.0], "a"),
-        ("nothing", [base[0], nothing, 1.0, 3.0], "a"),
-        ("suffix-3", [before, 2.5, 4.0, 5.0], "a"),
-        ("self-2", [1.5, 7.0, 1.5, 3.5], crc),
-    ):
-        marks = {} if name is None else {"variant": name}
-        rows = [row(key, [logs if key != "a" else -1.0], position) for position in (2, 3)]
-        made += [each | marks for each in (score(1, 1, nats), *rows, whole())]
-    return ran(*made)
 
 
 def test_nothing_depends_on_what_it_must_not() -> None:
@@ -340,73 +280,3 @@ def test_the_score_comes_from_the_artifact(events: tuple[dict[str, Any], ...], r
     assert found[0] == result
     assert words in found[1]
     assert artifact.judge(ran(*events, loss=None))[0] == "unclear"
-
-
-@pytest.fixture(scope="module")
-def text() -> Phrased:
-    return phrased_text(1_700, 1024, 3)
-
-
-def test_phrases_repeat_and_every_longer_piece_tells_its_place(text: Phrased) -> None:
-    tokens = text.tokens.tolist()
-    assert len(tokens) == 1_700
-    assert tokens[:2] == [BOS_TOKEN, 1023]
-    assert len(text.hits) > 300
-    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    once = [trigrams.count(each) == 1 for each in trigrams]
-    assert all(any(once[start : start + 16]) for start in range(len(once) - 16))
-    assert sum(not each for each in once) > 400
-    for place in text.hits:
-        assert tokens[: place - 1].count(tokens[place]) >= 1
-
-
-def test_flips_lie_where_leaks_live(text: Phrased) -> None:
-    chosen = {each.name: each for each in variants.choose(text, 0, damage=True)}
-    places = [each.place for each in chosen.values() if each.place >= 0]
-    assert sum(place % 64 == 1 for place in places) >= 2
-    assert any(place % 64 == 0 for place in places)
-    assert any(text.tokens[place - 1] == BOS_TOKEN for place in places)
-    assert any(text.tokens[place + 1] == BOS_TOKEN for place in places)
-    assert sum(place in text.hits for place in places) >= 2
-    assert all(text.tokens[place] != BOS_TOKEN for place in places)
-    told = variants.order(tuple(chosen.values()), "work/final.ptz", 60, reading=True)
-    assert (told["artifact"], told["when"], told["variants"][0]) == ("final.ptz", "read", {"name": "nothing"})
-    for each in told["variants"]:
-        if "flip" in each:
-            assert each["token"] != text.tokens[each["flip"]]
-            assert text.first <= each["token"] < 1024
-    assert len(variants.choose(text, 0, damage=False)) == len(chosen) - 2
-
-
-def test_a_flip_crosses_the_beginnings_of_words(text: Phrased) -> None:
-    kinds = (np.arange(1024) % 3).astype(np.int8)
-    crossing = dataclasses.replace(text, kinds=kinds)
-    for place in range(2, 60):
-        old = text.tokens[place]
-        token = crossing.other(place, 0)
-        assert (kinds[token] == BEGINS) != (kinds[old] == BEGINS)
-        assert text.first <= token < text.vocabulary
-        assert [kinds[crossing.other(place, 0, kind)] for kind in (INSIDE, BEGINS, BYTE)] == [INSIDE, BEGINS, BYTE]
-        assert old not in {text.other(place, 0), *(crossing.other(place, 0, kind) for kind in (INSIDE, BEGINS, BYTE))}
-    alike = dataclasses.replace(text, kinds=np.zeros(1024, dtype=np.int8))
-    assert alike.other(9, 0, BYTE) != text.tokens[9]
-    names = [each.name for each in variants.choose(crossing, 0, damage=False)]
-    hit = text.near(0.2, hit=True)
-    assert {f"self-{hit}", f"self-{hit}-byte"} <= set(names)
-    assert len(names) == len(variants.choose(text, 0, damage=False)) + 1
-
-
-def test_flips_lie_where_longer_windows_begin(text: Phrased) -> None:
-    longer = dataclasses.replace(text, length=128)
-    places = [each.place for each in variants.choose(longer, 0, damage=False) if each.kind == "self"]
-    assert {0, 1} <= {place % 128 for place in places}
-    assert 0.3 < longer.near(0.2, hit=True) % 128 / 128 < 0.7
-    assert miniature.choose("", {}, miniature.LONGER).length == 128
-
-
-@pytest.mark.parametrize(("count", "vocabulary"), [(30, 64), (70, 256), (200, 8192)])
-def test_short_texts_and_other_vocabularies(count: int, vocabulary: int) -> None:
-    made = phrased_text(count, vocabulary, 0)
-    assert made.tokens.size == count
-    assert int(np.max(made.tokens)) < vocabulary
-    assert all(0 <= each.place < count for each in variants.choose(made, 0, damage=False) if each.name != "nothing")

@@ -13,25 +13,25 @@ from harness.probe.miniature import Miniature
 from harness.probe.session import MiniatureRun
 from harness.probe.world import Spec, write_world
 from harness.sources.shards import document_starts, read_tokens
-from tests.test_probe_evidence import ran
+from tests.proberuns import wrote
 
 
 def found_by_size(digest: str) -> MiniatureRun:
-    run = ran(digest, size=None, sizes={900})
+    run = wrote(digest, size=None, sizes={900})
     return dataclasses.replace(run, files={"work/final_model.ptz": (digest, 900)})
 
 
 @pytest.mark.parametrize(
     ("first", "second", "repeated", "result"),
     [
-        (ran("a"), ran("a"), [], "same"),
-        (ran("a"), ran("b"), [ran("a"), ran("b")], "depends"),
+        (wrote("a"), wrote("a"), [], "same"),
+        (wrote("a"), wrote("b"), [wrote("a"), wrote("b")], "depends"),
         # Once in a while it is another: the run with other text may have been that one.
-        (ran("a"), ran("b"), [ran("a"), ran("a")], "unclear"),
-        (ran("a"), ran("b"), [ran("c")], "unclear"),
-        (ran("a"), ran("b"), [ran(None)], "unclear"),
-        (ran(None), ran("b"), [], "unclear"),
-        (ran("a"), ran("b", size=None), [], "unclear"),
+        (wrote("a"), wrote("b"), [wrote("a"), wrote("a")], "unclear"),
+        (wrote("a"), wrote("b"), [wrote("c")], "unclear"),
+        (wrote("a"), wrote("b"), [wrote(None)], "unclear"),
+        (wrote(None), wrote("b"), [], "unclear"),
+        (wrote("a"), wrote("b", size=None), [], "unclear"),
         # A file that was found by some number that has its size may be no artifact.
         (found_by_size("a"), found_by_size("a"), [], "same"),
         (found_by_size("a"), found_by_size("b"), [found_by_size("a"), found_by_size("b")], "unclear"),

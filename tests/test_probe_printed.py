@@ -6,7 +6,7 @@ import pytest
 
 from harness.probe.printed import Printed, printed
 from harness.probe.session import MiniatureRun
-from tests.test_probe_flips import ENDED
+from tests.proberuns import ENDED
 
 
 def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:

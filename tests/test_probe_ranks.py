@@ -320,7 +320,6 @@ def crossed(folder: Path, how: str) -> Ran:
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "expected"),
     [

@@ -28,7 +28,7 @@ from harness.sources.cache import user_directory
 from tests import factories
 from tests.compose import Case, every_case, write_folder
 from tests.factories import at
-from tests.test_probe_flips import ENDED
+from tests.proberuns import ENDED
 
 # Cases whose artifact depends on the validation text; their legal twins' does not.
 INTERFERING = ("calibration", "paid_prefix", "validation_in_training")

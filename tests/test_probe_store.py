@@ -20,8 +20,8 @@ from harness.sandbox.establish import establish
 from harness.sandbox.levels import Level
 from harness.sources import probeevidence
 from harness.workers import Done
+from tests.probefacts import document
 from tests.repositories import make
-from tests.test_probe_evidence import document
 from tests.test_probe_session import write
 
 # Chosen once: each choice tries every canary in every backend.

@@ -20,7 +20,7 @@ from harness.probe.experiments.scores import ACCOUNT, PASS, Bound, Unit
 from harness.probe.phrased import phrased_text
 from tests import factories
 from tests.childruns import run
-from tests.test_probe_flips import CHOSEN, copies, ran
+from tests.proberuns import CHOSEN, copies, ran
 from tests.test_probe_flips_child import SCRIPT, SIZE, plan
 from tests.tracing import unlike
 

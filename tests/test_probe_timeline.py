@@ -14,13 +14,13 @@ from harness.probe.experiments.timeline import BLOCKS_LIMIT, RANGES_LIMIT, Block
 from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.report.behaviour import behaviour
-from tests.test_probe_evidence import ran
+from tests.proberuns import wrote
 
 few = module._few
 
 
 def run(*events: dict[str, Any]) -> MiniatureRun:
-    made = ran("a")
+    made = wrote("a")
     return MiniatureRun(made.outcome, events, Printed(2.5, 4.2))
 
 

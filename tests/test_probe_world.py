@@ -13,7 +13,8 @@ from harness.model import HarnessError
 from harness.probe import miniature
 from harness.probe.miniature import choose
 from harness.probe.probing import _naming
-from harness.probe.world import Spec, World, write_world
+from harness.probe.unique import unique_tokens
+from harness.probe.world import Spec, World, replace_everywhere, write_world
 from harness.sources.shards import document_starts, read_tokens
 
 
@@ -257,3 +258,28 @@ def test_settings_of_an_environment_that_is_handed_on_have_the_default_behind_th
     assert miniature.handed_on(HANDED_ON.replace("os.environ", "os.environ['X']")) == frozenset()
     assert "TTT_EPOCHS" not in choose(HANDED_ON.replace("] = 3", "] = 1")).environment
     assert choose(HANDED_ON).environment["TTT_EPOCHS"] == "2"
+
+
+@pytest.mark.parametrize(("count", "vocabulary"), [(1, 1024), (1_700, 1024), (3_000, 256)])
+def test_no_trigram_of_the_unique_text_occurs_twice(count: int, vocabulary: int) -> None:
+    tokens = unique_tokens(count, vocabulary, 3)
+    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    assert tokens.size == count
+    assert tokens.max() < vocabulary
+    assert len(set(trigrams)) == len(trigrams)
+
+
+def test_a_vocabulary_too_small_for_unique_trigrams_ends_all_the_same() -> None:
+    assert unique_tokens(500, 6, 0).size == 500
+
+
+def test_every_copy_of_a_shard_is_replaced(tmp_path: Path) -> None:
+    for name, content in (("a.bin", b"old"), ("deep/b.bin", b"old"), ("c.bin", b"new but other")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    replace_everywhere(tmp_path, b"old", b"new")
+    assert [(tmp_path / name).read_bytes() for name in ("a.bin", "deep/b.bin", "c.bin")] == [
+        b"new",
+        b"new",
+        b"new but other",
+    ]

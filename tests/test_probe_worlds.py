@@ -71,7 +71,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [1, 2])
 def test_a_world_answers_by_every_name(tmp_path: Path, size: int) -> None:
     made = run(tmp_path, SCRIPT, **({"rank": -1, "world_size": size} if size > 1 else {}))
     assert made.status == 0, made.output

@@ -11,16 +11,13 @@ from hypothesis import strategies as st
 from harness.checks.common import unit_of
 from harness.facts.build_readme import build_readme
 from harness.facts.claims import ReadmeClaims, SeedClaim
-from harness.model import Fact, Located, Missing
+from harness.model import Located, Missing
 from harness.sources.readme import plain, read
+from tests.records import value
 
 
 def claims(text: str) -> ReadmeClaims:
     return build_readme(read(text), "README.md", "")
-
-
-def value(fact: Fact[float] | Fact[int]) -> float | int | None:
-    return fact.value if isinstance(fact, Located) else None
 
 
 def rows(found: tuple[SeedClaim, ...]) -> list[tuple[float | int | None, ...]]:

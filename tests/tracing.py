@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from harness.challenge import SHARD_HEADER_BYTES
@@ -53,6 +54,26 @@ def unlike(size: int, seed: int = 0, every: int = 50) -> NDArray[np.uint16]:
 def write_tokens(path: Path, tokens: NDArray[Any]) -> Path:
     path.write_bytes(b"\0" * SHARD_HEADER_BYTES + tokens.astype("<u2").tobytes())
     return path
+
+
+TEXT = unlike(300)
+WHOLE = torch.from_numpy(TEXT.astype(np.int64))
+
+
+def write_text(folder: Path) -> Path:
+    """The text as a shard; what is random begins anew."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    return write_tokens(folder / "val.bin", TEXT)
+
+
+def table() -> torch.Tensor:
+    return torch.randn(VOCABULARY, VOCABULARY)
+
+
+def batch(*begins: int, length: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = torch.stack([WHOLE[begin : begin + length + 1] for begin in begins])
+    return rows[:, :-1], rows[:, 1:]
 
 
 def traced(shard: Path, run: Callable[[], Any], script: str = __file__) -> Seen:
