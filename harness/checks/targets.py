@@ -123,9 +123,9 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
     """The score takes the better of several losses, token by token.
 
     What it checks:
-        Minimum, argmin or `where(a < b, a, b)` over losses of each token that come from different passes or experts,
-        with the result in the score. The lowest validation loss over training steps, bounds and clamps are none of
-        this.
+        Minimum, argmin, `where(a < b, a, b)`, `a if a < b else b` or `a[b < a] = b[b < a]` over losses of each token
+        that come from different passes or experts, with the result in the score. The lowest validation loss over
+        training steps, bounds and clamps are none of this.
 
     Why it matters:
         To choose by the realized loss is to know the token before coding it: no decoder can follow. "Selection among
