@@ -62,6 +62,18 @@ def test_a_prior_that_was_never_ruled_warns_with_both_readings() -> None:
 
 @pytest.mark.parametrize(
     ("life", "verdict"),
+    [(Life.LIVE, Verdict.WARN), (Life.UNKNOWN, Verdict.UNDECIDED), (Life.DEAD, Verdict.PASS)],
+)
+def test_the_best_of_whole_evaluations_warns_with_both_readings(life: Life, verdict: Verdict) -> None:
+    outcome = judged(checks.loss_chosen_by_outcome, use(UseKind.CHOSEN_SCORE, life))
+    assert outcome.verdict is verdict
+    assert ("One reading" in outcome.message) is (verdict is Verdict.WARN)
+    worse = judged(checks.loss_chosen_by_outcome, use(UseKind.CHOSEN_SCORE, life), use(UseKind.CHOSEN_LOSS, Life.LIVE))
+    assert worse.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("life", "verdict"),
     [(Life.LIVE, Verdict.UNDECIDED), (Life.UNKNOWN, Verdict.UNDECIDED), (Life.DEAD, Verdict.PASS)],
 )
 def test_the_sum_of_exact_pairs_is_left_to_the_probe(life: Life, verdict: Verdict) -> None:

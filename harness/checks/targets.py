@@ -62,10 +62,7 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
     if outcome.verdict is not Verdict.PASS or not smoothed:
         return outcome
     outcome = _judge(submission, UseKind.SMOOTHED_LOOKUP, f"{said}, with the model's own probability as prior", clean)
-    if outcome.verdict is not Verdict.FAIL:
-        return outcome
-    message = f"{outcome.message.rstrip('.')}. One reading: #779 holds for every such key; the other: not ruled."
-    return replace(outcome, verdict=Verdict.WARN, message=message)
+    return _disputed(outcome, "#779 holds for every such key", "not ruled")
 
 
 @rule(
@@ -125,7 +122,8 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
     What it checks:
         Minimum, argmin, `where(a < b, a, b)`, `a if a < b else b` or `a[b < a] = b[b < a]` over losses of each token
         that come from different passes or experts, with the result in the score. The lowest validation loss over
-        training steps, bounds and clamps are none of this.
+        training steps, bounds and clamps are none of this. Where the lowest result of several whole evaluations is
+        printed as the final score, it only warns.
 
     Why it matters:
         To choose by the realized loss is to know the token before coding it: no decoder can follow. "Selection among
@@ -138,7 +136,17 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
         Mix the experts' distributions with weights that depend on the prefix only.
     """
     clean = "No loss chosen by its value at the token being scored was found in code that runs"
-    return _judge(submission, UseKind.CHOSEN_LOSS, "The score takes the better of several losses of each token", clean)
+    said = "The score takes the better of several losses of each token"
+    outcome = _judge(submission, UseKind.CHOSEN_LOSS, said, clean)
+    whole = any(use.kind is UseKind.CHOSEN_SCORE and use.life is not Life.DEAD for use in submission.targets.uses)
+    if outcome.verdict is not Verdict.PASS or not whole:
+        return outcome
+    said = "The reported score is the lowest of several evaluations of the same tokens"
+    return _disputed(
+        _judge(submission, UseKind.CHOSEN_SCORE, said, clean),
+        "condition 4 excludes selection among runs by observed validation outcomes",
+        "one choice for a whole text costs a decoder a bit or two, and nobody ruled on it",
+    )
 
 
 @rule(
@@ -196,6 +204,14 @@ def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -
             return undecided(f"Cannot be told: {accusation[0].lower()}{accusation[1:]}", reason, *_places([use]), label)
     passed = Outcome(Verdict.PASS, f"{clean}.", locations=_places(_dead(uses)), notes=notes)
     return unread_code(passed, submission)
+
+
+def _disputed(outcome: Outcome, one: str, other: str) -> Outcome:
+    """A fail as a warning, with both readings; anything else as it is."""
+    if outcome.verdict is not Verdict.FAIL:
+        return outcome
+    message = f"{outcome.message.rstrip('.')}. One reading: {one}; the other: {other}."
+    return replace(outcome, verdict=Verdict.WARN, message=message)
 
 
 def _dead(uses: Sequence[TargetUse]) -> list[TargetUse]:
