@@ -32,6 +32,7 @@ def judged(rule: AnyRule, *uses: TargetUse) -> Outcome:
         (checks.share_not_normalized, UseKind.FOREIGN_SHARE),
         (checks.share_not_normalized, UseKind.SPREAD),
         (checks.share_not_normalized, UseKind.ENTROPY),
+        (checks.share_not_normalized, UseKind.WEIGHT),
         (checks.loss_chosen_by_outcome, UseKind.CHOSEN_LOSS),
         (checks.hint_gated_by_target, UseKind.GATE),
     ],

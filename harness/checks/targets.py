@@ -17,6 +17,7 @@ SHOWN = 3
 _SUMS = {
     UseKind.SPREAD: "The probability of the realized token is divided among its bytes and mixed there",
     UseKind.ENTROPY: "A mixture gives the realized token a number that is no probability of it",
+    UseKind.WEIGHT: "The weight of a mixture depends on a probability of the realized token that is mixed",
 }
 
 
@@ -80,8 +81,9 @@ def share_not_normalized(submission: Submission) -> Outcome:
         buckets of every candidate and one of its numbers is divided by something that the row has no part in: the
         shares of a row sum to one when they are divided by the row's own sum. It fails too where the logarithm of a
         token's probability is divided evenly among the token's bytes and the shares are mixed with other
-        probabilities byte by byte, and where an entropy stands among the losses that are mixed. A number read at the
-        exact pair of context and token is left to the probe, which sums over the vocabulary.
+        probabilities byte by byte, where an entropy stands among the losses that are mixed, and where the weight of a
+        mixture of two probabilities of the realized token is computed from one of them. A number read at the exact
+        pair of context and token is left to the probe, which sums over the vocabulary.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).
