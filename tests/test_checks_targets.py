@@ -35,6 +35,7 @@ def judged(rule: AnyRule, *uses: TargetUse) -> Outcome:
         (checks.share_not_normalized, UseKind.WEIGHT),
         (checks.loss_chosen_by_outcome, UseKind.CHOSEN_LOSS),
         (checks.hint_gated_by_target, UseKind.GATE),
+        (checks.logits_changed_at_target, UseKind.SHAPED),
     ],
 )
 def test_what_runs_fails_what_may_is_left_open_and_dead_code_is_a_note(rule: AnyRule, kind: UseKind) -> None:

@@ -54,6 +54,7 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "PG621": _TARGET,
     "PG622": _TARGET,
     "PG623": _TARGET,
+    "PG624": _TARGET,
 }
 
 

@@ -157,7 +157,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "hints that tilt the distribution come from the past alone",
         "#1514, #2041, #2118",
         _SETTLED,
-        ("PG623", "PG708"),
+        ("PG623", "PG624", "PG708"),
         "A hint that depends on the current token shows when that token is changed: `harness probe` does.",
     ),
     Requirement(

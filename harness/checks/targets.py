@@ -182,6 +182,37 @@ def hint_gated_by_target(submission: Submission) -> Outcome:
     return _judge(submission, UseKind.GATE, "A hint is switched by the class of the token that it is for", clean)
 
 
+@rule(
+    "PG624",
+    "logits-changed-at-target",
+    family=FAMILY,
+    status=Status.SETTLED,
+    authority="#1017, conditions 1 and 2; #1240",
+)
+def logits_changed_at_target(submission: Submission) -> Outcome:
+    """The logits of a token are changed by the token itself before they become its probability.
+
+    What it checks:
+        Marks at the target in a row over the vocabulary (`scatter_(-1, y, ...)`, `one_hot(y)`, `row[arange(n), y]`)
+        by which the logits are masked, moved or scaled, where the same logits then become probabilities of the same
+        targets in scoring code. A one-hot row that picks the loss out of the logarithms, soft labels, marks of other
+        tokens, changes after the score and losses that only training has are none of this.
+
+    Why it matters:
+        A mask that spares the realized token, or a bias that lifts it, tells the model what it is to predict: p_t may
+        be "not a function of x_t" (#1017, condition 1), and has to be fixed "independently of which token is
+        realized" (condition 2). Every other token is scored with other logits than this one.
+
+    Evidence:
+        The lines of the mark, of the change, and of the loss or softmax.
+
+    How to fix:
+        Leave the target out of whatever is computed before the score.
+    """
+    clean = "No change of logits at the token being scored was found in code that runs"
+    return _judge(submission, UseKind.SHAPED, "The logits are changed at the token that they are to predict", clean)
+
+
 def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -> Outcome:
     """Fail on what runs, leave open what may, note what does not."""
     facts = submission.targets
@@ -233,4 +264,10 @@ def _places(uses: Sequence[TargetUse]) -> tuple[Location, ...]:
     return tuple(dict.fromkeys(step.location for use in uses[:SHOWN] for step in use.steps))
 
 
-RULES = (target_in_lookup_key, share_not_normalized, loss_chosen_by_outcome, hint_gated_by_target)
+RULES = (
+    target_in_lookup_key,
+    share_not_normalized,
+    loss_chosen_by_outcome,
+    hint_gated_by_target,
+    logits_changed_at_target,
+)

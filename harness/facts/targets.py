@@ -19,6 +19,7 @@ class UseKind(enum.StrEnum):
     ENTROPY = "an entropy is mixed in as if it were its loss"
     WEIGHT = "a mixture is weighted by its probability"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
+    SHAPED = "the logits are changed at it"
     CHOSEN_SCORE = "the best of several whole evaluations is the score"
     GATE = "a hint is switched by its class"
 
