@@ -74,6 +74,14 @@ def test_the_best_of_whole_evaluations_warns_with_both_readings(life: Life, verd
     assert worse.verdict is Verdict.FAIL
 
 
+def test_a_model_without_its_mask_warns_with_both_readings() -> None:
+    outcome = judged(checks.scored_without_causal_mask, use(UseKind.BOTH_WAYS, Life.LIVE))
+    assert outcome.verdict is Verdict.WARN
+    assert "One reading" in outcome.message
+    assert judged(checks.scored_without_causal_mask, use(UseKind.BOTH_WAYS, Life.UNKNOWN)).verdict is Verdict.UNDECIDED
+    assert judged(checks.scored_without_causal_mask, use(UseKind.BOTH_WAYS, Life.DEAD)).verdict is Verdict.PASS
+
+
 @pytest.mark.parametrize(
     ("life", "verdict"),
     [(Life.LIVE, Verdict.UNDECIDED), (Life.UNKNOWN, Verdict.UNDECIDED), (Life.DEAD, Verdict.PASS)],

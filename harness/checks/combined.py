@@ -55,6 +55,7 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "PG622": _TARGET,
     "PG623": _TARGET,
     "PG624": _TARGET,
+    "PG625": Counterpart(("PG707",), ("PG707",)),
 }
 
 

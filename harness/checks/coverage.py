@@ -117,7 +117,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a token is scored before anything learns from it",
         "README; #417, #595, #771, #1376",
         _SETTLED,
-        ("PG601", "PG606", "PG704", "PG711", "PG707"),
+        ("PG601", "PG606", "PG625", "PG704", "PG711", "PG707"),
         "The order of scores and updates is behaviour: `harness probe` records it.",
     ),
     Requirement(

@@ -213,6 +213,43 @@ def logits_changed_at_target(submission: Submission) -> Outcome:
     return _judge(submission, UseKind.SHAPED, "The logits are changed at the token that they are to predict", clean)
 
 
+@rule(
+    "PG625",
+    "scored-without-causal-mask",
+    family=FAMILY,
+    status=Status.DISPUTED,
+    authority="#1017, condition 1",
+)
+def scored_without_causal_mask(submission: Submission) -> Outcome:
+    """The score comes from a model that sees the tokens on both sides.
+
+    What it checks:
+        Calls in scoring code that switch the causal mask of the whole model off (`model(x, is_causal=False)`, where
+        the model hands that on to its attention), and whose loss is added to the score. Training without a mask,
+        steps that go on from a cache, and layers that have no mask of their own are none of this: what those attend
+        to is left to the probe, which changes later tokens.
+
+    Why it matters:
+        "p_t(.) is a function of the artifact A and the strict prefix" (#1017, condition 1). A token that is
+        predicted from the ones behind it has no code length: the mean of such losses is a pseudo-likelihood. A bound
+        on the likelihood of a whole masked text is one, and a record of that kind was accepted; which of the two a
+        script computes is not read. It warns.
+
+    Evidence:
+        The lines of the call, of the loss, and of the sum that it goes into.
+
+    How to fix:
+        Score with the causal mask, or state the bound and how a decoder follows it.
+    """
+    clean = "No score of a model that is run without its causal mask was found in code that runs"
+    said = "Scoring code runs the model without its causal mask"
+    return _disputed(
+        _judge(submission, UseKind.BOTH_WAYS, said, clean),
+        "condition 1 asks for the strict prefix alone",
+        "a bound on the likelihood of a whole masked text is a code length too",
+    )
+
+
 def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -> Outcome:
     """Fail on what runs, leave open what may, note what does not."""
     facts = submission.targets
@@ -270,4 +307,5 @@ RULES = (
     loss_chosen_by_outcome,
     hint_gated_by_target,
     logits_changed_at_target,
+    scored_without_causal_mask,
 )

@@ -20,6 +20,7 @@ class UseKind(enum.StrEnum):
     WEIGHT = "a mixture is weighted by its probability"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
     SHAPED = "the logits are changed at it"
+    BOTH_WAYS = "the model is run without its causal mask"
     CHOSEN_SCORE = "the best of several whole evaluations is the score"
     GATE = "a hint is switched by its class"
 
