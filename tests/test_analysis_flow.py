@@ -116,6 +116,10 @@ def test_a_hashed_row_is_divided_by_its_own_sum_or_not(divisor: str, found: set[
         ("torch.where(better, a, b)", True),
         ("torch.where(earlier, a, b)", False),
         ("torch.stack([a, b]).amin(0)", True),
+        ("a if a < b else b", True),
+        ("b if earlier else a", False),
+        ("better_of(a, b)", True),
+        ("better_of(a.mean(), b.mean())", False),
         ("torch.minimum(a, limit)", False),
         ("torch.where(mask, a, b)", False),
         ("0.5 * (a + b)", False),
@@ -128,6 +132,10 @@ def test_a_choice_between_losses(choice: str, *, chosen: bool) -> None:
             b = F.cross_entropy(second(x), y, reduction="none")
             better = mask & (b > a)
             earlier = x < y
+            def better_of(p, q):
+                if p < q:
+                    return p
+                return q
             nll = {choice}
             loss_sum = 0.0
             loss_sum += nll.sum()
@@ -141,6 +149,8 @@ def test_a_choice_between_losses(choice: str, *, chosen: bool) -> None:
     ("line", "chosen"),
     [
         ("best[i] = torch.minimum(best[i], nll)", True),
+        ("best[i] = min(best[i], nll)", True),
+        ("best = min(best, nll)", False),
         ("best[i] = torch.minimum(nll, limit[i])", False),
         ("best[i] = nll", False),
     ],
@@ -154,6 +164,100 @@ def test_the_best_of_all_passes_is_a_choice(line: str, *, chosen: bool) -> None:
                     nll = F.cross_entropy(model(x), y, reduction="none")
                 {line}
             return best.mean()
+    """
+    assert (Label.CHOSEN in kinds(source)) is chosen
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        ("np.arange(n), y", True),
+        ("rows, y", True),
+        ("at, y[at]", True),
+        # A table of pairs, the row of a batch, and a number of the input.
+        ("x, y", False),
+        ("at, 0", False),
+        ("rows, x", False),
+    ],
+)
+def test_a_loss_may_be_taken_by_place_and_target(rows: str, *, chosen: bool) -> None:
+    source = f"""
+        def evaluate(first, second, x, y, n):
+            rows = np.arange(n)
+            one, other = log_softmax(first(x)), log_softmax(second(x))
+            nll = np.zeros(n)
+            for at in range(n):
+                nll[at] = np.minimum(-one[{rows}], -other[{rows}]).sum()
+            return nll.sum()
+    """
+    assert (Label.CHOSEN in kinds(source)) is chosen
+
+
+@pytest.mark.parametrize(
+    ("second", "chosen"),
+    [("loss_of(other, x, y)", True), ("loss", False), ("capped(loss)", False), ("capped(loss_of(other, x, y))", True)],
+)
+def test_a_helper_gives_another_loss_at_each_call(second: str, *, chosen: bool) -> None:
+    source = f"""
+        def loss_of(model, x, y):
+            return F.cross_entropy(model(x), y, reduction="none")
+
+        def capped(loss):
+            return loss.clamp(max=20.0)
+
+        def evaluate(model, other, x, y):
+            loss = loss_of(model, x, y)
+            nll = torch.minimum(loss, {second})
+            return nll.sum()
+    """
+    assert (Label.CHOSEN in kinds(source)) is chosen
+
+
+def test_the_place_and_the_target_take_a_number_of_a_hashed_row() -> None:
+    source = """
+        def evaluate(table, totals, x, targets):
+            row = table[(x * 7 + torch.arange(vocab_size)) % 64]
+            return -torch.log(row[torch.arange(8), targets] / totals[x])
+    """
+    assert kinds(source) == {Label.FOREIGN}
+
+
+def test_targets_that_are_stored_into_a_buffer_are_targets() -> None:
+    source = """
+        def evaluate(first, second, tokens, i):
+            x_batch, y_batch = torch.zeros(2, 8), torch.zeros(2, 8)
+            x_batch[i], y_batch[i] = tokens[:-1], tokens[1:]
+            a = F.cross_entropy(first(x_batch), y_batch, reduction="none")
+            b = -second(x_batch).log_softmax(-1).gather(-1, {index}.unsqueeze(-1))
+            nll = torch.minimum(a, b)
+            return nll.sum()
+    """
+    assert kinds(source.format(index="y_batch")) == {Label.CHOSEN}
+    assert kinds(source.format(index="x_batch")) == set()
+
+
+@pytest.mark.parametrize(
+    ("mask", "value", "chosen"),
+    [
+        ("better", "new_nll[better]", True),
+        ("places[better]", "new_nll[better]", True),
+        ("np.nonzero(better)[0]", "new_nll[better]", True),
+        ("better & seen", "new_nll[better]", True),
+        # A mask of the context, a clamp, losses beside a threshold, and what only counts.
+        ("seen", "new_nll[seen]", False),
+        ("better", "20.0", False),
+        ("large", "new_nll[large]", False),
+        ("better", "other[better]", False),
+    ],
+)
+def test_a_mask_of_better_losses_is_a_choice(mask: str, value: str, *, chosen: bool) -> None:
+    source = f"""
+        def mix(nll, new_nll, other, seen):
+            places = np.arange(8)
+            better = new_nll < nll
+            large = new_nll > 9.0
+            nll[{mask}] = {value}
+            return better.sum()
     """
     assert (Label.CHOSEN in kinds(source)) is chosen
 

@@ -32,8 +32,10 @@ def judged(rule: AnyRule, *uses: TargetUse) -> Outcome:
         (checks.share_not_normalized, UseKind.FOREIGN_SHARE),
         (checks.share_not_normalized, UseKind.SPREAD),
         (checks.share_not_normalized, UseKind.ENTROPY),
+        (checks.share_not_normalized, UseKind.WEIGHT),
         (checks.loss_chosen_by_outcome, UseKind.CHOSEN_LOSS),
         (checks.hint_gated_by_target, UseKind.GATE),
+        (checks.logits_changed_at_target, UseKind.SHAPED),
     ],
 )
 def test_what_runs_fails_what_may_is_left_open_and_dead_code_is_a_note(rule: AnyRule, kind: UseKind) -> None:
@@ -58,6 +60,26 @@ def test_a_prior_that_was_never_ruled_warns_with_both_readings() -> None:
     assert judged(checks.target_in_lookup_key, *both).verdict is Verdict.FAIL
     unknown = judged(checks.target_in_lookup_key, use(UseKind.SMOOTHED_LOOKUP, Life.UNKNOWN))
     assert unknown.verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("life", "verdict"),
+    [(Life.LIVE, Verdict.WARN), (Life.UNKNOWN, Verdict.UNDECIDED), (Life.DEAD, Verdict.PASS)],
+)
+def test_the_best_of_whole_evaluations_warns_with_both_readings(life: Life, verdict: Verdict) -> None:
+    outcome = judged(checks.loss_chosen_by_outcome, use(UseKind.CHOSEN_SCORE, life))
+    assert outcome.verdict is verdict
+    assert ("One reading" in outcome.message) is (verdict is Verdict.WARN)
+    worse = judged(checks.loss_chosen_by_outcome, use(UseKind.CHOSEN_SCORE, life), use(UseKind.CHOSEN_LOSS, Life.LIVE))
+    assert worse.verdict is Verdict.FAIL
+
+
+def test_a_model_without_its_mask_warns_with_both_readings() -> None:
+    outcome = judged(checks.scored_without_causal_mask, use(UseKind.BOTH_WAYS, Life.LIVE))
+    assert outcome.verdict is Verdict.WARN
+    assert "One reading" in outcome.message
+    assert judged(checks.scored_without_causal_mask, use(UseKind.BOTH_WAYS, Life.UNKNOWN)).verdict is Verdict.UNDECIDED
+    assert judged(checks.scored_without_causal_mask, use(UseKind.BOTH_WAYS, Life.DEAD)).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.analysis import flowwords as words
@@ -95,7 +95,20 @@ class Expressions(ABC):
             place = node.slice.value
             if -len(base.items) <= place < len(base.items):
                 return base.items[place]
+        if len(index.items) > 1 and Label.TARGET in index.items[-1].labels and self._names_rows(node.slice):
+            return self._taken(base, index, node)
         return self._lookup(base, index, node)
+
+    def _names_rows(self, places: ast.expr) -> bool:
+        """Whether the place before the last is that of every row, `rows = arange(n)`, or of the row of a loop."""
+        row = places.elts[-2] if isinstance(places, ast.Tuple) and len(places.elts) > 1 else places
+        scope = self.module.scope_of(row)
+        given = scope.last_given(row)
+        if isinstance(given, ast.Call):
+            return "arange" in last_name(given.func)
+        holder = scope.holder(row.id) if isinstance(row, ast.Name) else None
+        bound = holder.bindings.get(row.id, ()) if holder is not None and isinstance(row, ast.Name) else ()
+        return any(isinstance(each.block, ast.For) and _counts(each.block.iter) for each in bound)
 
     def _lookup(self, base: Flowing, index: Flowing, node: ast.AST) -> Flowing:
         """`table[key]`: what a table holds where the target leads."""
@@ -156,9 +169,17 @@ class Expressions(ABC):
         return Flowing(union(items), items)
 
     def _choice(self, node: ast.IfExp) -> Flowing:
-        return fork(
-            (self.value(node.body), self.step("", node.body)), (self.value(node.orelse), self.step("", node.orelse))
-        )
+        arms = self.value(node.body), self.value(node.orelse)
+        found = fork((arms[0], self.step("", node.body)), (arms[1], self.step("", node.orelse)))
+        return self.by_outcome(node.test, (node.body, node.orelse), found)
+
+    def by_outcome(self, test: ast.expr, arms: tuple[ast.expr, ast.expr], found: Flowing) -> Flowing:
+        """`a if a < b else b` with two losses: a choice between them."""
+        sides = [test.left, *test.comparators] if isinstance(test, ast.Compare) else []
+        if {ast.dump(each) for each in sides} != {ast.dump(each) for each in arms} or not self._distinct(sides):
+            return found
+        losses = one_after_the_other(_distinct_losses([self.value(each) for each in sides]))
+        return Flowing({**found.labels, Label.CHOSEN: (*losses, self.step("the better one is chosen", test))})
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> Flowing:
         for each in node.generators:
@@ -210,13 +231,18 @@ class Expressions(ABC):
         """`T.gather(1, i)`, `np.take(T, i)`, `d.get(k, 0)`; the value at the target is a loss of each token."""
         from_module = isinstance(node.func, ast.Attribute) and dotted(node.func.value) in {"np", "torch", "numpy"}
         table, indices = (arguments[0], arguments[1:]) if from_module else (base, arguments)
-        found = self._lookup(table, Flowing(union(indices)), node)
-        if Label.ROW in table.labels and last_name(node.func) in words.ALONG:
-            picked = (*table.labels[Label.ROW], self.step("one token's number is taken", node))
-            return Flowing({Label.PICKED: picked})
-        if Label.TARGET in union(indices) and last_name(node.func) in words.ALONG:
-            return Flowing({**found.labels, Label.LOSS: (self.step("a loss of each token", node),)})
-        return found
+        index = Flowing(union(indices))
+        along = last_name(node.func) in words.ALONG
+        if along and (Label.ROW in table.labels or Label.TARGET in index.labels):
+            return self._taken(table, index, node)
+        return self._lookup(table, index, node)
+
+    def _taken(self, table: Flowing, index: Flowing, node: ast.AST) -> Flowing:
+        """One number of each row: of a table's row a token's number, of anything else a loss of each token."""
+        if Label.ROW in table.labels:
+            return Flowing({Label.PICKED: (*table.labels[Label.ROW], self.step("one token's number is taken", node))})
+        found = self._lookup(table, index, node)
+        return Flowing({**found.labels, Label.LOSS: (self.step("a loss of each token", node),)})
 
     def _append(self, container: ast.expr, arguments: Sequence[Flowing]) -> None:
         name = dotted(container)
@@ -253,13 +279,17 @@ class Expressions(ABC):
         """`where(a < b, a, b)` with two losses: the test compares the losses themselves."""
         if name != "where" or len(node.args) != 3 or len(_distinct_losses(every[2:])) < 2:
             return False
-        tests = self._comparisons(node.args[0])
-        return any(
-            len(_distinct_losses([self.value(each) for each in (test.left, *test.comparators)])) > 1 for test in tests
-        )
+        return any(self._distinct([test.left, *test.comparators]) for test in self._comparisons(node.args[0]))
+
+    def _distinct(self, nodes: Iterable[ast.expr]) -> bool:
+        """Whether there are two different losses of each token among some expressions."""
+        return len(_distinct_losses([self.value(each) for each in nodes])) > 1
 
     def _comparisons(self, test: ast.expr) -> list[ast.Compare]:
-        """The comparisons that a condition is, or that its name was given: `better = a < b`, `better & seen`."""
+        """The comparisons that a condition is, or that its name was given: `better = a < b`, `better & seen`.
+
+        Those of a mask are those of the places that it leaves: `places[better]`, `nonzero(better)`, `where(better)[0]`.
+        """
         if isinstance(test, ast.Name):
             scope = self.module.scope_of(test)
             holder = scope.holder(test.id)
@@ -267,11 +297,23 @@ class Expressions(ABC):
             return [each for value in given if not isinstance(value, ast.Name) for each in self._comparisons(value)]
         if isinstance(test, ast.BinOp) and isinstance(test.op, ast.BitAnd):
             return [*self._comparisons(test.left), *self._comparisons(test.right)]
+        if isinstance(test, ast.Subscript):
+            return [*self._comparisons(test.value), *self._comparisons(test.slice)]
+        if isinstance(test, ast.Call) and last_name(test.func) in words.PLACES:
+            given = [test.func.value] if isinstance(test.func, ast.Attribute) else []
+            return [each for value in (*given, *test.args[:1]) for each in self._comparisons(value)]
         return [test] if isinstance(test, ast.Compare) else []
 
 
-def _distinct_losses(values: Iterable[Flowing]) -> set[Trace]:
-    return {value.labels[Label.LOSS] for value in values if Label.LOSS in value.labels}
+def _distinct_losses(values: Iterable[Flowing]) -> Collection[Trace]:
+    """The losses among some values, by the nodes that gave them: one line may compute two."""
+    traces = (value.labels[Label.LOSS] for value in values if Label.LOSS in value.labels)
+    return {tuple(id(step.node) for step in trace): trace for trace in traces}.values()
+
+
+def _counts(node: ast.expr) -> bool:
+    """Whether a loop runs over the places of something, not over its items."""
+    return isinstance(node, ast.Call) and last_name(node.func) in {"range", "enumerate"}
 
 
 def _is_none(node: ast.expr) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from harness.analysis import flowwords as words
@@ -89,6 +89,9 @@ _STATEMENTS: Mapping[type[ast.AST], str] = {
 }
 
 
+_ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
+
 class Frame(Expressions):
     """One function being read: its statements in order, and what it returns."""
 
@@ -112,6 +115,7 @@ class Frame(Expressions):
         value = self._kept_best(node, self.value(node.value))
         for target in node.targets:
             self.bind(target, value, node.value)
+            self._better_stored(target, node.value)
 
     def _kept_best(self, node: ast.Assign, value: Flowing) -> Flowing:
         """`best = minimum(best, loss)`: the best of all passes so far."""
@@ -119,7 +123,9 @@ class Frame(Expressions):
         if not isinstance(call, ast.Call) or last_name(call.func) not in words.KEPT or Label.LOSS not in value.labels:
             return value
         kept = {root(target) for target in node.targets} & {root(each) for each in call.args}
-        if not kept - {""} or len(call.args) != 2:
+        # The best mean of all epochs is a name; the best loss of each token is an item.
+        single = last_name(call.func) == "min" and not all(isinstance(each, ast.Subscript) for each in node.targets)
+        if not kept - {""} or len(call.args) != 2 or single:
             return value
         step = self.step("the best of all passes so far is kept", node)
         return Flowing({**value.labels, Label.CHOSEN: (*value.labels[Label.LOSS], step)}, value.items)
@@ -142,6 +148,7 @@ class Frame(Expressions):
     def _if(self, node: ast.If) -> None:
         self.value(node.test)
         self._better_kept(node)
+        self._better_returned(node)
         before = self.names
         if self._is_skipped(node.body):
             self.block(node.orelse)
@@ -165,7 +172,7 @@ class Frame(Expressions):
     def _better_kept(self, node: ast.If) -> None:
         """`if new_nll < old_nll: nll[i] = new_nll`: the better of two losses of one token is kept."""
         test = node.test
-        if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
+        if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], _ORDERS):
             return
         sides = [dotted(each) for each in (test.left, test.comparators[0])]
         if len({*sides}) < 2 or not all(words.TOKEN_LOSS.search(side) for side in sides):
@@ -176,6 +183,28 @@ class Frame(Expressions):
             if kept and isinstance(target, ast.Subscript) and words.ACCUMULATOR.search(root(target)):
                 compared = self.step("two losses of a token are compared", node.test)
                 self.arrive(Flowing({Label.CHOSEN: (compared, self.step("the better one is kept", line))}), line)
+
+    def _better_returned(self, node: ast.If) -> None:
+        """`if a < b: return a` above `return b`: a choice between losses is returned."""
+        block = getattr(self.module.index.parent(node), "body", [])
+        below = block[block.index(node) + 1 :] if node in block else []
+        arms = [each.value for each in (node.body[-1], *node.orelse, *below) if isinstance(each, ast.Return)]
+        if len(arms) > 1 and arms[0] is not None and arms[1] is not None:
+            self.returned = join(self.returned, self.by_outcome(node.test, (arms[0], arms[1]), NOTHING))
+
+    def _better_stored(self, target: ast.expr, value: ast.expr) -> None:
+        """`nll[better] = other[better]` with `better = other < nll`: the same, for many tokens at once."""
+        if not isinstance(target, ast.Subscript) or not isinstance(value, ast.Subscript):
+            return
+        if not words.ACCUMULATOR.search(root(target)):
+            return
+        for test in self._comparisons(target.slice):
+            sides = [test.left, *test.comparators]
+            names = {dotted(side) for side in sides}
+            losses = self._distinct(sides) or all(words.TOKEN_LOSS.search(name) for name in names)
+            if len(names) == 2 and losses and root(value) in names - {""} and isinstance(test.ops[0], _ORDERS):
+                compared = self.step("two losses of each token are compared", test)
+                self.arrive(Flowing({Label.CHOSEN: (compared, self.step("the better one is kept", value))}), value)
 
     def _behind(self, body: Sequence[ast.stmt], before: Mapping[str, Flowing]) -> dict[str, Flowing]:
         """What the names hold behind a branch."""
@@ -210,10 +239,13 @@ class Frame(Expressions):
         """Give a name, each of several, or an item its value; `source` is the expression that it comes from."""
         if isinstance(target, (ast.Tuple, ast.List)):
             parts = value.items if len(value.items) == len(target.elts) else (Flowing(value.labels),) * len(target.elts)
-            for each, part in zip(target.elts, parts, strict=True):
-                self.bind(each, part, source)
+            sources = source.elts if isinstance(source, (ast.Tuple, ast.List)) else []
+            if len(sources) != len(target.elts):
+                sources = [source] * len(target.elts)
+            for each, part, given in zip(target.elts, parts, sources, strict=True):
+                self.bind(each, part, given)
         elif isinstance(target, ast.Subscript):
-            self._store(target, value)
+            self._store(target, self._named(root(target), value, source))
         elif isinstance(target, ast.Starred):
             self.bind(target.value, value, source)
         else:
@@ -252,9 +284,16 @@ class Frame(Expressions):
                 continue
             names = [name for name in function.parameters if not (function.owner and name in {"self", "cls"})]
             given = {**dict(zip(names, arguments, strict=False)), **keywords}
-            result = self.flow.run(module, function, given)
+            result = self._returned_here(self.flow.run(module, function, given), given.values(), node)
             found = result if found is None else join(found, result)
         return found
+
+    def _returned_here(self, value: Flowing, given: Iterable[Flowing], node: ast.Call) -> Flowing:
+        """What a call returns: a loss that the function computes is another one at each call."""
+        loss = value.labels.get(Label.LOSS)
+        if loss is None or any(each.labels.get(Label.LOSS) == loss for each in given):
+            return value
+        return replace(value, labels={**value.labels, Label.LOSS: (*loss, self.step("", node))})
 
     def arrive(self, value: Flowing, node: ast.AST) -> None:
         """Remember what enters the score here."""

@@ -43,9 +43,10 @@ SHAPES = frozenset({"shape", "device", "dtype", "size", "ndim", "numel", "itemsi
 SIZES = frozenset("len size numel dim range zeros_like ones_like empty_like full_like".split())  # noqa: SIM905
 TOTALS = frozenset({"sum", "mean", "item", "nansum", "average"})
 LOSSES = frozenset({"cross_entropy", "nll_loss"})
-KEPT = frozenset({"minimum", "fmin"})
+KEPT = frozenset({"minimum", "fmin", "min"})
 CHOICES = frozenset({"minimum", "fmin", "maximum", "fmax", "min", "max"})
 CHOICES_OVER = frozenset({"min", "amin", "argmin", "max", "amax", "argmax"})
+PLACES = frozenset({"nonzero", "flatnonzero", "argwhere", "where"})
 STACKS = frozenset({"stack", "cat", "concatenate", "vstack", "column_stack"})
 
 

@@ -43,22 +43,22 @@ def said(call: ast.Call) -> str:
 
 def longest(nodes: Sequence[ast.expr]) -> str:
     """The longest fixed piece of what expressions print; "" where none is long enough to be known again."""
-    pieces = [piece.strip() for node in nodes for text in _fixed(node) for piece in _PLACEHOLDER.split(text)]
+    pieces = [piece.strip() for node in nodes for text in strings_of(node) for piece in _PLACEHOLDER.split(text)]
     best = max(pieces, key=len, default="")
     return best if len(best) >= _SHORTEST and sum(letter.isalpha() for letter in best) >= _LETTERS else ""
 
 
-def _fixed(node: ast.expr) -> Iterator[str]:
+def strings_of(node: ast.expr) -> Iterator[str]:
     """The strings that stand in what is printed, whatever the values are."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.JoinedStr):
         for each in node.values:
-            yield from _fixed(each) if isinstance(each, ast.Constant) else ()
+            yield from strings_of(each) if isinstance(each, ast.Constant) else ()
     elif isinstance(node, ast.BinOp):
-        yield from (*_fixed(node.left), *_fixed(node.right))
+        yield from (*strings_of(node.left), *strings_of(node.right))
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
-        yield from _fixed(node.func.value)
+        yield from strings_of(node.func.value)
 
 
 def spoken(program: Program) -> Iterator[Line]:

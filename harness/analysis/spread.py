@@ -27,9 +27,9 @@ _LENGTH = re.compile(r"len|bytes", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One such mixture: where the logarithm is divided, and where the shares are mixed."""
+    """One such mixture: the lines that prove it, in order."""
 
-    steps: tuple[Step, Step]
+    steps: tuple[Step, ...]
 
 
 def spreads(program: Program) -> Iterator[Spread]:

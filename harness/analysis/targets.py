@@ -12,15 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.flow import Flow, Skipped
-from harness.analysis.index import Function, Index, last_name, place_of
+from harness.analysis.flowwords import LOSSES, TOKEN_LOSS
+from harness.analysis.index import Function, Index, dotted, last_name, place_of
 from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module, Program
 
 CALLERS_DEPTH = 4
 _HASHING = re.compile(r"\^|bitwise_xor|%|remainder|fmod")
 _CHOICES = ("minimum", "fmin", "maximum", "fmax", "where", "argmin", "amin", "min")
-# Begins with a fixed word, and looks behind only then: that is fifteen times faster.
-_BETTER = re.compile(r"if(?<!\wif)\s+\w*(?:nll|logp|log_p|logprob)\w*\s*[<>]=?\s*\w*(?:nll|logp|log_p|logprob)")
+# Begins with one of two characters: what begins with any name is fifteen times slower.
+_BETTER = re.compile(r"[<>]=?\s*\w*(?:nll|logp|log_p|logprob)")
 _LOSS = re.compile(r"nll|loss|logp|log_p|lp\b|bits|\bce\b|cost", re.IGNORECASE)
 _TARGETLIKE = re.compile(
     r"\b(?:\w+_)?(?:tgts?|tg|tn|targets?|f?ys?|labels?|nxt|next|tok|sym|symbol|nll|lo?ss)(?:_\w+)?\b"
@@ -55,7 +56,7 @@ def target_uses(program: Program, texts: Mapping[str, str], skipped: Skipped | N
     if not hot:
         return ()
     followed = _with_callers(program, hot)
-    flow = Flow(program, followed, skipped)
+    flow = Flow(program, {*followed, *_losing(program)}, skipped)
     for module, function in followed.values():
         flow.run(module, function)
     uses: dict[TargetUse, None] = {}
@@ -111,7 +112,7 @@ def _hot(module: Module, text: str) -> Iterator[Function]:
     lines = text.split("\n")
     nodes = list(_hashes(module)) if _HASHING.search(text) else []
     if _BETTER.search(text):
-        nodes += [test for test in module.index.of(ast.Compare) if _BETTER.search(lines[test.lineno - 1])]
+        nodes += [test for test in module.index.of(ast.Compare) if _compares_losses(test)]
     for name in _CHOICES:
         nodes += [call for call in module.calls(name) if _LOSS.search(lines[call.lineno - 1])]
     found: dict[ast.AST, Function] = {}
@@ -120,6 +121,20 @@ def _hot(module: Module, text: str) -> Iterator[Function]:
         if function is not None and function.node not in found and _names_a_target(function, lines):
             found[function.node] = function
     yield from found.values()
+
+
+def _losing(program: Program) -> Iterator[ast.AST]:
+    """Functions that compute a loss of each token, for those that choose between what they return."""
+    for module in program.modules.values():
+        for name in sorted(LOSSES):
+            for call in module.calls(name):
+                function = module.index.function_of(call)
+                if function is not None and any(each.arg == "reduction" for each in call.keywords):
+                    yield function.node
+
+
+def _compares_losses(test: ast.Compare) -> bool:
+    return all(TOKEN_LOSS.search(dotted(side)) for side in (test.left, test.comparators[0]))
 
 
 def _names_a_target(function: Function, lines: Sequence[str]) -> bool:

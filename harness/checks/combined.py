@@ -54,6 +54,8 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "PG621": _TARGET,
     "PG622": _TARGET,
     "PG623": _TARGET,
+    "PG624": _TARGET,
+    "PG625": Counterpart(("PG707",), ("PG707",)),
 }
 
 

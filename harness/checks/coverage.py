@@ -117,7 +117,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "a token is scored before anything learns from it",
         "README; #417, #595, #771, #1376",
         _SETTLED,
-        ("PG601", "PG606", "PG704", "PG711", "PG707"),
+        ("PG601", "PG606", "PG625", "PG704", "PG711", "PG707"),
         "The order of scores and updates is behaviour: `harness probe` records it.",
     ),
     Requirement(
@@ -157,7 +157,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "hints that tilt the distribution come from the past alone",
         "#1514, #2041, #2118",
         _SETTLED,
-        ("PG623", "PG708"),
+        ("PG623", "PG624", "PG708"),
         "A hint that depends on the current token shows when that token is changed: `harness probe` does.",
     ),
     Requirement(

@@ -17,6 +17,7 @@ SHOWN = 3
 _SUMS = {
     UseKind.SPREAD: "The probability of the realized token is divided among its bytes and mixed there",
     UseKind.ENTROPY: "A mixture gives the realized token a number that is no probability of it",
+    UseKind.WEIGHT: "The weight of a mixture depends on a probability of the realized token that is mixed",
 }
 
 
@@ -62,10 +63,7 @@ def target_in_lookup_key(submission: Submission) -> Outcome:
     if outcome.verdict is not Verdict.PASS or not smoothed:
         return outcome
     outcome = _judge(submission, UseKind.SMOOTHED_LOOKUP, f"{said}, with the model's own probability as prior", clean)
-    if outcome.verdict is not Verdict.FAIL:
-        return outcome
-    message = f"{outcome.message.rstrip('.')}. One reading: #779 holds for every such key; the other: not ruled."
-    return replace(outcome, verdict=Verdict.WARN, message=message)
+    return _disputed(outcome, "#779 holds for every such key", "not ruled")
 
 
 @rule(
@@ -83,8 +81,9 @@ def share_not_normalized(submission: Submission) -> Outcome:
         buckets of every candidate and one of its numbers is divided by something that the row has no part in: the
         shares of a row sum to one when they are divided by the row's own sum. It fails too where the logarithm of a
         token's probability is divided evenly among the token's bytes and the shares are mixed with other
-        probabilities byte by byte, and where an entropy stands among the losses that are mixed. A number read at the
-        exact pair of context and token is left to the probe, which sums over the vocabulary.
+        probabilities byte by byte, where an entropy stands among the losses that are mixed, and where the weight of a
+        mixture of two probabilities of the realized token is computed from one of them. A number read at the exact
+        pair of context and token is left to the probe, which sums over the vocabulary.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).
@@ -123,9 +122,10 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
     """The score takes the better of several losses, token by token.
 
     What it checks:
-        Minimum, argmin or `where(a < b, a, b)` over losses of each token that come from different passes or experts,
-        with the result in the score. The lowest validation loss over training steps, bounds and clamps are none of
-        this.
+        Minimum, argmin, `where(a < b, a, b)`, `a if a < b else b` or `a[b < a] = b[b < a]` over losses of each token
+        that come from different passes or experts, with the result in the score. The lowest validation loss over
+        training steps, bounds and clamps are none of this. Where the lowest result of several whole evaluations is
+        printed as the final score, it only warns.
 
     Why it matters:
         To choose by the realized loss is to know the token before coding it: no decoder can follow. "Selection among
@@ -138,7 +138,17 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
         Mix the experts' distributions with weights that depend on the prefix only.
     """
     clean = "No loss chosen by its value at the token being scored was found in code that runs"
-    return _judge(submission, UseKind.CHOSEN_LOSS, "The score takes the better of several losses of each token", clean)
+    said = "The score takes the better of several losses of each token"
+    outcome = _judge(submission, UseKind.CHOSEN_LOSS, said, clean)
+    whole = any(use.kind is UseKind.CHOSEN_SCORE and use.life is not Life.DEAD for use in submission.targets.uses)
+    if outcome.verdict is not Verdict.PASS or not whole:
+        return outcome
+    said = "The reported score is the lowest of several evaluations of the same tokens"
+    return _disputed(
+        _judge(submission, UseKind.CHOSEN_SCORE, said, clean),
+        "condition 4 excludes selection among runs by observed validation outcomes",
+        "one choice for a whole text costs a decoder a bit or two, and nobody ruled on it",
+    )
 
 
 @rule(
@@ -172,6 +182,74 @@ def hint_gated_by_target(submission: Submission) -> Outcome:
     return _judge(submission, UseKind.GATE, "A hint is switched by the class of the token that it is for", clean)
 
 
+@rule(
+    "PG624",
+    "logits-changed-at-target",
+    family=FAMILY,
+    status=Status.SETTLED,
+    authority="#1017, conditions 1 and 2; #1240",
+)
+def logits_changed_at_target(submission: Submission) -> Outcome:
+    """The logits of a token are changed by the token itself before they become its probability.
+
+    What it checks:
+        Marks at the target in a row over the vocabulary (`scatter_(-1, y, ...)`, `one_hot(y)`, `row[arange(n), y]`)
+        by which the logits are masked, moved or scaled, where the same logits then become probabilities of the same
+        targets in scoring code. A one-hot row that picks the loss out of the logarithms, soft labels, marks of other
+        tokens, changes after the score and losses that only training has are none of this.
+
+    Why it matters:
+        A mask that spares the realized token, or a bias that lifts it, tells the model what it is to predict: p_t may
+        be "not a function of x_t" (#1017, condition 1), and has to be fixed "independently of which token is
+        realized" (condition 2). Every other token is scored with other logits than this one.
+
+    Evidence:
+        The lines of the mark, of the change, and of the loss or softmax.
+
+    How to fix:
+        Leave the target out of whatever is computed before the score.
+    """
+    clean = "No change of logits at the token being scored was found in code that runs"
+    return _judge(submission, UseKind.SHAPED, "The logits are changed at the token that they are to predict", clean)
+
+
+@rule(
+    "PG625",
+    "scored-without-causal-mask",
+    family=FAMILY,
+    status=Status.DISPUTED,
+    authority="#1017, condition 1",
+)
+def scored_without_causal_mask(submission: Submission) -> Outcome:
+    """The score comes from a model that sees the tokens on both sides.
+
+    What it checks:
+        Calls in scoring code that switch the causal mask of the whole model off (`model(x, is_causal=False)`, where
+        the model hands that on to its attention), and whose loss is added to the score. Training without a mask,
+        steps that go on from a cache, and layers that have no mask of their own are none of this: what those attend
+        to is left to the probe, which changes later tokens.
+
+    Why it matters:
+        "p_t(.) is a function of the artifact A and the strict prefix" (#1017, condition 1). A token that is
+        predicted from the ones behind it has no code length: the mean of such losses is a pseudo-likelihood. A bound
+        on the likelihood of a whole masked text is one, and a record of that kind was accepted; which of the two a
+        script computes is not read. It warns.
+
+    Evidence:
+        The lines of the call, of the loss, and of the sum that it goes into.
+
+    How to fix:
+        Score with the causal mask, or state the bound and how a decoder follows it.
+    """
+    clean = "No score of a model that is run without its causal mask was found in code that runs"
+    said = "Scoring code runs the model without its causal mask"
+    return _disputed(
+        _judge(submission, UseKind.BOTH_WAYS, said, clean),
+        "condition 1 asks for the strict prefix alone",
+        "a bound on the likelihood of a whole masked text is a code length too",
+    )
+
+
 def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -> Outcome:
     """Fail on what runs, leave open what may, note what does not."""
     facts = submission.targets
@@ -198,6 +276,14 @@ def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -
     return unread_code(passed, submission)
 
 
+def _disputed(outcome: Outcome, one: str, other: str) -> Outcome:
+    """A fail as a warning, with both readings; anything else as it is."""
+    if outcome.verdict is not Verdict.FAIL:
+        return outcome
+    message = f"{outcome.message.rstrip('.')}. One reading: {one}; the other: {other}."
+    return replace(outcome, verdict=Verdict.WARN, message=message)
+
+
 def _dead(uses: Sequence[TargetUse]) -> list[TargetUse]:
     return [use for use in uses if use.life is Life.DEAD]
 
@@ -215,4 +301,11 @@ def _places(uses: Sequence[TargetUse]) -> tuple[Location, ...]:
     return tuple(dict.fromkeys(step.location for use in uses[:SHOWN] for step in use.steps))
 
 
-RULES = (target_in_lookup_key, share_not_normalized, loss_chosen_by_outcome, hint_gated_by_target)
+RULES = (
+    target_in_lookup_key,
+    share_not_normalized,
+    loss_chosen_by_outcome,
+    hint_gated_by_target,
+    logits_changed_at_target,
+    scored_without_causal_mask,
+)

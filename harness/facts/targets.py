@@ -17,7 +17,11 @@ class UseKind(enum.StrEnum):
     PAIR_LOOKUP = "a table is read at the pair of context and it"
     SPREAD = "its probability is divided among its bytes and mixed there"
     ENTROPY = "an entropy is mixed in as if it were its loss"
+    WEIGHT = "a mixture is weighted by its probability"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
+    SHAPED = "the logits are changed at it"
+    BOTH_WAYS = "the model is run without its causal mask"
+    CHOSEN_SCORE = "the best of several whole evaluations is the score"
     GATE = "a hint is switched by its class"
 
 
