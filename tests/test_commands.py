@@ -111,3 +111,12 @@ def test_a_validation_shard_under_the_name_of_a_training_shard(line: str, *, fou
 def test_the_column_of_this_run(head: str, row: str, found: tuple[str, bool]) -> None:
     table = f"{head}\n|---|---|---|\n{row}\n"
     assert [(each.value, each.commanded) for each in read(table)] == [found]
+
+
+def test_what_stands_below_a_heading_about_ablations_is_of_other_runs() -> None:
+    block = "```bash\nMIXER=0  # off\n# not a heading\nLAYERS=3 python train_gpt.py\n```\n\n| WIDTH_A | 5 |\n"
+    below = read(f"# Title\n\n## Ablation variables\n\n{block}")
+    assert [(each.name, each.commanded) for each in below] == [("MIXER", False), ("LAYERS", False), ("WIDTH_A", False)]
+    after = read(f"## Ablations\n\n## Running\n\n{block}")
+    assert all(each.commanded for each in after)
+    assert len(after) == 3

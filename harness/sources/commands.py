@@ -2,14 +2,14 @@
 
 Three ways of saying it are read: a command (`NAME=VALUE ... torchrun ...`, `export NAME=VALUE`, over as many lines as
 it takes), a list or table of settings and nothing else, and a mention in a sentence. Only the first two say what a
-run had; a mention may speak of any run.
+run had; a mention may speak of any run, and so may whatever stands below a heading about ablations.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LINE_LIMIT_CHARACTERS = 4_000
 TEXT_LIMIT_CHARACTERS = 1_000_000
@@ -22,6 +22,8 @@ _ASSIGNMENT = re.compile(
 )
 _FALLBACK = re.compile(r"\$\{\w+:?[-=]([^}]*)\}")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+_HEADING = re.compile(r"#{1,6}\s+(.*)")
+_OTHER_RUNS = re.compile(r"\bablat", re.IGNORECASE)
 _FENCE = re.compile(r"\s*(?:>\s*)?(```|~~~)")
 # On a line without leading space: blanks that two parts of a pattern may share are tried in every division.
 _SETTINGS_ONLY = re.compile(
@@ -60,16 +62,18 @@ class Assignment:
 def read(text: str, *, script: bool = False) -> tuple[Assignment, ...]:
     """The assignments of a README, or of a shell script, where every one is a command."""
     found: list[Assignment] = []
-    fenced = continued = False
+    fenced = continued = aside = False
     heads: list[str] = []
     for number, line in enumerate(text[:TEXT_LIMIT_CHARACTERS].split("\n"), start=1):
         content = line[:LINE_LIMIT_CHARACTERS].rstrip()
         if not script and _FENCE.match(content):
             fenced = not fenced
             continue
+        if not script and not fenced and (heading := _HEADING.match(content)):
+            aside = _OTHER_RUNS.search(heading[1]) is not None
         heads = (heads or _cells(content)) if content.lstrip().startswith("|") else []
-        commanded = script or fenced or continued or _is_command(content)
-        found += _of_row(content, number, heads)
+        commanded = (script or fenced or continued or _is_command(content)) and not aside
+        found += (replace(each, commanded=each.commanded and not aside) for each in _of_row(content, number, heads))
         code = content.partition(" #")[0] if commanded else content
         found += _assignments(code, number, commanded=commanded and not content.lstrip().startswith("#"))
         continued = content.endswith("\\") and commanded
