@@ -226,11 +226,12 @@ DIGEST_HASH_SIZE = 64
 class Counts:
     BUCKETS, ORDER = 4_194_304, 9
     bucket_size = 1024
-    def __init__(self, table_size=1 << 20, *, order=9):
+    def __init__(self, table_size=1 << 20, *, order=9, chunk_tokens=1_048_576):
         self.full_buckets = 4_194_304
         self.other = make(row_buckets=65536, rows=65536)
 class Hyperparameters:
     env_buckets = int(os.environ.get("ENV_BUCKETS", 1 << 22))
+    ngram_chunk_tokens = int(os.environ.get("NGRAM_CHUNK_TOKENS", "65536"))
 """
 
 
@@ -238,10 +239,12 @@ class Hyperparameters:
 def test_tables_of_counts_are_as_full_as_in_the_real_run(length: int, places: int) -> None:
     made = choose(TABLES, {}, length)
     large = {"NUM_BUCKETS", "HASH_SIZE", "BUCKETS", "table_size", "full_buckets"}
-    assert made.tables == dict.fromkeys(large | ({"row_buckets"} if places < 65536 else set()), places)
-    assert made.overrides()["everywhere"] == made.tables
+    tables = dict.fromkeys(large | ({"row_buckets"} if places < 65536 else set()), places)
+    assert made.everywhere == {**tables, "chunk_tokens": 8 * length}
+    assert made.overrides()["everywhere"] == made.everywhere
     assert made.shrunk["BUCKETS"] == ("in the script", str(places))
     assert made.shrunk["ENV_BUCKETS"] == ("1 << 22", str(places))
+    assert made.shrunk["NGRAM_CHUNK_TOKENS"] == ("65536", str(8 * length))
 
 
 HANDED_ON = """

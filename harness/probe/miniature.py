@@ -20,6 +20,8 @@ BYTES = 256
 # A table of counts has some ten tokens of a real validation text for each place, and here too: what does not add up to
 # one because contexts and tokens share places would look clean in an empty one. Where a script ends so, it gets more.
 TABLES, PLACES, MORE_PLACES = r"(?:^|_)(?:BUCKETS|TABLE_SIZE|HASH_SIZE)", 256, 1 << 18
+# What is scored before it is counted: a text that is one piece would be scored with empty tables. In sequences.
+PIECES, SEQUENCES = r"(?:^|_)CHUNK_TOKENS", 8
 # A shift or a power that is written out has no larger parts.
 BITS_LIMIT = 64
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
@@ -100,6 +102,7 @@ CAPPED_ENDINGS: dict[str, int] = {
     r"(?:START|BEGIN)_(?:STEP|ITER)S?": 4,
     r"(?:^|_)GROUP_SIZE": SMALL["MODEL_DIM"],
     TABLES: PLACES,
+    PIECES: SEQUENCES * LENGTH,
 }
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
@@ -122,7 +125,7 @@ class Miniature:
         environment: variables, the claimed ones included.
         classes: attributes of classes that the environment does not reach.
         module: constants of the module.
-        tables: sizes of tables, by name, wherever they are written out.
+        everywhere: sizes of tables and of pieces, by name, wherever they are written out.
         shrunk: what was made smaller: name to (claimed or default, now).
         spec: the world that it needs.
         length: tokens of a sequence.
@@ -131,14 +134,14 @@ class Miniature:
     environment: dict[str, str] = field(default_factory=dict)
     classes: dict[str, dict[str, Value]] = field(default_factory=dict)
     module: dict[str, Value] = field(default_factory=dict)
-    tables: dict[str, Value] = field(default_factory=dict)
+    everywhere: dict[str, Value] = field(default_factory=dict)
     shrunk: dict[str, tuple[str, str]] = field(default_factory=dict)
     spec: Spec = field(default_factory=Spec)
     length: int = LENGTH
 
     def overrides(self) -> dict[str, dict[str, object]]:
         """In the form that the child's plan has."""
-        return {"class": dict(self.classes), "module": dict(self.module), "everywhere": dict(self.tables)}
+        return {"class": dict(self.classes), "module": dict(self.module), "everywhere": dict(self.everywhere)}
 
 
 def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LENGTH) -> Miniature:
@@ -167,12 +170,12 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
         if (_number(value) or 0) > most:
             environment[name], shrunk[name] = str(most), (value, str(most))
     classes, module = _written(text, keys, sizes)
-    tables = _tables(text, keys, length)
+    everywhere = _everywhere(text, keys, length)
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
-    shrunk |= {name: ("in the script", str(value)) for name, value in tables.items()}
+    shrunk |= {name: ("in the script", str(value)) for name, value in everywhere.items()}
     spec = _spec(text, environment)
-    return Miniature(environment | _places(keys, spec), classes, module, tables, shrunk, spec, length)
+    return Miniature(environment | _places(keys, spec), classes, module, everywhere, shrunk, spec, length)
 
 
 def _places(keys: Mapping[str, str], spec: Spec) -> dict[str, str]:
@@ -194,7 +197,8 @@ def _by_ending(name: str, length: int) -> Iterator[tuple[str, int]]:
     """Endings of a name, and the most that it may be."""
     for ending, most in CAPPED_ENDINGS.items():
         if re.search(rf"{ending}$", name.upper()):
-            yield ending, MORE_PLACES if ending == TABLES and length > LENGTH else most
+            longer = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length}.get(ending, most)
+            yield ending, longer if length > LENGTH else most
 
 
 def handed_on(text: str) -> frozenset[str]:
@@ -240,8 +244,8 @@ def _written(
     return {name: values for name, values in classes.items() if values}, module
 
 
-def _tables(text: str, keys: Mapping[str, str], length: int) -> dict[str, int]:
-    """Sizes of tables that are written out anywhere: assigned, as a default, or in a call."""
+def _everywhere(text: str, keys: Mapping[str, str], length: int) -> dict[str, int]:
+    """Sizes of tables and of pieces that are written out anywhere: assigned, as a default, or in a call."""
     try:
         tree = ast.parse(text)
     except SyntaxError:
@@ -252,7 +256,7 @@ def _tables(text: str, keys: Mapping[str, str], length: int) -> dict[str, int]:
         for name, value in given
         if name.upper() not in keys
         for ending, most in _by_ending(name, length)
-        if ending == TABLES and (_constant(value) or 0) > most
+        if ending in {TABLES, PIECES} and (_constant(value) or 0) > most
     }
 
 
