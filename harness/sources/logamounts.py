@@ -42,7 +42,9 @@ _COUNTS = (
     (
         "val_tokens",
         "tokens",
-        re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d[\d,_]{0,20})(?![\w.])"),
+        re.compile(
+            r"(?:(?<!\w)[Vv]al(?:idation)?[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d[\d,_]{0,20})(?![\w.])"
+        ),
     ),
     ("train_shards", "train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
 )
