@@ -117,19 +117,21 @@ def share_not_normalized(submission: Submission) -> Outcome:
     "loss-chosen-by-outcome",
     family=FAMILY,
     status=Status.SETTLED,
-    authority="#573, #596, #614, #659; #1017, condition 4",
+    authority="#573, #596, #614, #659; #168; #1017, condition 4",
 )
 def loss_chosen_by_outcome(submission: Submission) -> Outcome:
     """The score takes the better of several losses, token by token.
 
     What it checks:
         Minimum, argmin or `where(a < b, a, b)` over losses of each token that come from different passes or experts,
-        with the result in the score. The lowest validation loss over training steps, bounds and clamps are none of
-        this.
+        with the result in the score. And losses that are set to zero where a stored or guessed token equals the
+        target, with nothing added where it does not: the better of a guess and the model. The lowest validation loss
+        over training steps, bounds, clamps and masks of padding are none of this.
 
     Why it matters:
         To choose by the realized loss is to know the token before coding it: no decoder can follow. "Selection among
         runs by observed validation outcomes" is excluded by condition 4, and such submissions were closed (#573).
+        With validation tokens for the guesses it is a paid prefix, which was excluded by name (#168).
 
     Evidence:
         The lines of the losses, of the choice, and where it enters the score.
@@ -138,7 +140,12 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
         Mix the experts' distributions with weights that depend on the prefix only.
     """
     clean = "No loss chosen by its value at the token being scored was found in code that runs"
-    return _judge(submission, UseKind.CHOSEN_LOSS, "The score takes the better of several losses of each token", clean)
+    said = "The score takes the better of several losses of each token"
+    outcome = _judge(submission, UseKind.CHOSEN_LOSS, said, clean)
+    if not any(use.kind is UseKind.FREE_HIT for use in submission.targets.uses) or outcome.verdict is Verdict.FAIL:
+        return outcome
+    found = _judge(submission, UseKind.FREE_HIT, "The score pays nothing where a guess is right", clean)
+    return max((found, outcome), key=lambda each: each.verdict.severity)
 
 
 @rule(

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.analysis import experts, gates, reach, spread, targets
+from harness.analysis import experts, freehits, gates, reach, spread, targets
 from harness.analysis.announced import announcements
 from harness.analysis.answers import Stated, Unknown
 from harness.analysis.labels import Label, Step
@@ -60,6 +60,7 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
     hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
     uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in spread.spreads(program)]
     uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in experts.entropies(program)]
+    uses += [_proved(UseKind.FREE_HIT, each, reached, logged, stated) for each in freehits.free_hits(program)]
     uses += [_gate(gate, reached, logged, stated) for gate in gates.gates(program, texts, _helpers(folder))]
     hashes = () if hashed else _hashes(targets.scoring_hashes(program, texts), reached)
     return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses), hashes)

@@ -18,6 +18,7 @@ class UseKind(enum.StrEnum):
     SPREAD = "its probability is divided among its bytes and mixed there"
     ENTROPY = "an entropy is mixed in as if it were its loss"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
+    FREE_HIT = "its loss is dropped where a guess equals it"
     GATE = "a hint is switched by its class"
 
 
