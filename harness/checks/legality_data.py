@@ -105,7 +105,9 @@ def calibrated_on_validation_tokens(submission: Submission) -> Outcome | None:
 
     What it checks:
         Calls of functions that calibrate by their name (GPTQ, Hessians, AWQ), and the split of the data that they
-        get. It fails when that is the validation split alone and the function hands it to the model.
+        get. It fails when that is the validation split alone and the function hands it to the model. And hooks that
+        gather statistics while the model reads validation tokens alone, in the same function that then changes
+        weights by them or hands them to a quantizer.
 
     Why it matters:
         Calibration shapes the weights before the tokens are scored (#728). Data of the training split, read within

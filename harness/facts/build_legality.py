@@ -8,6 +8,7 @@ from harness.analysis.adaptation import Adaptation, Adaptations
 from harness.analysis.alternation import Order, Step
 from harness.analysis.answers import Stated
 from harness.analysis.calibration import Calibration, Calibrations
+from harness.analysis.hooked import Hooked
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
 from harness.analysis.reach import Life, Reach, Reached
@@ -50,7 +51,7 @@ def build_legality(
         ),
         tuple(
             _passage(each.function, each.steps, each.reached, _silent(each, logged), proved=each.fed)
-            for each in Calibrations(program, reach, origins).all()
+            for each in (*Calibrations(program, reach, origins).all(), *Hooked(program, reach, origins).all())
         ),
         tuple(Located(f"{each.kind}: {each.name}", each.place) for each in contacts(program, reach)),
     )
