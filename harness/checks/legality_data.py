@@ -167,12 +167,14 @@ def reaches_outside(submission: Submission) -> Outcome | None:
     What it checks:
         Calls of network libraries, of other programs and of code made at run time (`exec`, `eval`), in the training
         script and in the helpers that it imports, unless the configuration shows that they never run. Questions
-        about the machine for the log (`nvidia-smi`, `git`) are left out. A compiler that is started by its name is
-        named and passes: it fetches nothing. It lists; it does not judge.
+        about the machine for the log (`nvidia-smi`, `git status`) are left out; programs that fetch (`git clone`,
+        `pip install`, `wget`) count as network. A compiler that is started by its name is named and passes: it
+        fetches nothing. It fails where the network is reached in the evaluation for certain: the printed score is of
+        what is fetched after training, or the function that computes it fetches, under no condition of its own.
 
     Why it matters:
         "No external downloads, training dataset access, or network calls are allowed during evaluation." A call
-        before evaluation may be in order, so this warns.
+        before evaluation is in order: hence a warning where the code does not tell when it is made.
 
     Evidence:
         The line of each call.
@@ -183,6 +185,11 @@ def reaches_outside(submission: Submission) -> Outcome | None:
     legality = submission.legality
     if isinstance(legality.script, Missing):
         return undecided("What the program reaches cannot be told", legality.script.reason, legality.script)
+    fetched = next((each for each in legality.fetches if each.runs == "live" and each.silent is None), None)
+    if fetched is not None:
+        message = f"`{fetched.what}` at {fetched.steps[0].location} reaches the network in the evaluation"
+        where = tuple(step.location for step in fetched.steps)
+        return Outcome(Verdict.FAIL, f"{message}, for the score at {where[-1]}.", locations=where)
     compilers = [contact for contact in legality.contacts if contact.value.startswith("compiler")]
     others = [contact for contact in legality.contacts if contact not in compilers]
     told = [f"{contact.value.removeprefix('compiler: ')} at {contact.location}" for contact in compilers]

@@ -8,6 +8,7 @@ from harness.analysis.adaptation import Adaptation, Adaptations
 from harness.analysis.alternation import Order, Step
 from harness.analysis.answers import Stated
 from harness.analysis.calibration import Calibration, Calibrations
+from harness.analysis.fetched import Fetched, Fetching
 from harness.analysis.hooked import Hooked
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
@@ -54,6 +55,10 @@ def build_legality(
             for each in (*Calibrations(program, reach, origins).all(), *Hooked(program, reach, origins).all())
         ),
         tuple(Located(f"{each.kind}: {each.name}", each.place) for each in contacts(program, reach)),
+        fetches=tuple(
+            _passage(each.name, each.steps, each.reached, _silent(each, logged))
+            for each in Fetching(program, reach, origins).all()
+        ),
     )
 
 
@@ -91,7 +96,7 @@ def _passage(
     )
 
 
-def _silent(found: Adaptation | Rescoring | Calibration, logged: Logged) -> Located[str] | None:
+def _silent(found: Adaptation | Rescoring | Calibration | Fetched, logged: Logged) -> Located[str] | None:
     return logged.lacks(found.printed, found.reached.reasons)
 
 
