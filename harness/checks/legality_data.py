@@ -9,7 +9,7 @@ from typing import TypeAlias
 from harness.checks.common import counted, listed, many, places, undecided
 from harness.checks.legality import FAMILY, PROBE, is_afterthought
 from harness.checks.legality_doubt import silence, unread_code
-from harness.facts.legality import Passage
+from harness.facts.legality import ONLY_EVALUATES, Passage
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Verdict, rule
 
@@ -55,7 +55,8 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
         The files that the losses of all gradients come from. It fails when every gradient that runs takes its data
         from files of the validation split and none from the training split; and when a command of the README or of a
         shell script gives a validation shard the name of a training shard and the logs say that there was one
-        training shard. Such a command alone warns.
+        training shard. Such a command alone warns. A script that takes no gradient shows nothing of its weights'
+        training: undecided; one that trains weights which it was given is left to PG601.
 
     Why it matters:
         "You CANNOT access validation data during training" (README).
@@ -72,6 +73,10 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
         return undecided("What is trained on cannot be told", script.reason, script)
     if submission.legality.renamed:
         return _renamed(submission, submission.legality.renamed)
+    if split == ONLY_EVALUATES and submission.pipeline.trains:
+        return undecided(
+            "What the weights were trained on cannot be told", f"{ONLY_EVALUATES.reason}: it only evaluates", script
+        )
     if isinstance(split, Missing):
         # Nothing speaks of validation files: the data was merely not followed.
         message = "No training loop that reads the validation split was found in code that runs."

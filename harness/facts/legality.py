@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.model import Fact, Located, Location, Missing
 
 UNFOLLOWED = Missing("no gradient of a loss was followed to a split")
+ONLY_EVALUATES = Missing("the script takes no gradient of a loss")
 
 
 @dataclass(frozen=True, slots=True)
