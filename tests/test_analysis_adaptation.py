@@ -223,16 +223,50 @@ def test_a_tensor_made_for_the_window_is_slot() -> None:
     assert [str(each.order) for each in part] == ["trained on a part"]
 
 
-def test_a_gradient_in_a_closure_is_not_said_to_come_after_the_score() -> None:
-    closure = online(
-        "def closure():",
-        "    loss = net(part[:-1], part[1:])",
-        "    loss.backward()",
-        "    return loss",
-        "total += net(part[:-1], part[1:]).item()",
-        "opt.step(closure)",
+REFIT = (
+    "def again():",
+    "    opt.zero_grad()",
+    "    cost = net(part[:-1], part[1:])",
+    "    cost.backward()",
+    "    return cost",
+)
+COUNTED = "total += net(part[:-1], part[1:]).item()"
+CLOSURES = {
+    "stepped before the score": ((*REFIT, "opt.step(again)", COUNTED), "trained first"),
+    "several steps before the score": (
+        (*REFIT, "for _ in range(5):", "    opt.step(closure=again)", COUNTED),
+        "trained first",
+    ),
+    "stepped after the score": ((*REFIT, COUNTED, "opt.step(again)"), "scored first"),
+    "other tokens": (
+        (*(each.replace("part", "past") for each in REFIT), "opt.step(again)", COUNTED),
+        "trained on a part",
+    ),
+    "called by something else": ((*REFIT, COUNTED, "search(again)"), "unclear"),
+    "stepped before and after": ((*REFIT, "opt.step(again)", COUNTED, "opt.step(again)"), "unclear"),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), CLOSURES.values(), ids=CLOSURES)
+def test_a_closure_is_run_where_the_optimizer_steps(lines: tuple[str, ...], expected: str) -> None:
+    text = online(*lines).replace("total = 0.0", "total = 0.0; past = held[:11]")
+    assert order(text) == [expected]
+
+
+@pytest.mark.parametrize(("cut", "expected"), [("", "trained first"), ("[:5]", "trained on a part")])
+def test_a_tensor_fitted_in_a_closure_is_slot(cut: str, expected: str) -> None:
+    lines = (
+        "h = net.hidden(part[:-1])",
+        "bias = torch.zeros(1, requires_grad=True)",
+        "tune = torch.optim.LBFGS([bias], max_iter=5)",
+        "def fit():",
+        f"    lost = net.cost(h + bias, part[1:]){cut}",
+        "    lost.backward()",
+        "    return lost",
+        "tune.step(fit)",
+        "total += net.cost(h + bias, part[1:])[5:].sum().item()",
     )
-    assert order(closure) == ["unclear"]
+    assert [(str(each.order), each.fresh) for each in found(online(*lines))] == [(expected, True)]
 
 
 def test_training_data_is_nobody_s_business() -> None:

@@ -34,7 +34,7 @@ def found(source: str) -> list[tuple[str, str, int | None]]:
         ("[either, *flags]", ("program", "subprocess.run")),
         ("given", ("program", "subprocess.run")),
         ('["accede", "a.c"]', ("program", "subprocess.run")),
-        ('["curl", "gcc"]', ("program", "subprocess.run")),
+        ('["curl", "gcc"]', ("network", "subprocess.run (`curl`)")),
         ("[]", ("program", "subprocess.run")),
     ],
 )
@@ -72,3 +72,26 @@ def test_what_asks_about_the_machine_and_what_never_runs_is_left_out() -> None:
         exec("x = 1")
     """
     assert found(source) == [("program", "os.system", 6), ("dynamic code", "exec", 7)]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ('["git", "clone", url]', "git clone"),
+        ('f"git -c a=b clone {url}"', "git -c a=b clone"),
+        ('[sys.executable, "-m", "pip", "install", "-q", "brotli"]', "pip install"),
+        ('"nvidia-smi; wget -q https://example.org/a.bin", shell=True', "wget"),
+        ("words", "curl"),
+        ('["pip", "install", "--no-index", "a.whl"]', None),
+        ('["git", "rev-parse", "HEAD"]', ""),
+        ('["git", "status", "--porcelain"]', ""),
+    ],
+)
+def test_programs_that_fetch_are_network_and_questions_are_none(command: str, told: str | None) -> None:
+    source = f"""
+        import subprocess, sys
+        words = ["curl", "-L", "https://example.org/a.bin"]
+        subprocess.run({command})
+    """
+    expected = [("program", "subprocess.run", 4)] if told is None else []
+    assert found(source) == ([("network", f"subprocess.run (`{told}`)", 4)] if told else expected)

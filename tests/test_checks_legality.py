@@ -9,7 +9,8 @@ import pytest
 
 from harness.checks.legality import RULES as TRAINING_RULES
 from harness.checks.legality_data import RULES as DATA_RULES
-from harness.facts.legality import LegalityFacts, Passage, Training
+from harness.facts.legality import ONLY_EVALUATES, LegalityFacts, Passage, Training
+from harness.facts.pipeline import PipelineFacts
 from harness.model import Located, Location, Missing, Outcome, Verdict
 from tests import factories
 from tests.factories import AnyRule, at
@@ -125,6 +126,13 @@ def test_the_split_of_the_training_loss() -> None:
     assert decide("PG604", training_split=at("validation", "train_gpt.py", 10)).verdict is Verdict.FAIL
     assert decide("PG604", training_split=at("training", "train_gpt.py", 10)).verdict is Verdict.PASS
     assert decide("PG604").verdict is Verdict.PASS
+    only = factories.submission(
+        legality=LegalityFacts(at("train_gpt.py", "train_gpt.py"), training_split=ONLY_EVALUATES),
+        pipeline=PipelineFacts(trains=True),
+    )
+    outcome = RULES["PG604"].check(only)
+    assert outcome is not None
+    assert outcome.verdict is Verdict.UNDECIDED
 
 
 def test_contacts_are_listed_and_never_fail() -> None:
@@ -220,3 +228,20 @@ def test_what_the_logs_lack_leaves_an_accusation_open(code: str) -> None:
     assert outcome is not None
     assert outcome.verdict is Verdict.UNDECIDED
     assert "the log at train.log lacks `ttt:start epochs:`, which it prints" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, Verdict.FAIL),
+        ({"runs": "unknown"}, Verdict.WARN),
+        ({"silent": at("fetching", "a.log", 3)}, Verdict.WARN),
+    ],
+)
+def test_the_network_in_the_evaluation_fails_where_it_is_known_to_run(
+    changes: dict[str, Any], verdict: Verdict
+) -> None:
+    steps = (at("the network is reached", "train_gpt.py", 5), at("the score that is printed", "train_gpt.py", 9))
+    fetch = dataclasses.replace(Passage("requests.get", proved=True, steps=steps, runs="live"), **changes)
+    contact = at("network: requests.get", "train_gpt.py", 5)
+    assert decide("PG610", contacts=(contact,), fetches=(fetch,)).verdict is verdict

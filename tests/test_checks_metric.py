@@ -141,6 +141,9 @@ def test_seed_rows_without_a_log_are_left_to_another_rule() -> None:
     assert metric.seed_claim_not_in_logs.check(nothing) is None
 
 
+UNCOUNTED = Missing("the log does not print val_tokens")
+
+
 def scored(loss: float, bits: float, digits: int = 8, **changes: Any) -> Run:
     headline = factories.score(bits, loss, digits=digits, loss_digits=digits)
     return factories.run(1, headline=at(headline, "train_seed1.log", 90), **changes)
@@ -164,7 +167,7 @@ def test_the_naive_baseline_was_scored_on_the_first_export() -> None:
 def test_every_split_is_recognised_from_its_own_digits(split: Any, loss: float, digits: int) -> None:
     loss = round(loss, digits)
     for constant in split.bytes_per_token:
-        run = scored(loss, round(loss / math.log(2) / constant, digits), digits)
+        run = scored(loss, round(loss / math.log(2) / constant, digits), digits, val_tokens=UNCOUNTED)
         assert split.name in bytes_per_token(run).message
 
 
@@ -175,13 +178,13 @@ def test_two_splits_that_both_fit_are_both_named() -> None:
 
 
 def test_a_known_miscount_is_named_with_its_source() -> None:
-    outcome = bytes_per_token(scored(2.8, 2.8 / math.log(2) / 4.3495))
+    outcome = bytes_per_token(scored(2.8, 2.8 / math.log(2) / 4.3495, val_tokens=UNCOUNTED))
     assert outcome.verdict is Verdict.WARN
     assert "leading spaces counted twice" in outcome.message
 
 
 def test_a_number_of_no_split_warns_and_a_missing_one_is_undecided() -> None:
-    assert bytes_per_token(scored(2.8, 2.8 / math.log(2) / 5.0)).verdict is Verdict.WARN
+    assert bytes_per_token(scored(2.8, 2.8 / math.log(2) / 5.0, val_tokens=UNCOUNTED)).verdict is Verdict.WARN
     headline = at(factories.score(1.2, val_loss=Missing("the line states no loss")), "a.log", 9)
     outcome = bytes_per_token(factories.run(1, headline=headline))
     assert outcome.verdict is Verdict.UNDECIDED
@@ -222,10 +225,52 @@ def test_validation_tokens(tokens: int | None, verdict: Verdict) -> None:
     assert outcome.verdict is verdict
 
 
+# Ratio of bytes to tokens, tokens, verdicts on the ratio and on the tokens.
+TEXTS = {
+    "the whole text": (2.8, 53_957_461, Verdict.PASS, Verdict.PASS),
+    "but for a tail": (2.8, 53_940_000, Verdict.PASS, Verdict.PASS),
+    "a little less": (2.8, 53_500_000, Verdict.WARN, Verdict.UNDECIDED),
+    "a little more": (2.8, 54_300_000, Verdict.WARN, Verdict.UNDECIDED),
+    "the first export": (2.8, 55_632_052, Verdict.WARN, Verdict.UNDECIDED),
+    "more than there is": (2.8, 57_000_000, Verdict.FAIL, Verdict.UNDECIDED),
+    "one process's share": (2.8, 6_744_682, Verdict.WARN, Verdict.UNDECIDED),
+    "a sample": (2.8, 131_072, Verdict.WARN, Verdict.FAIL),
+}
+
+
+@pytest.mark.parametrize(("ratio", "tokens", "bytes_verdict", "tokens_verdict"), TEXTS.values(), ids=TEXTS)
+def test_an_unknown_tokenizer_is_held_against_the_size_of_the_text(
+    ratio: float, tokens: int, bytes_verdict: Verdict, tokens_verdict: Verdict
+) -> None:
+    run = scored(2.8, 2.8 / math.log(2) / ratio, val_tokens=at(tokens, "a.log", 8))
+    counted = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
+    assert counted is not None
+    assert (bytes_per_token(run).verdict, counted.verdict) == (bytes_verdict, tokens_verdict)
+
+
+@pytest.mark.parametrize(("tokens", "verdict"), [(65_536, Verdict.FAIL), (62_021_632, Verdict.UNDECIDED)])
+def test_a_sample_is_one_without_a_loss_too(tokens: int, verdict: Verdict) -> None:
+    headline = at(factories.score(1.2, val_loss=Missing("the line states no loss")), "a.log", 9)
+    run = factories.run(1, headline=headline, val_tokens=at(tokens, "a.log", 8))
+    outcome = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+
+
+def test_one_byte_per_token_needs_another_sign_of_a_byte_alphabet() -> None:
+    bare = scored(0.7, 0.7 / math.log(2), config={}, val_tokens=UNCOUNTED)
+    assert bytes_per_token(bare).verdict is Verdict.UNDECIDED
+    told = scored(0.7, 0.7 / math.log(2), config={"vocab_size": at("260", "a.log", 3)}, val_tokens=UNCOUNTED)
+    assert bytes_per_token(told).verdict is Verdict.PASS
+
+
 def test_tokens_of_an_unknown_split_are_undecided_and_of_a_declared_one_compared() -> None:
-    run = scored(2.8, 2.8 / math.log(2) / 5.0, val_tokens=at(47_000, "a.log", 8))
-    unknown = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
+    run = scored(2.8, 2.8 / math.log(2) / 5.0)
+    unknown = fingerprint.validation_tokens_differ.check(
+        factories.submission(runs=(dataclasses.replace(run, val_tokens=at(25_000_000, "a.log", 8)),))
+    )
     claims = factories.manifest(validation_split=at(DeclaredSplit("demo", 47_000, 131_600)))
+    run = dataclasses.replace(run, val_tokens=at(47_000, "a.log", 8))
     declared = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,), claims=claims))
     assert unknown is not None
     assert declared is not None

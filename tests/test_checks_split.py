@@ -85,6 +85,9 @@ def test_a_setting_that_cuts_the_split_warns() -> None:
     assert decided(split.split_partly_scored, run("val_doc_fraction", "1.0")).verdict is Verdict.PASS
     assert decided(split.split_partly_scored, run("val_token_limit", "0")).verdict is Verdict.PASS
     assert decided(split.split_partly_scored, run("val_doc_fraction", "all")).verdict is Verdict.PASS
+    for key, small, large in (("eval_max_tokens", "524288", "62021846"), ("val_docs_limit", "1000", "50000")):
+        assert decided(split.split_partly_scored, run(key, small)).verdict is Verdict.WARN
+        assert decided(split.split_partly_scored, run(key, large)).verdict is Verdict.PASS
     assert split.split_partly_scored.check(single(coverage=())) is None
 
 
@@ -173,6 +176,8 @@ def test_the_envelope_needs_a_score_and_a_date_and_the_challenge_s_split() -> No
         ("stride=64 batch_seqs=64 total_windows=969088", CoverageEvent(1, "windows", 969_088, 64)),
         ("ttt:start chunks:1389 ttt_lr:0.005 chunk_tokens:32768", CoverageEvent(1, "chunks", 1389, 32_768)),
         ("ttt_phased: total_docs:50000 prefix_docs:2000", CoverageEvent(1, "documents", 50_000, 0)),
+        ("adapt: starting eval on 1000 docs, chunk_size=48", CoverageEvent(1, "documents", 1_000, 0)),
+        ("val_part:subset fraction=0.05 tokens=31072 (full=62021632)", CoverageEvent(1, "tokens", 31_072, 1)),
         ("ttt_lora:docs:50000 rank:96 lr:0.0001 chunk:64", CoverageEvent(1, "documents", 50_000, 0)),
         ("Running PyTorch 2.9.1+cu128", VersionEvent(1, "pytorch", "2.9.1+cu128")),
     ],

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, made_for, optimized, sharing
 from harness.analysis.announced import Lines, announcements
+from harness.analysis.closures import stepping
 from harness.analysis.index import Function, dotted, last_name, place_of
 from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
 from harness.analysis.prints import REPORTERS
@@ -116,16 +117,19 @@ class Adaptations:
             return
         name = scope.function.name if scope.function is not None else ""
         start = Step("validation files", loaded.place)
-        names, fresh = optimized(call, scope)
-        site = Site(call, module, (Step("gradient of a loss on them", module.at(call.lineno)),), names, (loss,))
+        # An optimizer that gets a closure takes the gradient where it steps.
+        step = stepping(call, module)
+        names, fresh = optimized(call, module.scope_of(step or call), step)
+        gradient = Step("gradient of a loss on them", module.at(call.lineno))
+        site = Site(step or call, module, (gradient,), names, (loss,), scope if step is not None else None)
         if reached.life is Life.DEAD:
             yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return
         found = self._judge(site, labels, 0)
-        if found.order is Order.SCORED_FIRST and _inner(call, module):
-            # An optimizer calls the closure: when, the loops around it do not show.
+        if found.order is Order.SCORED_FIRST and step is None and _inner(call, module):
+            # What calls the closure, and when, the loops around it do not show.
             found = Judged(Order.UNCLEAR, "an inner function takes the gradient", site.steps)
-        ways = [(module, call), *found.calls]
+        ways = [(module, site.node), *found.calls]
         texts = tuple(each for home, way in ways for each in announcements(way, home, self._program, self._reach))
         # Of several calls, those of the path that is told.
         reasons = [reason for home, way in ways for reason in self._reach.of(way, home).reasons]
@@ -195,7 +199,7 @@ class Adaptations:
 
     def _same_data(self, site: Site, events: Sequence[Event]) -> bool:
         """Whether a score takes tokens of a name that what is trained on comes from, too."""
-        names = {name for name, _ in self._tracer.trace(site.data, site.scope).data}
+        names = {name for name, _ in self._tracer.trace(site.data, site.closure or site.scope, site.node).data}
         return any(names & {name for name, _ in event.trace.data} for event in events)
 
     def _callers(self, site: Site, function: Function, labels: Labels, depth: int) -> Judged:

@@ -89,6 +89,7 @@ class Site:
         steps: the path from it to the gradient.
         model: names of what is trained.
         data: what is trained on: the loss, or the arguments that hold validation tokens.
+        closure: where the data stand when the call runs an inner function, as an optimizer does; else None.
     """
 
     node: ast.Call
@@ -96,6 +97,7 @@ class Site:
     steps: tuple[Step, ...]
     model: tuple[str, ...]
     data: tuple[ast.expr, ...]
+    closure: Scope | None = None
 
     @property
     def start(self) -> tuple[int, int]:
@@ -135,7 +137,7 @@ class Alternation:
 
     def judge(self, site: Site, events: Sequence[Event]) -> Ordered:
         """The order of a site and the additions that share a loop with it."""
-        trace = self._tracer.trace(site.data, site.scope)
+        trace = self._tracer.trace(site.data, site.closure or site.scope, site.node)
         for event in events:
             found = self._repeated(site, trace, event)
             if found is not None:
@@ -219,9 +221,15 @@ class Alternation:
         return False
 
 
-def optimized(site: ast.Call, scope: Scope) -> tuple[tuple[str, ...], bool]:
-    """The names of what is changed after a gradient, and whether all are tensors made for it in the function."""
-    stepping = _stepping(site, scope)
+def optimized(site: ast.Call, scope: Scope, stepping: ast.Call | None = None) -> tuple[tuple[str, ...], bool]:
+    """The names of what is changed after a gradient, and whether all are tensors made for it in the function.
+
+    Args:
+        site: the gradient.
+        scope: the function that makes the optimizer.
+        stepping: the optimizer's step, where it runs the gradient itself.
+    """
+    stepping = stepping or _stepping(site, scope)
     given = _optimizer(stepping)
     arguments = _made_with(given, scope, _start(stepping)) if stepping is not None else []
     if last_name(site.func) == "grad" and len(site.args) > 1:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from harness.analysis.index import Function, children, dotted, last_name
+from harness.analysis.index import Function, children, dotted, last_name, place_of
 from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
 from harness.model import Location
 
@@ -292,18 +292,19 @@ class Origins:
         return self._returned[function]
 
 
-def reaching(node: ast.Name, scope: Scope, holder: Scope) -> Iterator[Binding]:
-    """The bindings of a name that can be in force at a place.
+def reaching(node: ast.Name, scope: Scope, holder: Scope, at: ast.AST | None = None) -> Iterator[Binding]:
+    """The bindings of a name that can be in force at a place, its own where none is given.
 
     Backwards from the place: up to the nearest one that replaces the value on every way to it. In a loop without such
     a one, the later bindings of the loop as well. From another scope, all of them.
     """
+    at = at or node
     bindings = holder.bindings.get(node.id, [])
     if holder is not scope or not bindings:
         yield from bindings
         return
-    around = [node, *_around(scope, node)]
-    place = (node.lineno, node.col_offset)
+    around = [at, *_around(scope, at)]
+    place = place_of(at)
     for binding in reversed(bindings):
         if binding.place <= place:
             yield binding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.index import dotted, last_name
@@ -24,6 +25,13 @@ _LAST_NAMES = re.compile(
 )
 _DYNAMIC = frozenset({"exec", "eval", "compile", "__import__"})
 _COMPILER = re.compile(r"(?:\S*/)?(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|clang(?:\+\+)?|nvcc|hipcc)(?:-[\d.]+)?")
+# Programs that fetch something, by the words of a command; an index that is switched off keeps pip on the machine.
+_FETCHES = re.compile(
+    r"\b(?:git\s+(?:-\S+\s+(?:\S+=\S+\s+)?)*(?:clone|fetch|pull|lfs|submodule|ls-remote|push)|curl|wget|aria2c|rsync|scp|gsutil|kaggle"
+    r"|aws\s+s3|(?:pip3?|uv)\s+(?:\S+\s+){0,3}?(?:install|download|sync)|conda\s+(?:install|create)"
+    r"|apt(?:-get)?\s+(?:-\S+\s+)*(?:install|update)|(?:huggingface-cli|hf)\s+(?:download|upload))\b"
+)
+_OFFLINE = "--no-index"
 # Asked by scripts for their own log.
 _HARMLESS = re.compile(r"nvidia-smi|git\b|uname|lscpu|hostname|rocm-smi|nvcc|\bfree\b|\bdf\b|\bnumactl\b")
 _LIMIT = 40
@@ -48,15 +56,19 @@ class Contact:
 
 def contacts(program: Program, reach: Reach) -> list[Contact]:
     """The calls that leave the program and are not known never to run, in order, at most some."""
-    found: list[Contact] = []
+    found = [contact for _, _, contact in outside(program, reach)]
+    return sorted(found, key=lambda each: (each.place.path, each.place.line or 0))[:_LIMIT]
+
+
+def outside(program: Program, reach: Reach) -> Iterator[tuple[Module, ast.Call, Contact]]:
+    """The same with their nodes, in no particular order."""
     for module in program.modules.values():
         known = {*module.index.names, *module.index.attributes}
         names = [name for name in known if name in _DYNAMIC or _LAST_NAMES.fullmatch(name)]
         for call in module.index.calls_of(*names):
             kind, name = _kind(call, module)
             if kind and reach.of(call, module).life is not Life.DEAD:
-                found.append(Contact(kind, name, module.at(call.lineno)))
-    return sorted(found, key=lambda each: (each.place.path, each.place.line or 0))[:_LIMIT]
+                yield module, call, Contact(kind, name, module.at(call.lineno))
 
 
 def _kind(call: ast.Call, module: Module) -> tuple[str, str]:
@@ -71,11 +83,20 @@ def _kind(call: ast.Call, module: Module) -> tuple[str, str]:
     if _NETWORK.search(name):
         return "network", name
     if _PROGRAMS.match(name) and last_name(func) not in {"list2cmdline", "TimeoutExpired", "CalledProcessError"}:
-        if _HARMLESS.search(_words(call)):
-            return "", ""
-        compiler = _first_word(call, module)
-        return ("compiler", compiler) if _COMPILER.fullmatch(compiler) else ("program", name)
+        return _started(call, name, module)
     return "", ""
+
+
+def _started(call: ast.Call, name: str, module: Module) -> tuple[str, str]:
+    """What a call that starts a program reaches, by the words of its command."""
+    words = _words(call, module)
+    fetching = _FETCHES.search(words)
+    if fetching is not None and _OFFLINE not in words:
+        return "network", f"{name} (`{' '.join(fetching[0].split())}`)"
+    if _HARMLESS.search(words):
+        return "", ""
+    compiler = _first_word(call, module)
+    return ("compiler", compiler) if _COMPILER.fullmatch(compiler) else ("program", name)
 
 
 def _first_word(call: ast.Call, module: Module) -> str:
@@ -85,13 +106,18 @@ def _first_word(call: ast.Call, module: Module) -> str:
         if isinstance(node, (ast.List, ast.Tuple)):
             node = node.elts[0] if node.elts else None
         elif isinstance(node, ast.Name):
-            holder = module.scope_of(call).holder(node.id)
-            bound = holder.bindings.get(node.id, []) if holder is not None else []
-            node = bound[0].value if len(bound) == 1 and bound[0].whole else None
+            node = _given(node, call, module)
         else:
             break
     text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
     return (text.split() or [""])[0]
+
+
+def _given(node: ast.Name, call: ast.Call, module: Module) -> ast.expr | None:
+    """The one value that a name has where a call stands."""
+    holder = module.scope_of(call).holder(node.id)
+    bound = holder.bindings.get(node.id, []) if holder is not None else []
+    return bound[0].value if len(bound) == 1 and bound[0].whole else None
 
 
 def _is_constant(call: ast.Call, module: Module) -> bool:
@@ -112,7 +138,10 @@ def _is_written_out(value: ast.expr) -> bool:
     return all(isinstance(part, ast.Constant) for part in parts)
 
 
-def _words(call: ast.Call) -> str:
-    """The literal words of a command."""
-    nodes = ast.walk(call.args[0]) if call.args else ()
+def _words(call: ast.Call, module: Module) -> str:
+    """The literal words of a command, that of a name with one value included."""
+    command = call.args[0] if call.args else None
+    if isinstance(command, ast.Name):
+        command = _given(command, call, module)
+    nodes = ast.walk(command) if command is not None else ()
     return " ".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))

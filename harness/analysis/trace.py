@@ -41,17 +41,26 @@ class Tracer:
         self._program = program
         self._origins = origins
 
-    def trace(self, nodes: Iterable[ast.expr], scope: Scope) -> Trace:
-        """Everything in the function that expressions depend on, themselves included."""
+    def trace(self, nodes: Iterable[ast.expr], scope: Scope, at: ast.AST | None = None) -> Trace:
+        """Everything in the function that expressions depend on, themselves included.
+
+        Args:
+            nodes: the expressions.
+            scope: where they stand.
+            at: the call that runs them where they stand in a closure: its names from around it are followed from there.
+        """
         found = Trace()
-        waiting: list[ast.AST] = list(nodes)
+        waiting: list[tuple[ast.AST, Scope]] = [(each, scope) for each in nodes]
         seen: set[ast.AST] = set()
         while waiting and len(seen) < NODES_LIMIT:
-            each = waiting.pop()
+            each, own = waiting.pop()
             if each in seen:
                 continue
             seen.add(each)
-            waiting.extend(self._next(each, scope, found))
+            if isinstance(each, ast.Name):
+                waiting.extend(self._name(each, own, found, at))
+            else:
+                waiting.extend((child, own) for child in self._next(each, own, found))
         return found
 
     def accumulated(self, roots: Iterable[ast.expr], scope: Scope) -> Iterator[Binding]:
@@ -77,9 +86,6 @@ class Tracer:
         return any(label.kind == VALIDATION for label in self._origins.closed(labels))
 
     def _next(self, node: ast.AST, scope: Scope, found: Trace) -> Iterator[ast.AST]:
-        if isinstance(node, ast.Name):
-            yield from self._name(node, scope, found)
-            return
         if isinstance(node, ast.Call):
             self._model_call(node, scope, found)
         elif isinstance(node, ast.Subscript):
@@ -90,16 +96,17 @@ class Tracer:
             found.parts.update(each for side in (node.left, node.right) for each in self._mask(side, scope))
         yield from (child for child in children(node) if isinstance(child, (ast.expr, ast.keyword)))
 
-    def _name(self, node: ast.Name, scope: Scope, found: Trace) -> Iterator[ast.expr]:
+    def _name(self, node: ast.Name, scope: Scope, found: Trace, at: ast.AST | None) -> Iterator[tuple[ast.expr, Scope]]:
         found.names.setdefault(node.id, set()).add((node.lineno, node.col_offset))
         holder = scope.holder(node.id)
-        if holder is not scope:
+        around = scope if at is None else scope.module.scope_of(at)
+        if holder is None or (holder is not scope and holder is not around):
             return
-        bindings = frozenset(reaching(node, scope, holder))
+        bindings = frozenset(reaching(node, holder, holder, node if holder is scope else at))
         if self.holds_validation(node, scope):
             found.data.add((node.id, bindings))
         found.bindings |= bindings
-        yield from (each.value for each in bindings)
+        yield from ((each.value, holder) for each in bindings)
 
     def _model_call(self, node: ast.Call, scope: Scope, found: Trace) -> None:
         given = [*node.args, *(keyword.value for keyword in node.keywords)]

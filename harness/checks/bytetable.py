@@ -6,7 +6,8 @@ import math
 
 from harness.challenge import VALIDATION_SPLITS, bytes_per_token
 from harness.checks.common import counted, known, listed, places, undecided
-from harness.checks.fingerprint import PATH_SPREAD, Ratio, against_declared, fitting, ratio_of
+from harness.checks.fingerprint import Ratio, against_declared, fitting, ratio_of
+from harness.checks.textsize import PATH_SPREAD
 from harness.facts.bytetable import ByteTable
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Value, Verdict, rule

@@ -71,7 +71,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "no validation content inside the artifact",
         "README; #168",
         _SETTLED,
-        ("PG703",),
+        ("PG622", "PG703"),
         "A folder does not hold the artifact's weights; a paid prefix shows in the loss of each position, which only a "
         "run gives.",
     ),

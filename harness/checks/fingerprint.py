@@ -10,19 +10,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.challenge import KNOWN_MISCOUNTS, VALIDATION_SPLITS, ValidationSplit, bytes_per_token
+from harness.challenge import (
+    KNOWN_MISCOUNTS,
+    VALIDATION_SPLITS,
+    VALIDATION_TEXT_BYTES,
+    ValidationSplit,
+    bytes_per_token,
+)
 from harness.checks.common import counted, known, listed, places, reason_of, seed_name, undecided
+from harness.checks.textsize import PATH_SPREAD, TAIL_SPREAD, TextSize, text_size
 from harness.facts.claims import DeclaredSplit
 from harness.facts.runs import Run, Score
 from harness.facts.submission import Submission
-from harness.model import Fact, Located, Location, Outcome, Status, Value, Verdict, rule
+from harness.model import Fact, Located, Location, Missing, Outcome, Status, Value, Verdict, rule
 
 FAMILY = "metric"
-# Evaluation paths drop different windows at the ends of documents and of the split: on accepted records one
-# tokenizer's constant moves by up to 1.3 parts in 10,000. The nearest two splits are 26 parts apart.
-PATH_SPREAD = 2e-4
-# Whole sequences only: up to 32,768 tokens at the split's end are left out by accepted records, 4 parts in 10,000.
-TAIL_SPREAD = 1e-3
 PART_OF_SPLIT = 1e-2
 
 
@@ -74,13 +76,17 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
 
     What it checks:
         `val_loss / ln 2 / val_bpb` of each claimed run against the constants of the known tokenizers on the
-        challenge's validation split, by the interval that the printed digits allow. A split of one's own, declared
-        as `validation_split` in submission.json, is compared with its declaration.
+        challenge's validation split, by the interval that the printed digits allow. With another tokenizer, times
+        the logged validation tokens they give the 151.08 million bytes of the validation text; it fails when they
+        give over one part in a hundred more than it has. One byte per token without a sign of a byte alphabet is
+        what a loss made of the bits gives too: undecided. A split of one's own, declared as `validation_split` in
+        submission.json, is compared with its declaration.
 
     Why it matters:
         "If changes are made to the tokenizer or dataset, prove with certainty that the val_bpb is correctly
         calculated." Counting leading spaces twice, or byte tokens as several bytes, lowers val_bpb without
-        any compression, and shows in this number. A new tokenizer shows in it too: hence a warning.
+        any compression, and shows in this number. A new tokenizer shows in it too: hence a warning where the log
+        does not count the tokens.
 
     Evidence:
         The log line with val_loss and val_bpb.
@@ -98,14 +104,52 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
     strange = [ratio for ratio in ratios if not fitting(ratio)]
     values: dict[str, Value] = {"bytes_per_token": [round(ratio.value, 6) for ratio in ratios]}
     if strange:
-        clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{_cause(ratio)}" for ratio in strange]
-        message = f"Bytes per token of no known validation split: {listed(clauses)}; known are {_known_constants()}."
-        return Outcome(Verdict.WARN, message, values, _where(strange))
+        return _unknown(strange, values)
+    bare = [ratio for ratio in ratios if _is_bare(ratio)]
+    if bare:
+        reason = "a loss that is the bits times ln 2 gives one byte per token too, and no log tells of a byte alphabet"
+        return undecided(f"Bytes per token {bare[0].value:.5f} fits byte260", reason, *(r.run.headline for r in bare))
     names = dict.fromkeys(split.name for ratio in ratios for split in fitting(ratio))
     message = f"Bytes per token {ratios[0].value:.5f} fits {' or '.join(names)}."
     if len(ratios) < len(runs):
         return undecided(message.rstrip("."), f"the other logs: {_why(runs)}", *_where(ratios))
     return Outcome(Verdict.PASS, message, values, _where(ratios))
+
+
+def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
+    """Bytes per token of no known tokenizer: held against the size of the text, where the tokens are counted."""
+    texts = [(ratio, text) for ratio in strange if (text := text_of(ratio.run)) is not None]
+    over = [(ratio, text) for ratio, text in texts if text.beyond]
+    whole = [ratio for ratio, text in texts if text.whole]
+    limit = f"the validation text has {VALIDATION_TEXT_BYTES:,}"
+    where = places(*(fact for ratio, _ in texts for fact in (ratio.run.headline, ratio.run.val_tokens)))
+    if over:
+        clauses = [
+            f"{seed_name(r.run)} {r.value:.5f}{_cause(r)} x {t.tokens:,} = {r.value * t.tokens:,.0f}" for r, t in over
+        ]
+        message = f"Bytes per token times validation tokens is more bytes than there are: {listed(clauses)}; {limit}."
+        return Outcome(Verdict.FAIL, message, values, where)
+    if len(whole) == len(strange):
+        message = (
+            f"Bytes per token {whole[0].value:.5f} is of no known tokenizer; times the logged tokens it is the text"
+        )
+        total = whole[0].value * (known(whole[0].run.val_tokens) or 0)
+        return Outcome(Verdict.PASS, f"{message}: {total:,.0f} bytes, {limit}.", values, where)
+    clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{_cause(ratio)}" for ratio in strange]
+    message = f"Bytes per token of no known validation split: {listed(clauses)}; known are {_known_constants()}."
+    return Outcome(Verdict.WARN, message, values, _where(strange))
+
+
+def text_of(run: Run) -> TextSize | None:
+    """The text of a run's logged validation tokens, by its bytes per token."""
+    ratio = ratio_of(run)
+    return text_size(run, ratio.low if ratio is not None else None, ratio.high if ratio is not None else None)
+
+
+def _is_bare(ratio: Ratio) -> bool:
+    """Whether one byte per token is all that speaks of a byte alphabet."""
+    only = all(split.name.startswith("byte") for split in fitting(ratio))
+    return only and isinstance(ratio.run.val_tokens, Missing) and "vocab_size" not in ratio.run.config
 
 
 def _why(runs: Sequence[Run]) -> str:
@@ -165,6 +209,8 @@ def validation_tokens_differ(submission: Submission) -> Outcome | None:
         The number of validation tokens that each claimed run logs against the canonical numbers of the split that
         its bytes per token name (or against the declared split). Up to one part in a thousand too few is the tail
         that whole sequences leave out. More than one part in a hundred too few fails; any other difference warns.
+        Of an unknown tokenizer, the tokens times their bytes are the 151.08 million bytes of the validation text; it
+        fails when they are less than half of it.
 
     Why it matters:
         The score is defined on the whole validation split, in order, each target once. A part of it is another
@@ -193,7 +239,7 @@ def _tokens(submission: Submission, run: Run) -> Outcome:
     subject = f"{seed_name(run)} logs {tokens:,} validation tokens"
     name, canonical = canonical_tokens(submission, run)
     if not canonical:
-        return undecided(subject, name)
+        return _by_text(subject, name, text_of(run))
     values: dict[str, Value] = {"logged_tokens": tokens, "canonical_tokens": list(canonical)}
     numbers = " or ".join(f"{number:,}" for number in canonical)
     low, high = min(canonical), max(canonical)
@@ -202,6 +248,16 @@ def _tokens(submission: Submission, run: Run) -> Outcome:
     if tokens < low * (1 - PART_OF_SPLIT):
         return Outcome(Verdict.FAIL, f"{subject}, a part of the split; {name} has {numbers}.", values)
     return Outcome(Verdict.WARN, f"{subject}; {name} has {numbers}.", values)
+
+
+def _by_text(subject: str, reason: str, text: TextSize | None) -> Outcome:
+    """Judge a token count of an unknown tokenizer by the text that the tokens can hold."""
+    limit = f"the validation text has {VALIDATION_TEXT_BYTES:,}"
+    if text is not None and text.whole:
+        return Outcome(Verdict.PASS, f"{subject}, with {text.low:,.0f} bytes or a little more; {limit}.")
+    if text is not None and text.part:
+        return Outcome(Verdict.FAIL, f"{subject}, a part of the split: at most {text.high:,.0f} bytes; {limit}.")
+    return undecided(subject, reason)
 
 
 def canonical_tokens(submission: Submission, run: Run) -> tuple[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from harness.checks.common import counted, listed, many, places, undecided
 from harness.checks.legality import FAMILY, PROBE, is_afterthought
 from harness.checks.legality_doubt import silence, unread_code
-from harness.facts.legality import Passage
+from harness.facts.legality import ONLY_EVALUATES, Passage
 from harness.facts.submission import Submission
 from harness.model import Located, Location, Missing, Outcome, Status, Verdict, rule
 
@@ -55,7 +55,8 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
         The files that the losses of all gradients come from. It fails when every gradient that runs takes its data
         from files of the validation split and none from the training split; and when a command of the README or of a
         shell script gives a validation shard the name of a training shard and the logs say that there was one
-        training shard. Such a command alone warns.
+        training shard. Such a command alone warns. A script that takes no gradient shows nothing of its weights'
+        training: undecided; one that trains weights which it was given is left to PG601.
 
     Why it matters:
         "You CANNOT access validation data during training" (README).
@@ -72,6 +73,10 @@ def trained_on_validation_split(submission: Submission) -> Outcome | None:
         return undecided("What is trained on cannot be told", script.reason, script)
     if submission.legality.renamed:
         return _renamed(submission, submission.legality.renamed)
+    if split == ONLY_EVALUATES and submission.pipeline.trains:
+        return undecided(
+            "What the weights were trained on cannot be told", f"{ONLY_EVALUATES.reason}: it only evaluates", script
+        )
     if isinstance(split, Missing):
         # Nothing speaks of validation files: the data was merely not followed.
         message = "No training loop that reads the validation split was found in code that runs."
@@ -105,7 +110,9 @@ def calibrated_on_validation_tokens(submission: Submission) -> Outcome | None:
 
     What it checks:
         Calls of functions that calibrate by their name (GPTQ, Hessians, AWQ), and the split of the data that they
-        get. It fails when that is the validation split alone and the function hands it to the model.
+        get. It fails when that is the validation split alone and the function hands it to the model. And hooks that
+        gather statistics while the model reads validation tokens alone, in the same function that then changes
+        weights by them or hands them to a quantizer.
 
     Why it matters:
         Calibration shapes the weights before the tokens are scored (#728). Data of the training split, read within
@@ -165,12 +172,14 @@ def reaches_outside(submission: Submission) -> Outcome | None:
     What it checks:
         Calls of network libraries, of other programs and of code made at run time (`exec`, `eval`), in the training
         script and in the helpers that it imports, unless the configuration shows that they never run. Questions
-        about the machine for the log (`nvidia-smi`, `git`) are left out. A compiler that is started by its name is
-        named and passes: it fetches nothing. It lists; it does not judge.
+        about the machine for the log (`nvidia-smi`, `git status`) are left out; programs that fetch (`git clone`,
+        `pip install`, `wget`) count as network. A compiler that is started by its name is named and passes: it
+        fetches nothing. It fails where the network is reached in the evaluation for certain: the printed score is of
+        what is fetched after training, or the function that computes it fetches, under no condition of its own.
 
     Why it matters:
         "No external downloads, training dataset access, or network calls are allowed during evaluation." A call
-        before evaluation may be in order, so this warns.
+        before evaluation is in order: hence a warning where the code does not tell when it is made.
 
     Evidence:
         The line of each call.
@@ -181,6 +190,11 @@ def reaches_outside(submission: Submission) -> Outcome | None:
     legality = submission.legality
     if isinstance(legality.script, Missing):
         return undecided("What the program reaches cannot be told", legality.script.reason, legality.script)
+    fetched = next((each for each in legality.fetches if each.runs == "live" and each.silent is None), None)
+    if fetched is not None:
+        message = f"`{fetched.what}` at {fetched.steps[0].location} reaches the network in the evaluation"
+        where = tuple(step.location for step in fetched.steps)
+        return Outcome(Verdict.FAIL, f"{message}, for the score at {where[-1]}.", locations=where)
     compilers = [contact for contact in legality.contacts if contact.value.startswith("compiler")]
     others = [contact for contact in legality.contacts if contact not in compilers]
     told = [f"{contact.value.removeprefix('compiler: ')} at {contact.location}" for contact in compilers]

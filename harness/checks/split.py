@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.challenge import TRAIN_SHARD_TOKENS, TRAIN_TEXT_BYTES, VAL_DOCUMENTS
+from harness.challenge import TRAIN_SHARD_TOKENS, TRAIN_TEXT_BYTES, VAL_DOCUMENTS, VALIDATION_SPLITS
 from harness.checks.common import counted, known, listed, places, seed_name, undecided
 from harness.checks.fingerprint import Ratio, canonical_tokens, fitting, ratio_of
 from harness.facts.runs import Coverage, Run
@@ -16,9 +16,13 @@ FAMILY = "metric"
 # Shards are cut and counted in slightly different ways; own preparations differ by factors.
 SHARD_SPREAD = 0.05
 PART_OF_SPLIT = 1e-2
+# Of a split whose tokenizer is not known: no published one of several bytes per token has more.
+MOST_TOKENS = max(split.tokens or 0 for split in VALIDATION_SPLITS)
 # Settings that cut the validation split; 1.0 and 0 mean all of it.
 FRACTION_KEY = re.compile(r"^(?:val|eval)(?:_doc|_token)?_fraction$")
-LIMIT_KEY = re.compile(r"^(?:val|eval)_(?:doc|docs|token|tokens)_limit$")
+LIMIT_KEY = re.compile(
+    r"^(?:(?:val|eval)_(?:docs?|tokens?)_limit|(?:val|eval)_max_(?:docs|tokens)|max_(?:val|eval)_(?:docs|tokens))$"
+)
 
 
 @rule("PG306", "shards-beyond-published", family=FAMILY, status=Status.SETTLED, authority="#2018, #2127, #2130")
@@ -80,9 +84,9 @@ def split_partly_scored(submission: Submission) -> Outcome | None:
 
     What it checks:
         What the evaluations of a claimed run announce: windows times stride, chunks times their tokens (each also
-        times the number of processes), documents. At least one of them covers the split, as its canonical number of
-        tokens (else the logged one) and its 50,000 documents say. And the logged settings that cut the split
-        (`val_doc_fraction` ...) leave it whole. Not for logs that announce nothing.
+        times the number of processes), documents, a subset of tokens. At least one of them covers the split, as its
+        canonical number of tokens (else the logged one) and its 50,000 documents say. And the logged settings that
+        cut the split (`val_doc_fraction`, `val_max_tokens` ...) leave it whole. Not for logs that announce nothing.
 
     Why it matters:
         The score is defined on the whole validation split. Which of several evaluations is the claimed one is a
@@ -104,27 +108,30 @@ def _cuts(run: Run) -> list[tuple[str, Located[str]]]:
     return [(key, value) for key, value in run.config.items() if FRACTION_KEY.match(key) or LIMIT_KEY.match(key)]
 
 
-def _cutting(run: Run) -> list[tuple[str, Located[str]]]:
-    """Those that do."""
+def _cutting(run: Run, tokens: int, documents: int) -> list[tuple[str, Located[str]]]:
+    """Those that do: a fraction below one, a limit below the split's size where that is known."""
     cutting = []
     for key, setting in _cuts(run):
         if re.fullmatch(r"\d{1,15}(?:\.\d{1,15})?", setting.value) is None:
             continue
         value = float(setting.value)
-        if value > 0.0 and (value < 1.0 or LIMIT_KEY.match(key)):
+        whole = (documents if "doc" in key else tokens) * (1 - PART_OF_SPLIT)
+        limits = LIMIT_KEY.match(key) is not None and (value < whole or not whole)
+        if value > 0.0 and (value < 1.0 or limits):
             cutting.append((key, setting))
     return cutting
 
 
 def _covered(submission: Submission, run: Run) -> Outcome | None:
     """Judge one run; None when its announcements cannot be compared with anything."""
-    cutting = _cutting(run)
+    tokens = _tokens(submission, run)
+    documents = 0 if isinstance(submission.claims.validation_split, Located) else VAL_DOCUMENTS
+    most = min(canonical_tokens(submission, run)[1], default=MOST_TOKENS)
+    cutting = _cutting(run, most, documents)
     if cutting:
         names = listed([f"{key} = {setting.value}" for key, setting in cutting])
         where = places(*(setting for _, setting in cutting))
         return Outcome(Verdict.WARN, f"{seed_name(run)} ran with {names}, which cuts the validation split.", {}, where)
-    tokens = _tokens(submission, run)
-    documents = 0 if isinstance(submission.claims.validation_split, Located) else VAL_DOCUMENTS
     judged = [one for one in run.coverage if (documents if one.unit == "documents" else tokens)]
     if not judged:
         if not run.coverage:
@@ -157,6 +164,8 @@ def _whole(one: Coverage, tokens: int, documents: int, processes: int) -> bool:
 def _told(one: Coverage) -> str:
     if one.unit == "documents":
         return f"{one.count:,} documents"
+    if one.unit == "tokens":
+        return f"a subset of {one.count:,} tokens"
     return f"{one.count:,} {one.unit} of {one.tokens_each:,} tokens"
 
 

@@ -116,20 +116,22 @@ def share_not_normalized(submission: Submission) -> Outcome:
     "loss-chosen-by-outcome",
     family=FAMILY,
     status=Status.SETTLED,
-    authority="#573, #596, #614, #659; #1017, condition 4",
+    authority="#573, #596, #614, #659; #168; #1017, condition 4",
 )
 def loss_chosen_by_outcome(submission: Submission) -> Outcome:
     """The score takes the better of several losses, token by token.
 
     What it checks:
         Minimum, argmin, `where(a < b, a, b)`, `a if a < b else b` or `a[b < a] = b[b < a]` over losses of each token
-        that come from different passes or experts, with the result in the score. The lowest validation loss over
-        training steps, bounds and clamps are none of this. Where the lowest result of several whole evaluations is
-        printed as the final score, it only warns.
+        that come from different passes or experts, with the result in the score. And losses that are set to zero where
+        a stored or guessed token equals the target, with nothing added where it does not: the better of a guess and
+        the model. The lowest validation loss over training steps, bounds, clamps and masks of padding are none of
+        this. Where the lowest result of several whole evaluations is printed as the final score, it only warns.
 
     Why it matters:
         To choose by the realized loss is to know the token before coding it: no decoder can follow. "Selection among
         runs by observed validation outcomes" is excluded by condition 4, and such submissions were closed (#573).
+        With validation tokens for the guesses it is a paid prefix, which was excluded by name (#168).
 
     Evidence:
         The lines of the losses, of the choice, and where it enters the score.
@@ -140,8 +142,11 @@ def loss_chosen_by_outcome(submission: Submission) -> Outcome:
     clean = "No loss chosen by its value at the token being scored was found in code that runs"
     said = "The score takes the better of several losses of each token"
     outcome = _judge(submission, UseKind.CHOSEN_LOSS, said, clean)
-    whole = any(use.kind is UseKind.CHOSEN_SCORE and use.life is not Life.DEAD for use in submission.targets.uses)
-    if outcome.verdict is not Verdict.PASS or not whole:
+    uses = {use.kind for use in submission.targets.uses if use.life is not Life.DEAD}
+    if UseKind.FREE_HIT in {use.kind for use in submission.targets.uses} and outcome.verdict is not Verdict.FAIL:
+        found = _judge(submission, UseKind.FREE_HIT, "The score pays nothing where a guess is right", clean)
+        outcome = max((found, outcome), key=lambda each: each.verdict.severity)
+    if outcome.verdict is not Verdict.PASS or UseKind.CHOSEN_SCORE not in uses:
         return outcome
     said = "The reported score is the lowest of several evaluations of the same tokens"
     return _disputed(

@@ -8,17 +8,23 @@ from harness.analysis.adaptation import Adaptation, Adaptations
 from harness.analysis.alternation import Order, Step
 from harness.analysis.answers import Stated
 from harness.analysis.calibration import Calibration, Calibrations
+from harness.analysis.fetched import Fetched, Fetching
+from harness.analysis.given import starts_from_others
+from harness.analysis.hooked import Hooked
 from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
+from harness.analysis.program import Program
 from harness.analysis.reach import Life, Reach, Reached
 from harness.analysis.rescoring import Rescoring, Rescorings
 from harness.facts.build_stated import contradicted
 from harness.facts.code import CodeBase
-from harness.facts.legality import LegalityFacts, Passage, Training
+from harness.facts.legality import ONLY_EVALUATES, LegalityFacts, Passage, Training
 from harness.facts.logged import Logged
 from harness.facts.package import PackageFacts
 from harness.model import Fact, Located, Location, Missing
 
+# What frameworks call a step of learning.
+_LEARNING = ("backward", "grad", "value_and_grad", "gradient", "step", "apply_gradients", "fit")
 _ADAPTING = frozenset({Order.SCORED_FIRST, Order.LATER_EPOCH, Order.CONTEXT, Order.DISCARDED})
 
 
@@ -43,21 +49,27 @@ def build_legality(
     return LegalityFacts(
         Located(code.entry, Location(code.entry)),
         trainings,
-        _split(adaptations, trainings),
+        _split(adaptations, trainings, program, reach),
         tuple(
             _passage(each.cache, each.steps, each.reached, _silent(each, logged), label=each.label)
             for each in Rescorings(program, reach, origins, adaptations).all()
         ),
         tuple(
             _passage(each.function, each.steps, each.reached, _silent(each, logged), proved=each.fed)
-            for each in Calibrations(program, reach, origins).all()
+            for each in (*Calibrations(program, reach, origins).all(), *Hooked(program, reach, origins).all())
         ),
         tuple(Located(f"{each.kind}: {each.name}", each.place) for each in contacts(program, reach)),
+        fetches=tuple(
+            _passage(each.name, each.steps, each.reached, _silent(each, logged))
+            for each in Fetching(program, reach, origins).all()
+        ),
     )
 
 
-def _split(adaptations: Adaptations, trainings: tuple[Training, ...]) -> Fact[str]:
+def _split(adaptations: Adaptations, trainings: tuple[Training, ...], program: Program, reach: Reach) -> Fact[str]:
     """The split of the training loss: `validation` only when every live gradient's loss comes from there alone."""
+    if not any(module.calls(name) for module in program.modules.values() for name in _LEARNING):
+        return ONLY_EVALUATES
     kinds = [kinds for kinds in adaptations.splits.values() if kinds]
     if not kinds or len(kinds) < len(adaptations.splits):
         return Missing("the data of a gradient's loss was not followed to a split")
@@ -66,6 +78,10 @@ def _split(adaptations: Adaptations, trainings: tuple[Training, ...]) -> Fact[st
     first = next(each for each in trainings if each.runs == str(Life.LIVE))
     if any(each.order in _ADAPTING for each in trainings) or any(each.fresh for each in trainings):
         return Missing("the script adapts a model that another one trained")
+    if any(
+        starts_from_others(program, reach, each.steps[1].location) for each in trainings if each.runs == str(Life.LIVE)
+    ):
+        return Missing("the script trains weights that it was given")
     return Located(VALIDATION, first.steps[0].location)
 
 
@@ -90,7 +106,7 @@ def _passage(
     )
 
 
-def _silent(found: Adaptation | Rescoring | Calibration, logged: Logged) -> Located[str] | None:
+def _silent(found: Adaptation | Rescoring | Calibration | Fetched, logged: Logged) -> Located[str] | None:
     return logged.lacks(found.printed, found.reached.reasons)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.model import Fact, Located, Location, Missing
 
 UNFOLLOWED = Missing("no gradient of a loss was followed to a split")
+ONLY_EVALUATES = Missing("the script takes no gradient of a loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class LegalityFacts:
         rescorings: caches that one pass over the validation tokens fills and another scores with.
         calibrations: calls of calibrating functions with validation tokens.
         contacts: calls that reach the network, other programs or code made at run time.
+        fetches: uses of the network that belong to the evaluation.
         renamed: commands of the README or of a shell script that give a validation shard the name of a training shard.
     """
 
@@ -94,3 +96,4 @@ class LegalityFacts:
     calibrations: tuple[Passage, ...] = ()
     contacts: tuple[Located[str], ...] = ()
     renamed: tuple[Located[str], ...] = ()
+    fetches: tuple[Passage, ...] = ()

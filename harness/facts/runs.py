@@ -68,7 +68,7 @@ class Coverage:
     """What an evaluation announces to score.
 
     Attributes:
-        unit: `windows`, `chunks` or `documents`.
+        unit: `windows`, `chunks`, `documents` or `tokens`.
         count: how many of them.
         tokens_each: targets that each one scores; 0 for documents.
         location: where it is printed.

@@ -42,7 +42,9 @@ _COUNTS = (
     (
         "val_tokens",
         "tokens",
-        re.compile(r"(?:(?<!\w)val[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d[\d,_]{0,20})(?![\w.])"),
+        re.compile(
+            r"(?:(?<!\w)[Vv]al(?:idation)?[_ ]tokens\s*[:=]|^\s*val_loader:.*\btokens:)\s*(\d[\d,_]{0,20})(?![\w.])"
+        ),
     ),
     ("train_shards", "train_shards", re.compile(r"(?<!\w)train_shards\s*[:=]\s*(\d{1,9})(?![\w.])")),
 )
@@ -52,7 +54,12 @@ _WINDOWS = re.compile(r"(?<![\w/])(?:total_)?windows[=:]\s?(\d{1,12})(?![\d/,.])
 _STRIDE = re.compile(r"(?<!\w)stride[=:]\s?(\d{1,6})(?!\d)")
 _CHUNKS = re.compile(r"(?<![\w/])chunks[=:]\s?(\d{1,9})(?![\d/,.])")
 _CHUNK_TOKENS = re.compile(r"(?<!\w)chunk_tokens[=:]\s?(\d{1,9})(?!\d)")
-_DOCUMENTS = re.compile(r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)")
+_DOCUMENTS = re.compile(
+    r"(?:(?<!\w)(?:total|val)_docs[=:]|ttt_lora:docs:)\s?(\d{1,9})(?!\d)"
+    r"|(?<!\w)eval\w{0,10} on (\d{1,9}) doc(?:ument)?s(?!\w)"
+)
+# `val_eval:subset fraction=0.05 tokens=3100672 (full=62021632)`.
+_SUBSET = re.compile(r"(?<![A-Za-z])(?:val|eval)\w{0,10}:\s?subset\b[^()]{0,60}\btokens[=:]\s?(\d{1,12})(?!\d)")
 _VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
 # Work between training and evaluation that begins.
 _BEGINS = re.compile(r"(?:gptq|codebook|awq)\s?:\s?(?:collecting|calibrating|generating|building)\b", re.IGNORECASE)
@@ -118,7 +125,10 @@ def announced(text: str, number: int) -> list[Event]:
             found.append(CoverageEvent(number, unit, int(count[1]), int(size[1])))
     documents = _DOCUMENTS.search(text) if "docs" in text else None
     if documents:
-        found.append(CoverageEvent(number, "documents", int(documents[1]), 0))
+        found.append(CoverageEvent(number, "documents", int(documents[1] or documents[2]), 0))
+    subset = _SUBSET.search(text) if "subset" in text else None
+    if subset:
+        found.append(CoverageEvent(number, "tokens", int(subset[1]), 1))
     version = _VERSION.match(text.lstrip()) if "Running" in text else None
     return [*found, VersionEvent(number, version[1].lower(), version[2])] if version else found
 

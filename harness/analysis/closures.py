@@ -1,0 +1,28 @@
+"""Optimizers that take the gradient themselves: `optimizer.step(closure)`, as L-BFGS asks for."""
+
+from __future__ import annotations
+
+import ast
+
+from harness.analysis.index import last_name
+from harness.analysis.program import Module
+
+
+def stepping(gradient: ast.Call, module: Module) -> ast.Call | None:
+    """The step of an optimizer that runs the inner function around a gradient.
+
+    None where the function stands in no other one, or where something else than that one step may run it: then the
+    text does not tell when the gradient is taken.
+    """
+    function = module.index.function_of(gradient)
+    around = module.index.function_of(function.node) if function is not None else None
+    if function is None or around is None:
+        return None
+    mentions = [each for each in module.loads(function.node.name) if around.node in module.index.ancestors(each)]
+    if len(mentions) != 1:
+        return None
+    holder = module.index.parent(mentions[0])
+    call = module.index.parent(holder) if isinstance(holder, ast.keyword) else holder
+    if not isinstance(call, ast.Call) or mentions[0] is call.func or last_name(call.func) != "step":
+        return None
+    return call if module.index.function_of(call) is around else None
