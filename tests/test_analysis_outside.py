@@ -61,6 +61,17 @@ def test_modules_of_written_names_are_imported_like_others(names: str, *, told: 
     assert found(source) == ([("dynamic code", "__import__", 3)] if told else [])
 
 
+def test_a_program_is_not_harmless_by_its_options() -> None:
+    source = """
+        import subprocess
+        command = [binary, "--bits", "free", "--hostname", "a"]
+        subprocess.Popen(command, text=True)
+        asked = ["nvidia-smi", "-q"]
+        subprocess.run(asked)
+    """
+    assert found(source) == [("program", "subprocess.Popen", 4)]
+
+
 def test_what_asks_about_the_machine_and_what_never_runs_is_left_out() -> None:
     source = """
         import os, subprocess, urllib.request

@@ -93,10 +93,11 @@ def _started(call: ast.Call, name: str, module: Module) -> tuple[str, str]:
     fetching = _FETCHES.search(words)
     if fetching is not None and _OFFLINE not in words:
         return "network", f"{name} (`{' '.join(fetching[0].split())}`)"
-    if _HARMLESS.search(words):
+    # Of a command that has a name of its own, the program alone: anything may stand among its options.
+    first = _first_word(call, module)
+    if _HARMLESS.search(first if isinstance(call.args[0] if call.args else None, ast.Name) else words):
         return "", ""
-    compiler = _first_word(call, module)
-    return ("compiler", compiler) if _COMPILER.fullmatch(compiler) else ("program", name)
+    return ("compiler", first) if _COMPILER.fullmatch(first) else ("program", name)
 
 
 def _first_word(call: ast.Call, module: Module) -> str:
