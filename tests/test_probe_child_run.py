@@ -52,6 +52,13 @@ seen["same"] = compiled._orig_mod is model
 wrapped = DDP(compiled, device_ids=[0])
 seen["wrapped"] = sorted(wrapped.state_dict())
 x = torch.randn(2, args.width, device=device)
+class Token: type = "word"
+def kind(value):
+    match value:
+        case Token(type="word"): return value.type
+        case _: return value.device.type
+seen["kinds"] = [device.type, torch.device("cpu").type, x.device.type, x.cpu().device.type, kind(Token()), kind(x)]
+with torch.autocast(device_type=device.type, enabled=device.type == "cuda"): seen["lower"] = str((x @ x.t()).dtype)
 seen["is_cuda"] = [x.is_cuda, x.cpu().is_cuda, x.to("cpu").is_cuda, x.to(device).is_cuda, x.cpu().cuda().is_cuda]
 kept = {name: value.detach().cpu() for name, value in model.state_dict().items()}
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
@@ -105,7 +112,8 @@ def test_a_script_sees_a_cuda_machine(tmp_path: Path) -> None:
     assert seen["same"]
     assert seen["wrapped"] == ["module._orig_mod.bias", "module._orig_mod.weight"]
     assert seen["is_cuda"] == [True, False, False, True, True]
-    assert seen["dtype"] == "torch.bfloat16"
+    assert seen["kinds"] == ["cuda", "cpu", "cuda", "cpu", "word", "cuda"]
+    assert seen["dtype"] == seen["lower"] == "torch.bfloat16"
     # One reading and one step.
     assert seen["took"] == 10.5
     assert 1e9 <= seen["early"] < 1e9 + 100

@@ -21,6 +21,8 @@ from .overrides import Overrides
 # Flags of `from __future__` that code hands on to what it runs by exec.
 FUTURE_FLAGS = 0x1FE0000
 FSTRINGS_SINCE = (3, 12)
+# Functions that answer what kind of device something is, and something is on.
+DEVICE_TYPE, DEVICE_TYPE_OF = "_probe_device_type", "_probe_device_type_of"
 
 
 class Sources:
@@ -47,6 +49,8 @@ class Sources:
         self._overrides.apply(tree, path)
         if "triton" in text:
             _Kernels().visit(tree)
+        if ".type" in text:
+            tree = ast.fix_missing_locations(_DeviceTypes().visit(tree))
         self.trees[path] = tree
         return self._compile(tree, path, "exec", flags=flags, dont_inherit=True)
 
@@ -153,6 +157,24 @@ class _Loader(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> types.CodeType:
         path = self.get_filename(fullname)
         return self.sources.code(self.get_data(path), path)
+
+
+class _DeviceTypes(ast.NodeTransformer):
+    """`x.type` and `x.device.type` ask a stand-in: of a device that takes the place of a GPU, torch says "cpu"."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        if node.attr != "type" or not isinstance(node.ctx, ast.Load):
+            return node
+        of_tensor = isinstance(node.value, ast.Attribute) and node.value.attr == "device"
+        name = DEVICE_TYPE_OF if of_tensor else DEVICE_TYPE
+        asked = node.value.value if isinstance(node.value, ast.Attribute) and of_tensor else node.value
+        return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), [asked], []), node)
+
+    def visit_match_case(self, node: ast.match_case) -> ast.AST:
+        # Patterns hold no calls.
+        node.body = [self.visit(each) for each in node.body]
+        return node
 
 
 class _Kernels(ast.NodeTransformer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from ..events import replaced
 from ..patch import put
+from ..source import DEVICE_TYPE, DEVICE_TYPE_OF
 
 REAL_DEVICE = torch.device
 REAL_GENERATOR = torch.Generator
@@ -44,7 +46,7 @@ def is_gpu(device: Any) -> bool:
 def mapped(device: Any) -> Any:
     """The device to use for the one that is asked for."""
     if is_gpu(device):
-        replaced("device cuda", "tensors live on the CPU; `device.type` reads cpu")
+        replaced("device cuda", "tensors live on the CPU")
         return CPU
     return device
 
@@ -209,9 +211,23 @@ def _flags(sources: Any) -> None:
         return not _hosted(self)
 
     torch.Tensor.is_cuda = property(is_cuda)  # type: ignore[assignment]
+    setattr(builtins, DEVICE_TYPE, _type)
+    setattr(builtins, DEVICE_TYPE_OF, _type_of)
     real_device = torch.Tensor.get_device
 
     put(torch.Tensor, get_device=lambda self: -1 if _hosted(self) else max(real_device(self), 0))
+
+
+def _type(value: Any) -> Any:
+    """`value.type`: a device that takes the place of a GPU is one."""
+    return "cuda" if isinstance(value, REAL_DEVICE) and value == CPU else value.type
+
+
+def _type_of(value: Any) -> Any:
+    """`value.device.type`."""
+    if isinstance(value, torch.Tensor) and value.device == CPU:
+        return "cpu" if _hosted(value) else "cuda"
+    return _type(value.device)
 
 
 def _modules() -> None:
