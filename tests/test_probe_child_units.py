@@ -114,7 +114,7 @@ def test_overrides_find_a_name_wherever_a_larger_number_is_given(heard: Heard) -
         "again = rows * 2\n"
     )
     tree = ast.parse(text)
-    Overrides({"everywhere": {"rows": 256, "low": 64}}).apply(tree, "s.py")
+    Overrides({"everywhere": {"rows": [256, 257], "low": [64, 65]}}).apply(tree, "s.py")
     space: dict[str, Any] = {}
     exec(compile(tree, "s.py", "exec"), space)  # noqa: S102 - our own text
     made = space["C"]()

@@ -223,7 +223,14 @@ import os
 NUM_BUCKETS = 1 << 22
 HASH_SIZE = 2 ** 20
 DIGEST_HASH_SIZE = 64
+_B = 4194304
+M = 1 << 20
+SEED_MODULUS = 1 << 32
+STEP = 1 << 20
+slot, row, rest = key % _B, key & (M - 1), key % SEED_MODULUS
+chunk_size = 32768
 class Counts:
+    chunk_size = 256
     BUCKETS, ORDER = 4_194_304, 9
     bucket_size = 1024
     def __init__(self, table_size=1 << 20, *, order=9, chunk_tokens=1_048_576):
@@ -240,8 +247,10 @@ def test_tables_of_counts_are_as_full_as_in_the_real_run(length: int, places: in
     made = choose(TABLES, {}, length)
     large = {"NUM_BUCKETS", "HASH_SIZE", "BUCKETS", "table_size", "full_buckets"}
     tables = dict.fromkeys(large | ({"row_buckets"} if places < 65536 else set()), places)
-    assert made.everywhere == {**tables, "chunk_tokens": 8 * length}
-    assert made.overrides()["everywhere"] == made.everywhere
+    expected = {name: (value, value + 1) for name, value in (tables | {"chunk_tokens": 8 * length}).items()}
+    expected |= {"chunk_size": (8 * length, 4096), "_B": (places, 1 << 18), "M": (places, 1 << 18)}
+    assert made.everywhere == expected
+    assert made.overrides()["everywhere"] == {name: list(pair) for name, pair in expected.items()}
     assert made.shrunk["BUCKETS"] == ("in the script", str(places))
     assert made.shrunk["ENV_BUCKETS"] == ("1 << 22", str(places))
     assert made.shrunk["NGRAM_CHUNK_TOKENS"] == ("65536", str(8 * length))

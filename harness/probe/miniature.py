@@ -20,8 +20,12 @@ BYTES = 256
 # A table of counts has some ten tokens of a real validation text for each place, and here too: what does not add up to
 # one because contexts and tokens share places would look clean in an empty one. Where a script ends so, it gets more.
 TABLES, PLACES, MORE_PLACES = r"(?:^|_)(?:BUCKETS|TABLE_SIZE|HASH_SIZE)", 256, 1 << 18
-# What is scored before it is counted: a text that is one piece would be scored with empty tables. In sequences.
-PIECES, SEQUENCES = r"(?:^|_)CHUNK_TOKENS", 8
+# Also where no name says so: a large power of two that a hash is reduced by.
+MODULI = range(1 << 18, 1 << 28)
+_MODULUS = re.compile(r"%\s*(?:self\.)?(\w+)|(?:&|\bmask\w*\s*=)[^#\n]{0,40}?\b(\w+)\s*-\s*1\b")
+# What is scored before it is counted: a text that is one piece would be scored with empty tables. In sequences. Other
+# things have chunks too, of which the large ones are tokens.
+PIECES, SEQUENCES, LARGE = r"(?:^|_)CHUNK_(?:TOKENS|SIZE|SZ|LEN)", 8, 4_096
 # A shift or a power that is written out has no larger parts.
 BITS_LIMIT = 64
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
@@ -125,7 +129,7 @@ class Miniature:
         environment: variables, the claimed ones included.
         classes: attributes of classes that the environment does not reach.
         module: constants of the module.
-        everywhere: sizes of tables and of pieces, by name, wherever they are written out.
+        everywhere: sizes of tables and of pieces, by name, wherever a number from a least one up is written out.
         shrunk: what was made smaller: name to (claimed or default, now).
         spec: the world that it needs.
         length: tokens of a sequence.
@@ -134,14 +138,18 @@ class Miniature:
     environment: dict[str, str] = field(default_factory=dict)
     classes: dict[str, dict[str, Value]] = field(default_factory=dict)
     module: dict[str, Value] = field(default_factory=dict)
-    everywhere: dict[str, Value] = field(default_factory=dict)
+    everywhere: dict[str, tuple[Value, Value]] = field(default_factory=dict)
     shrunk: dict[str, tuple[str, str]] = field(default_factory=dict)
     spec: Spec = field(default_factory=Spec)
     length: int = LENGTH
 
     def overrides(self) -> dict[str, dict[str, object]]:
         """In the form that the child's plan has."""
-        return {"class": dict(self.classes), "module": dict(self.module), "everywhere": dict(self.everywhere)}
+        return {
+            "class": dict(self.classes),
+            "module": dict(self.module),
+            "everywhere": {name: list(pair) for name, pair in self.everywhere.items()},
+        }
 
 
 def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LENGTH) -> Miniature:
@@ -167,13 +175,13 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
     by_ending = ((name, most) for name in keys for _, most in _by_ending(name, length))
     for name, most in (*CAPPED.items(), *by_ending):
         value = claimed.get(name, keys.get(name, ""))
-        if (_number(value) or 0) > most:
+        if (_number(value) or 0) >= _least(name, most):
             environment[name], shrunk[name] = str(most), (value, str(most))
     classes, module = _written(text, keys, sizes)
     everywhere = _everywhere(text, keys, length)
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
-    shrunk |= {name: ("in the script", str(value)) for name, value in everywhere.items()}
+    shrunk |= {name: ("in the script", str(value)) for name, (value, _) in everywhere.items()}
     spec = _spec(text, environment)
     return Miniature(environment | _places(keys, spec), classes, module, everywhere, shrunk, spec, length)
 
@@ -199,6 +207,12 @@ def _by_ending(name: str, length: int) -> Iterator[tuple[str, int]]:
         if re.search(rf"{ending}$", name.upper()):
             longer = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length}.get(ending, most)
             yield ending, longer if length > LENGTH else most
+
+
+def _least(name: str, most: int) -> int:
+    """From where on a number is too large."""
+    other = re.search(rf"{PIECES}$", name.upper()) is not None and not name.upper().endswith("CHUNK_TOKENS")
+    return LARGE if other else most + 1
 
 
 def handed_on(text: str) -> frozenset[str]:
@@ -244,20 +258,25 @@ def _written(
     return {name: values for name, values in classes.items() if values}, module
 
 
-def _everywhere(text: str, keys: Mapping[str, str], length: int) -> dict[str, int]:
+def _everywhere(text: str, keys: Mapping[str, str], length: int) -> dict[str, tuple[int, int]]:
     """Sizes of tables and of pieces that are written out anywhere: assigned, as a default, or in a call."""
     try:
         tree = ast.parse(text)
     except SyntaxError:
         return {}
-    given = (pair for node in ast.walk(tree) for pair in _given(node))
-    return {
-        name: most
-        for name, value in given
-        if name.upper() not in keys
-        for ending, most in _by_ending(name, length)
-        if ending in {TABLES, PIECES} and (_constant(value) or 0) > most
-    }
+    moduli = {name for match in _MODULUS.finditer(text) for name in match.groups() if name}
+    places = MORE_PLACES if length > LENGTH else PLACES
+    found: dict[str, tuple[int, int]] = {}
+    for name, value in (pair for node in ast.walk(tree) for pair in _given(node)):
+        number = _constant(value) or 0
+        sizes = [most for ending, most in _by_ending(name, length) if ending in {TABLES, PIECES}]
+        if name.upper() in keys:
+            continue
+        if sizes and number >= _least(name, sizes[0]):
+            found[name] = sizes[0], _least(name, sizes[0])
+        elif name in moduli and number in MODULI and not int(number) & int(number) - 1:
+            found[name] = places, MODULI.start
+    return found
 
 
 def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:

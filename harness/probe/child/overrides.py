@@ -13,13 +13,14 @@ class Overrides:
     """Puts values into syntax trees; every line keeps its number.
 
     Args:
-        values: {"class": {CLASS: {NAME: VALUE}}, "module": {NAME: VALUE}, "everywhere": {NAME: VALUE}}.
+        values: {"class": {CLASS: {NAME: VALUE}}, "module": {NAME: VALUE}, "everywhere": {NAME: [VALUE, LEAST]}}:
+            there, numbers from the least one up.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._classes: Mapping[str, Mapping[str, Any]] = values.get("class", {})
         self._module: Mapping[str, Any] = values.get("module", {})
-        self._everywhere: Mapping[str, int] = values.get("everywhere", {})
+        self._everywhere: Mapping[str, tuple[int, int]] = values.get("everywhere", {})
         self._applied: set[tuple[str, str]] = set()
 
     def apply(self, tree: ast.Module, path: str) -> None:
@@ -43,9 +44,10 @@ class Overrides:
     def _given(self, node: ast.AST, path: str) -> None:
         """Larger numbers that a name is given by any statement, as a default or in a call."""
         for name, holder, at in _holders(node):
-            if name in self._everywhere and _is_larger(_held(holder), self._everywhere[name]):
-                self._replace(holder, self._everywhere[name])
-                self._note("everywhere", name, self._everywhere[name], path, at)
+            value, least = self._everywhere.get(name, (0, 0))
+            if least and _reaches(_held(holder), least):
+                self._replace(holder, value)
+                self._note("everywhere", name, value, path, at)
 
     def _class(self, node: ast.ClassDef, path: str) -> None:
         values, where = self._classes[node.name], f"class {node.name}"
@@ -111,15 +113,15 @@ def _holders(node: ast.AST) -> Iterator[tuple[str, tuple[Any, str, int], ast.AST
             yield target.id if isinstance(target, ast.Name) else target.attr, holder, target
 
 
-def _is_larger(node: Any, least: int) -> bool:
-    """Whether this is a number, as it is written or as a power of two, above another."""
+def _reaches(node: Any, least: int) -> bool:
+    """Whether this is a number, as it is written or as a power of two, of at least so much."""
     match node:
         case ast.Constant(int(value)):
-            return value > least
+            return value >= least
         case ast.BinOp(ast.Constant(int(low)), ast.LShift(), ast.Constant(int(high))) if 0 <= high <= 64:
-            return low << high > least
+            return low << high >= least
         case ast.BinOp(ast.Constant(int(low)), ast.Pow(), ast.Constant(int(high))) if 0 <= high <= 64:
-            return bool(low**high > least)
+            return bool(low**high >= least)
     return False
 
 
