@@ -48,11 +48,17 @@ STEPS = "step:1/2 train_loss:3.0 train_time:10ms step_avg:10.00ms\nstep:2/2 trai
 
 
 def finding(
-    folder: Path, default: str, lines: tuple[str, ...], *, readme: str = "A run.", claim: float | None = 1.25
+    folder: Path,
+    default: str,
+    lines: tuple[str, ...],
+    *,
+    readme: str = "A run.",
+    claim: float | None = 1.25,
+    script: str = SCRIPT,
 ) -> Finding:
     """PG601 on a folder whose log holds these lines beside those of every run."""
     folder.mkdir()
-    (folder / "train_gpt.py").write_text(SCRIPT.replace("DEFAULT", default))
+    (folder / "train_gpt.py").write_text(script.replace("DEFAULT", default))
     (folder / "README.md").write_text(readme)
     (folder / "submission.json").write_text(json.dumps({"name": "x", "val_bpb": claim}))
     told = ("reading the shards", "building the model", STEPS, *lines, "scoring the split")
@@ -72,6 +78,13 @@ def test_a_log_without_the_lines_of_what_a_default_switches_on_leaves_it_open(
     assert found.verdict == "undecided"
     assert "the log at train_seed42.log lacks `adapt:start tokens:`, which it prints" in found.message
     assert finding(tmp_path / "shown", "1", (ADAPTED,), claim=claim).verdict == "fail"
+
+
+def test_a_line_that_another_print_makes_too_shows_nothing(tmp_path: Path) -> None:
+    script = SCRIPT.replace("    optimizer.step()\n", "    optimizer.step()\n    log0('stage is over')\n")
+    script = script.replace('    log0("scoring', "    log0('stage is over')\n    log0(\"scoring")
+    assert finding(tmp_path / "silent", "1", ("stage is over",), script=script).verdict == "undecided"
+    assert finding(tmp_path / "shown", "1", (ADAPTED, "stage is over"), script=script).verdict == "fail"
 
 
 def test_a_command_may_be_another_runs_and_a_logged_setting_is_not(tmp_path: Path) -> None:

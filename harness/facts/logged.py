@@ -18,6 +18,7 @@ from harness.sources.logevents import SourceEvent
 
 # So many prints of the script make a text its log, in which the absence of another says something.
 SPOKEN_LIMIT = 3
+SEVERAL = 2
 # Time stamps, ranks and quotes stand right before what is printed.
 BEFORE_CHARACTERS = 200
 LOG = "log"
@@ -53,13 +54,22 @@ class Logged:
         """
         if reasons and all(reason.source == LOG for reason in reasons):
             return None
-        for lines in groups:
+        for group in groups:
+            lines = [line for line in group if self._own(line.text)]
             if any(self.shown(line.text) for line in lines):
                 return None
             expected = [line.text for line in lines if line.by in self._speakers]
             if expected:
                 return Located(expected[0], next(iter(self._parts)))
         return None
+
+    def _own(self, piece: str) -> bool:
+        """Whether one print alone holds a text: another may have made the line that a log shows."""
+        return sum(piece in text for text in self._spoken) < SEVERAL
+
+    @functools.cached_property
+    def _spoken(self) -> tuple[str, ...]:
+        return () if self._program is None else tuple(line.text for line in spoken(self._program))
 
     @functools.cached_property
     def _speakers(self) -> frozenset[str]:
