@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness import audit
-from harness.model import Finding
+from harness.analysis.answers import Reason, Setting, Stated
+from harness.facts.build_stated import contradicted
+from harness.model import Finding, Located, Location
 
 SCRIPT = """
 import os
@@ -169,3 +171,23 @@ def test_a_log_without_a_run_may_name_the_claimed_score(tmp_path: Path) -> None:
         audited = audit.audit_folder(tmp_path / "folder", rule)
         assert audited.report is not None
         assert [found.verdict for found in audited.report.findings] == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "doubted"),
+    [
+        ("TTT_EPOCHS", "8", False),
+        ("TTT_EPOCHS", "3", False),
+        # Once is another thing than several times, and a way is chosen by its number.
+        ("TTT_EPOCHS", "1", True),
+        ("TTT_EPOCHS", "0", True),
+        ("TTT_EPOCHS", "many", True),
+        ("TTT_MODE", "8", True),
+    ],
+)
+def test_other_numbers_of_epochs_are_no_contradiction(name: str, said: str, *, doubted: bool) -> None:
+    where = Location("README.md", 3)
+    stated = Stated({}, {}, mentioned={name: (Setting(said, "README", where),)})
+    found = contradicted([Reason(name, "3", "default", Location("train_gpt.py", 1))], stated)
+    assert found == (Located(f"{name}={said}", where) if doubted else None)
+    assert contradicted([Reason(name, "3", "log", where)], stated) is None

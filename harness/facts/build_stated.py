@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from harness.sources.folder import Folder, shown
 # The score of a claimed run and the claim may be rounded differently.
 SAME_SCORE = 6e-4
 SHELL_SCRIPTS_LIMIT = 8
+_COUNTED = re.compile(r"(?:EPOCH|STEP|ITER|PASS|ROUND)(?:E?S)?$", re.IGNORECASE)
+_SEVERAL = re.compile(r"[2-9]|[1-9]\d{1,6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,17 @@ def _mentioned(written: Sequence[Written]) -> dict[str, tuple[Setting, ...]]:
 
 
 def contradicted(reasons: Iterable[Reason], stated: Stated) -> Located[str] | None:
-    """A sentence that gives a variable another value than the default that was taken for it."""
+    """A sentence that gives a variable another value than the default that was taken for it.
+
+    Two numbers of epochs or steps, both above one, are no contradiction: what runs several times runs either way.
+    """
     for reason in reasons:
         for setting in stated.mentioned.get(reason.name, ()):
-            if reason.source == "default" and setting.value != reason.value:
+            if reason.source == "default" and not _alike(reason.name, setting.value, reason.value):
                 return Located(f"{reason.name}={setting.value}", setting.location)
     return None
+
+
+def _alike(name: str, *values: str) -> bool:
+    counted = _COUNTED.search(name) is not None and all(_SEVERAL.fullmatch(value) for value in values)
+    return counted or len(set(values)) == 1
