@@ -207,7 +207,7 @@ class Program:
         """The functions that a call may run: the nearest of that name; methods of every class with one."""
         name = last_name(call.func)
         if isinstance(call.func, ast.Name):
-            return self.named(name, scope)
+            return self.named(name, scope) or list(dict.fromkeys(self._given(name, scope)))
         if isinstance(call.func, ast.Attribute):
             owner = last_name(call.func.value)
             if owner in self.modules:
@@ -225,6 +225,15 @@ class Program:
             return [(module, each) for each in nested or local]
         target = module.imports.get(name, name).rpartition(".")[2]
         return [(home, each) for home, each in self.functions(target) if home is not module and not each.owner]
+
+    def _given(self, name: str, scope: Scope) -> Iterator[tuple[Module, Function]]:
+        """The functions that a variable may stand for: `score = by_window if windows else by_token`."""
+        holder = scope.holder(name)
+        for binding in holder.bindings.get(name, ()) if holder is not None else ():
+            value = binding.value
+            for each in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
+                if binding.whole and isinstance(each, ast.Name) and each.id != name:
+                    yield from self.named(each.id, scope)
 
     def class_named(self, name: str) -> tuple[Module, ast.ClassDef] | None:
         """A class of the program by its name."""
@@ -253,6 +262,23 @@ class Program:
                     holder = module.index.parent(mention)
                     if isinstance(holder, ast.Call) and mention in holder.args:
                         yield module, holder, int(bool(function.owner)) - holder.args.index(mention) - 1
+                    elif not function.owner:
+                        yield from ((module, call, 0) for call in _by_variable(module, mention))
+
+
+def _by_variable(module: Module, mention: ast.AST) -> Iterator[ast.Call]:
+    """Calls through the variable that a function is given to, alone or as one of two: see `Program.called`."""
+    above = module.index.parent(mention)
+    if isinstance(above, ast.IfExp) and mention is not above.test:
+        mention, above = above, module.index.parent(above)
+    if not isinstance(above, ast.Assign) or above.value is not mention or len(above.targets) != 1:
+        return
+    target = above.targets[0]
+    if isinstance(target, ast.Name):
+        holder = module.scope_of(above).holder(target.id)
+        for call in module.calls(target.id):
+            if isinstance(call.func, ast.Name) and module.scope_of(call).holder(target.id) is holder:
+                yield call
 
 
 def argument(call: ast.Call, function: Function, parameter: str, filled: int) -> ast.expr | None:
