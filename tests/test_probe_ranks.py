@@ -15,9 +15,9 @@ from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
 from harness.sandbox.job import Outcome as Ended
 from harness.sandbox.levels import Level
-from harness.sources import evidence, probeevidence
+from harness.sources import probeevidence
 from harness.sources.folder import walk
-from tests import factories
+from tests import factories, probefacts
 from tests.childruns import Ran, run
 from tests.tracing import VOCABULARY, unlike, write_tokens
 
@@ -164,20 +164,7 @@ def test_two_processes_are_not_tried_where_they_cannot_be() -> None:
     assert "no rank" in ranks.unable(Level.L3, ranked=False)
 
 
-ORDER: dict[str, Any] = {
-    "result": "bound",
-    "reason": "so it is",
-    "where": "train_gpt.py:9 evaluate",
-    "count": 1000,
-    "learned_before": 0,
-    "learned": [],
-    "missing": [],
-    "doubled": [],
-    "tokens": 1000,
-    "passes": 1,
-    "timeline": [],
-    "left_out": 0,
-}
+ORDER = probefacts.LEDGER | {"where": "train_gpt.py:9 evaluate"}
 REACHED = {"result": "reached", "reason": "two processes printed 2.5", "val_bpb": 2.5, "alone": 2.4, "ledger": ORDER}
 
 
@@ -185,17 +172,12 @@ def decide(folder: Path, two_ranks: dict[str, Any] | None) -> Outcome:
     """The rule's outcome on evidence about a folder."""
     folder.mkdir()
     (folder / "train_gpt.py").write_text("print(1)\n", encoding="utf-8")
-    document = {
-        "schema": "probe/1",
-        "folder_sha256": evidence.code_sha256(evidence.code_files(walk(folder))),
-        "script": "train_gpt.py",
-        "isolation": {"level": "L3", "backend": "bubblewrap"},
-        "world": {"vocabulary": 1024, "caseops": False, "val_tokens": 1001, "val_bytes": 2000, "seed": 0},
-        "shrunk": {},
-        "claimed": {},
-        "runs": [],
-        "experiments": {} if two_ranks is None else {"two_ranks": two_ranks},
-    }
+    document = probefacts.document(
+        folder,
+        world={"vocabulary": 1024, "caseops": False, "val_tokens": 1001, "val_bytes": 2000, "seed": 0},
+        runs=[],
+        experiments={} if two_ranks is None else {"two_ranks": two_ranks},
+    )
     probeevidence.write(folder.parent, document)
     [rule] = behaviour_ranks.RULES
     outcome = rule.check(factories.submission(probe=probe.read(folder.parent, walk(folder))))
