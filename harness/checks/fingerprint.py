@@ -127,7 +127,8 @@ def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
         clauses = [
             f"{seed_name(r.run)} {r.value:.5f}{_cause(r)} x {t.tokens:,} = {r.value * t.tokens:,.0f}" for r, t in over
         ]
-        message = f"Bytes per token times validation tokens is more bytes than there are: {listed(clauses)}; {limit}."
+        message = f"Bytes per token times validation tokens is more bytes than there are: {listed(clauses)}; {limit}"
+        message += ". Bytes are counted too often, or another text is scored."
         return Outcome(Verdict.FAIL, message, values, where)
     if len(whole) == len(strange):
         message = (

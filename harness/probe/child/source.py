@@ -8,6 +8,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import linecache
+import re
 import sys
 import types
 import warnings
@@ -23,6 +24,7 @@ FUTURE_FLAGS = 0x1FE0000
 FSTRINGS_SINCE = (3, 12)
 # Functions that answer what kind of device something is, and something is on.
 DEVICE_TYPE, DEVICE_TYPE_OF = "_probe_device_type", "_probe_device_type_of"
+_DEVICE = re.compile(r"dev", re.IGNORECASE)
 
 
 class Sources:
@@ -167,12 +169,16 @@ class _DeviceTypes(ast.NodeTransformer):
         if node.attr != "type" or not isinstance(node.ctx, ast.Load):
             return node
         of_tensor = isinstance(node.value, ast.Attribute) and node.value.attr == "device"
+        # Of anything else the script's own line has to raise what it raises.
+        if not of_tensor and not _DEVICE.search(ast.unparse(node.value)):
+            return node
         name = DEVICE_TYPE_OF if of_tensor else DEVICE_TYPE
         asked = node.value.value if isinstance(node.value, ast.Attribute) and of_tensor else node.value
         return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), [asked], []), node)
 
     def visit_match_case(self, node: ast.match_case) -> ast.AST:
         # Patterns hold no calls.
+        node.guard = self.visit(node.guard) if node.guard is not None else None
         node.body = [self.visit(each) for each in node.body]
         return node
 
