@@ -33,6 +33,18 @@ def test_lines_that_run_are_told_by_file() -> None:
     assert told == [{"kind": "lines", "path": "own.py", "ranges": [[1, 2], [3, 4], [6, 10], [12, 13]]}]
 
 
+def test_lines_are_told_however_often_a_function_runs_and_of_two_files_that_are_alike() -> None:
+    text = "def pick(n):\n    if n:\n        return 1\n    return 0\n\npick(1)\npick(1)\npick(0)\npick(1)\n"
+    told: dict[str, object] = {}
+    lines = Lines(lambda path: path in {"one.py", "other.py"})
+    lines.install()
+    # The code of the two is equal, and so is that of a library's which nobody asked for.
+    for path in ("library.py", "one.py", "other.py"):
+        exec(compile(text.replace("pick(0)", "#") if path == "other.py" else text, path, "exec"), {})  # noqa: S102
+    lines.report(lambda _, path, ranges: told.update({path: ranges}))
+    assert told == {"one.py": [[1, 5], [6, 10]], "other.py": [[1, 4], [6, 8], [9, 10]]}
+
+
 def test_a_run_tells_the_lines_of_the_script_and_its_modules(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("def twice(n):\n    return 2 * n\n", encoding="utf-8")
     ran = childruns.run(tmp_path, SCRIPT, lines=True)

@@ -56,13 +56,27 @@ def by_numpy(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> No
     numbers -= weight.grad.numpy()
 
 
+def by_part_of_data(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
+    part = weight.data[1:]
+    loss().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    torch.sub(part, weight.grad[1:], out=part)
+
+
+def by_part_of_numpy(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
+    numbers = weight.data[1:].numpy()
+    loss().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    numbers -= weight.grad[1:].numpy()
+
+
 def by_copy(weight: torch.nn.Parameter, loss: Callable[[], torch.Tensor]) -> None:
     (gradient,) = torch.autograd.grad(loss(), [weight])
     with torch.no_grad():
         weight.copy_(weight - gradient)
 
 
-@pytest.mark.parametrize("way", [fused, by_data, by_numpy, by_copy])
+@pytest.mark.parametrize("way", [fused, by_data, by_numpy, by_part_of_data, by_part_of_numpy, by_copy])
 def test_every_way_of_changing_weights_is_seen(shard: Path, way: Callable[..., None]) -> None:
     x, y = batch(0)
     weight = torch.nn.Parameter(table())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
+
+Watch = Callable[[FrameType, str, Any], Any]
 
 
 class Lines:
@@ -19,6 +21,8 @@ class Lines:
     def __init__(self, own: Callable[[str], bool]) -> None:
         self._own = own
         self._seen: dict[str, set[int]] = {}
+        # The code is held so that no other gets its identity.
+        self._watches: dict[int, tuple[CodeType, Watch | None]] = {}
         self._before: tuple[Any, Any] = (None, None)
 
     def install(self) -> None:
@@ -34,16 +38,29 @@ class Lines:
         for path, lines in self._seen.items():
             emit("lines", path=path, ranges=_ranges(lines))
 
-    def _called(self, frame: FrameType, event: str, arg: Any) -> Callable[..., Any] | None:
-        path = frame.f_code.co_filename
-        if not self._own(path):
-            return None
-        seen = self._seen.setdefault(path, set())
-        seen.add(frame.f_lineno)
+    def _called(self, frame: FrameType, event: str, arg: Any) -> Any:
+        code = frame.f_code
+        # By identity: to hash a function's code takes longer than all else here.
+        known = self._watches.get(id(code))
+        if known is None:
+            known = self._watches[id(code)] = code, self._watch(code)
+        watch = known[1]
+        return None if watch is None else watch(frame, event, arg)
 
-        def line(frame: FrameType, event: str, arg: Any) -> Callable[..., Any]:
+    def _watch(self, code: CodeType) -> Watch | None:
+        """Notes the lines of one function, until it has seen them all; None where the function is not watched."""
+        if not self._own(code.co_filename):
+            return None
+        seen = self._seen.setdefault(code.co_filename, set())
+        left = {line for _, _, line in code.co_lines() if line is not None} - seen
+
+        def line(frame: FrameType, event: str, arg: Any) -> Any:
             seen.add(frame.f_lineno)
-            return line
+            left.discard(frame.f_lineno)
+            if left:
+                return line
+            frame.f_trace = None
+            return None
 
         return line
 

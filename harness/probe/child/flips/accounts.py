@@ -55,7 +55,8 @@ class Accounts:
     def __init__(self, ledger: Ledger, emit: Callable[..., None]) -> None:
         self._ledger, self._emit = ledger, emit
         self._running: dict[FrameType, _Running] = {}
-        self._known: dict[CodeType, bool] = {}
+        # By identity, for to hash code takes long; the code is held so that no other gets its identity.
+        self._known: dict[int, tuple[CodeType, bool]] = {}
         self._names: dict[CodeType, dict[int, frozenset[str]]] = {}
         self._steps: dict[Key, list[tuple[float, int]]] = {}
         self._ends: dict[Key, float] = {}
@@ -75,13 +76,11 @@ class Accounts:
                 frame.f_trace = self._line
             frame = frame.f_back
         self._tracer = sys.gettrace()
-        self._ledger.by_line = True
         sys.settrace(self._called)
 
     def finish(self) -> None:
         """Tell the accounts, those of most steps first."""
         sys.settrace(self._tracer)
-        self._ledger.by_line = False
         found = sorted(self._steps.items(), key=lambda item: -len(item[1]))
         kept = [(key, steps) for key, steps in found if LEAST <= len(steps) <= MOST]
         sources = self._ledger.sources[self._before :]
@@ -103,12 +102,12 @@ class Accounts:
 
     def _own(self, code: CodeType) -> bool:
         """Whether a function is the script's own; it is asked for every call that is made."""
-        known = self._known.get(code)
+        known = self._known.get(id(code))
         if known is None:
             name = code.co_filename
-            known = name.startswith((self._ledger.folder, "<unpacked")) and not name.startswith(_HERE)
-            self._known[code] = known
-        return known
+            own = name.startswith((self._ledger.folder, "<unpacked")) and not name.startswith(_HERE)
+            known = self._known[id(code)] = code, own
+        return known[1]
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> Any:
         if not self._own(frame.f_code):

@@ -18,6 +18,10 @@ from .sources import CALLS, recognized
 from .updates import Updates
 
 
+# Attributes of a tensor that something follows from; what only asks for a shape is most of all calls.
+FOLLOWED = (torch.Tensor.data, torch.Tensor.grad)
+
+
 class Follower(TorchFunctionMode):
     """Watches every call of torch's functions.
 
@@ -39,24 +43,27 @@ class Follower(TorchFunctionMode):
         """Make the call, then look at it."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name in SILENT or (name == "__get__" and func.__self__ not in FOLLOWED):
+            return func(*args, **kwargs)
         if name == "__iter__" and args and isinstance(args[0], torch.Tensor) and self.tags.get(args[0]) is not None:
             return iter([self._watched(torch.select, "select", (args[0], 0, row), {}) for row in range(len(args[0]))])
         return self._watched(func, name, args, kwargs)
 
     def _watched(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         out = func(*args, **kwargs)
-        if name in SILENT:
-            return out
         # Whoever follows the script line by line need not be told of every call of ours.
-        lines = sys.gettrace() if self.ledger.by_line else None
+        lines = sys.gettrace()
         if lines is not None:
             sys.settrace(None)
+        # The same as `no_grad`, which takes as long as all else that is done for most calls.
+        gradients = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
         try:
-            with torch.no_grad():
-                self.watch(func, name, (args, kwargs), out)
+            self.watch(func, name, (args, kwargs), out)
         except Exception as error:  # noqa: BLE001 - a tracer must not end what it watches
             self._lost(name, error)
         finally:
+            torch._C._set_grad_enabled(gradients)
             if lines is not None:
                 sys.settrace(lines)
         return out
@@ -64,6 +71,8 @@ class Follower(TorchFunctionMode):
     def watch(self, func: Any, name: str, call: tuple[Any, Any], out: Any) -> None:
         """Look at one call that was made."""
         args, kwargs = call
+        if _writes(func, name, kwargs):
+            self.ledger.weights.writes += 1
         if name in {"__get__", "__set__"}:
             look = self._attribute if name == "__get__" else self._assigned
             look(getattr(func, "__self__", None), args[0], args[-1] if name == "__set__" else out)
@@ -318,6 +327,12 @@ def _dimension(args: Any, kwargs: dict[str, Any]) -> int | None:
     """Along which a tensor is reduced; None where it is not one."""
     dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
     return dim if type(dim) is int else None
+
+
+def _writes(func: Any, name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether a call may change the content of a tensor that was there; of the script's own operators nobody knows."""
+    known = _inplace(name) or name in {"__set__", "__setitem__"} or "out" in kwargs
+    return known or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
 
 
 def _inplace(name: str) -> bool:

@@ -46,8 +46,6 @@ class Ledger:
         self.rows: Rows | None = None
         # Told of each score that counts: the computation, the places and their nats.
         self.heard: Callable[[int, Places, NDArray[np.float64]], None] | None = None
-        # Whether somebody follows the script line by line.
-        self.by_line = False
         self.bytes_limit = BYTES
         # What tensors made of gradients have learned, outside of any weights that are known.
         self.gradients: Beside[Learned] = Beside()

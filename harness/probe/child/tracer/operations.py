@@ -39,5 +39,6 @@ SILENT = frozenset(
     size dim stride numel nelement is_floating_point is_complex is_contiguous data_ptr element_size __len__ __hash__
     __bool__ requires_grad_ register_hook storage_offset is_signed get_device untyped_storage __repr__
     zero_grad retain_grad register_post_accumulate_grad_hook ndimension __dir__ __contains__ is_same_size
+    _set_grad_enabled is_grad_enabled _has_compatible_shallow_copy_type
     """.split()  # noqa: SIM905 - the same
 )

@@ -25,7 +25,9 @@ class Record:
         version: torch's counter at the last look.
         content: checksum at the last look; None: never looked.
         learned: places of the text that it has learned.
-        aliased: whether it can be changed without the counter.
+        aliased: whether torch can change it without the counter.
+        shared: whether something outside of torch can change it.
+        seen: how many calls that write there had been at the last look.
         fresh: whether it was filled anew, and not changed otherwise, since the last look.
     """
 
@@ -34,6 +36,8 @@ class Record:
     content: int | None
     learned: Learned
     aliased: bool = False
+    shared: bool = False
+    seen: int = -1
     fresh: bool = False
 
 
@@ -45,6 +49,8 @@ class Weights:
     """
 
     def __init__(self, size: int) -> None:
+        # Calls of torch that write into something, so far.
+        self.writes = 0
         self.nothing: Learned = np.zeros(size, dtype=np.bool_)
         self._records: dict[int, Record] = {}
         self._known: dict[int, Learned] = {}
@@ -88,11 +94,11 @@ class Weights:
 
     def share(self, tensor: torch.Tensor) -> None:
         """Something outside of torch can change a tensor from now on."""
-        place = tensor.data_ptr()
+        place = _memory(tensor)
         for record in self._records.values():
             mine = record.tensor()
-            if mine is not None and not record.aliased and mine.data_ptr() == place:
-                record.aliased = True
+            if mine is not None and not record.shared and place is not None and _memory(mine) == place:
+                record.shared = True
 
     def participants(self) -> tuple[int, ...]:
         """What was used since the last call."""
@@ -106,6 +112,7 @@ class Weights:
         tensor = record.tensor()
         if tensor is None:
             return
+        self.writes += 1
         record.version, record.content, record.fresh = tensor._version, checksum(tensor), False
         record.learned = self._known[record.content] = learned
 
@@ -170,9 +177,10 @@ class Weights:
     def _look(self, record: Record, tensor: torch.Tensor, pending: Learned) -> bool:
         if tensor.is_inference() or tensor.layout != torch.strided:
             return False
-        if tensor._version == record.version and not record.aliased:
+        unseen = record.shared or (record.aliased and record.seen != self.writes)
+        if tensor._version == record.version and not unseen:
             return False
-        record.version = tensor._version
+        record.version, record.seen = tensor._version, self.writes
         content = checksum(tensor)
         known = self._known.get(content)
         if content == record.content:
@@ -189,6 +197,11 @@ class Weights:
                 self._known[content] = record.learned
         record.content, record.fresh = content, False
         return not first
+
+
+def _memory(tensor: torch.Tensor) -> int | None:
+    """Where a tensor's memory begins, that of all its views; None where it has none of the usual kind."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else None
 
 
 def checksum(tensor: torch.Tensor) -> int:
