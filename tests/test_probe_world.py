@@ -108,12 +108,16 @@ class Hyperparameters:
 
 def test_only_what_the_script_consults_is_shrunk() -> None:
     made = choose(TEXT, {"TTT_EPOCHS": "25", "SEED": "7"})
-    assert made.environment == {"ITERATIONS": "8", "TTT_EPOCHS": "2", "SEED": "7"}
+    assert made.environment == {"ITERATIONS": "8", "TTT_EPOCHS": "2", "SEED": "7", "VOCAB_SIZE": "1024"}
     assert made.classes == {"Hyperparameters": {"model_dim": 128}}
     assert made.module == {"SEQ_LEN": 64}
     assert made.shrunk["ITERATIONS"] == ("20000", "8")
-    assert made.spec.vocabulary == 8192
-    assert made.spec.also == ("datasets/mine",)
+    assert made.shrunk["VOCAB_SIZE"] == ("8192", "1024")
+    # Its name for the data may be spelled out.
+    names = ("datasets/fineweb10B_sp8192", "tokenizers/fineweb_8192_bpe.model")
+    assert (made.spec.vocabulary, made.spec.also) == (1024, ("datasets/mine", *names))
+    whole = choose(TEXT, length=128)
+    assert (whole.spec.vocabulary, whole.spec.also, "VOCAB_SIZE" in whole.shrunk) == (8192, ("datasets/mine",), False)
 
 
 def test_what_counts_tokens_grows_with_the_length() -> None:
@@ -156,8 +160,8 @@ def test_repetitions_that_are_not_known_are_not_set(default: str, expected: str 
 
 def test_the_claimed_vocabulary_and_operators_win() -> None:
     text = 'import os\nV = int(os.environ.get("VOCAB_SIZE", 8192))\nC = os.environ.get("CASEOPS_ENABLED", "0")\n'
-    spec = choose(text, {"VOCAB_SIZE": "1024", "CASEOPS_ENABLED": "1"}).spec
-    assert (spec.vocabulary, spec.caseops) == (1024, True)
+    spec = choose(text, {"VOCAB_SIZE": "512", "CASEOPS_ENABLED": "1"}).spec
+    assert (spec.vocabulary, spec.caseops) == (512, True)
 
 
 @pytest.mark.parametrize("caseops", ["0", "1"])
@@ -180,7 +184,8 @@ def test_a_script_that_is_no_program_is_left_alone() -> None:
 
 @pytest.mark.parametrize(("written", "expected"), [("2, 131072", 1024), ("255", 1024), ("256", 256), ("8192", 8192)])
 def test_a_vocabulary_smaller_than_the_bytes_is_no_default(written: str, expected: int) -> None:
-    assert choose(f'import os\nA = read("VOCAB_SIZE", {written})(os.environ)\n').spec.vocabulary == expected
+    text = f'import os\nA = read("VOCAB_SIZE", {written})(os.environ)\n'
+    assert choose(text, length=128).spec.vocabulary == expected
 
 
 @pytest.mark.parametrize(

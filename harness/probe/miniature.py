@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,10 @@ from harness.probe.world import Spec
 Value = int
 PLACES_LIMIT = 8
 LENGTH = 64
-# What a script may want instead, where it ends at the usual length: rows of at least 128 tokens.
+# What a script may want instead, where it ends at the usual length: rows of at least 128 tokens, all of its vocabulary.
 LONGER = 2 * LENGTH
+# Each score costs a product with the whole vocabulary, and a sum over it costs a run for each token.
+VOCABULARY = 1_024
 BYTES = 256
 # A table of counts has some ten tokens of a real validation text for each place, and here too: what does not add up to
 # one because contexts and tokens share places would look clean in an empty one. Where a script ends so, it gets more.
@@ -164,7 +167,8 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
         HarnessError: the size of the vocabulary is no number.
     """
     claimed = dict(claimed or {})
-    sizes = SMALL | {name: round(times * length) for name, times in LENGTHS.items()}
+    vocabulary = {} if length > LENGTH else {"VOCAB_SIZE": VOCABULARY}
+    sizes = SMALL | vocabulary | {name: round(times * length) for name, times in LENGTHS.items()}
     keys = _consulted(text)
     environment, shrunk = dict(claimed), {}
     quiet = {"VAL_LOSS_EVERY": QUIET if _ASKED.search(text) else NEVER}
@@ -183,6 +187,7 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
     shrunk |= {name: ("in the script", str(value)) for name, (value, _) in everywhere.items()}
     spec = _spec(text, environment)
+    spec = dataclasses.replace(spec, also=_as_claimed(text, claimed, spec))
     return Miniature(environment | _places(keys, spec), classes, module, everywhere, shrunk, spec, length)
 
 
@@ -341,6 +346,14 @@ def _spec(text: str, environment: Mapping[str, str]) -> Spec:
     size = _whole("VOCAB_SIZE", environment.get("VOCAB_SIZE") or str(written))
     also = tuple(dict.fromkeys(_PLACE.findall(text)))[:PLACES_LIMIT]
     return Spec(vocabulary=size, caseops=environment.get("CASEOPS_ENABLED") == "1", also=also)
+
+
+def _as_claimed(text: str, claimed: Mapping[str, str], spec: Spec) -> tuple[str, ...]:
+    """Further places of a world: those of the claimed vocabulary too, for a script that spells its name out."""
+    of_claim = _spec(text, claimed)
+    if of_claim.vocabulary == spec.vocabulary:
+        return spec.also
+    return *spec.also, of_claim.shards, of_claim.tokenizer
 
 
 def _whole(key: str, value: str) -> int:

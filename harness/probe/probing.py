@@ -119,10 +119,9 @@ def run(
         raise HarnessError(f"{directory}: not empty; name another directory, or remove it")
     with tempfile.TemporaryDirectory(prefix="harness-world-") as place:
         kept = user_directory("tokenizers") or Path(place) / "kept"
-        with _naming(probe.folder, probe.script):
-            made = world.write_world(Path(place) / "data", probe.miniature.spec, kept)
-        runs = _Runs(probe, directory, sandbox, tell, seconds, time.monotonic() + total_seconds)
-        bare = _first(runs, made)
+        until = time.monotonic() + total_seconds
+        runs = _Runs(probe, directory, sandbox, tell, seconds, until)
+        made, bare = _first(runs, Path(place), kept)
         found: dict[str, Any] = {}
         if bare.val_bpb is not None:
             found["non_interference"] = _non_interference(runs, made, Path(place) / "other", kept)
@@ -164,16 +163,24 @@ class _Runs:
         return self.done[name]
 
 
-def _first(runs: _Runs, made: World) -> MiniatureRun:
-    """The script as it is; once more on longer sequences where it may have ended because they are so short."""
+def _first(runs: _Runs, place: Path, kept: Path) -> tuple[World, MiniatureRun]:
+    """The script as it is; once more, less small, where it may have ended because it is so small. And its world."""
+    made = _world(runs.probe, place / "data", kept)
     bare = runs.go(BARE, made)
     longer = runs.probe.longer
     if longer is None or bare.crash is None or bare.crash.get("blame") != UNKNOWN:
-        return bare
-    runs.tell(f"{BARE}: once more, on sequences of {miniature.LONGER} tokens")
+        return made, bare
+    vocabulary = longer.spec.vocabulary
+    runs.tell(f"{BARE}: once more, on sequences of {miniature.LONGER} tokens out of a vocabulary of {vocabulary:,}")
     runs.probe = dataclasses.replace(runs.probe, miniature=longer)
     remove_tree(runs.directory / BARE)
-    return runs.go(BARE, made)
+    made = _world(runs.probe, place / "longer", kept)
+    return made, runs.go(BARE, made)
+
+
+def _world(probe: Probe, folder: Path, kept: Path) -> World:
+    with _naming(probe.folder, probe.script):
+        return world.write_world(folder, probe.miniature.spec, kept)
 
 
 def _non_interference(runs: _Runs, made: World, folder: Path, kept: Path) -> dict[str, Any]:
