@@ -236,7 +236,14 @@ def plan(folder: Path, variants: list[dict[str, Any]], **flips: Any) -> dict[str
     write_tokens(world / "fineweb_val_000000.bin", unlike(SIZE))
     work = folder / "scratch" / "work"
     work.mkdir(parents=True)
-    told = {"artifact": "model.ptz", "when": "read", "seconds": 60, "watched": [100], "variants": variants}
+    told = {
+        "artifact": "model.ptz",
+        "when": "read",
+        "seconds": 60,
+        "accounts": True,
+        "watched": [100],
+        "variants": variants,
+    }
     return {
         "workdir": str(work),
         "copied": {str(world): str(work / "data")},

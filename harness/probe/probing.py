@@ -19,7 +19,7 @@ from harness.model import HarnessError, Missing
 from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, unique, world
 from harness.probe.bounds import RUN_SECONDS, TOTAL_SECONDS
 from harness.probe.document import Probe
-from harness.probe.experiments import flips, kraft, ledger, noninterference, ranks, reach, variants
+from harness.probe.experiments import flips, kraft, ledger, noninterference, ranks, reach, scores, variants
 from harness.probe.experiments.flips import Flips
 from harness.probe.experiments.kraft import Kraft
 from harness.probe.experiments.ledger import Ledger
@@ -127,7 +127,9 @@ def run(
             found["non_interference"] = _non_interference(runs, made, Path(place) / "other", kept)
             found["ledger"] = _ledger(runs, made, Path(place) / "unique")
             found["reach"] = _plain(reach.judge(runs.done[ledger.RUN]))
-            found["flips"] = _flips(runs, made, Path(place) / "phrased")
+            found["flips"] = _flips(
+                runs, made, Path(place) / "phrased", accounts=found["ledger"]["result"] != ledger.BOUND
+            )
             found["two_ranks"] = _two_ranks(runs, made, Path(place) / "two-ranks", certain=_certain(found))
     probeevidence.write(directory, document.of(runs.probe, made, sandbox, runs.done, found))
 
@@ -204,7 +206,7 @@ def _ledger(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     return _plain(found)
 
 
-def _flips(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
+def _flips(runs: _Runs, made: World, folder: Path, *, accounts: bool) -> dict[str, Any]:
     """Fork the trained process where it reads its artifact, and change later tokens, single ones and the artifact."""
     artifact = runs.done[BARE].artifact()
     if artifact is None:
@@ -213,7 +215,8 @@ def _flips(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     data, shards, text = phrased.phrased_world(made, runs.probe.miniature, folder)
     chosen = variants.choose(text, runs.probe.miniature.spec.seed, damage=reading)
     seconds = round(max(COPIES_SECONDS, COPIES_RUNS * runs.done[BARE].outcome.seconds))
-    done = runs.go(variants.RUN, data, shards, variants.order(chosen, artifact[0], seconds, reading=reading))
+    order = variants.order(chosen, artifact[0], seconds, reading=reading, accounts=accounts)
+    done = runs.go(variants.RUN, data, shards, order)
     found = flips.judge(done, chosen, data.val_tokens - 1)
     if flips.needs_sum(found):
         found = dataclasses.replace(found, sum=_sums(runs, (data, shards, text), found, (artifact[0], reading)))
@@ -235,7 +238,8 @@ def _sums(
     orders = [kraft.variant(unit, found.bound, text, limit / len(units)) for unit in units]
     name, reading = artifact
     # A little more than the sums themselves may take: the copies in which they begin come to the place first.
-    told = variants.order(tuple(orders), name, round(1.2 * limit), reading=reading)
+    seconds, accounts = round(1.2 * limit), found.bound.by == scores.ACCOUNT
+    told = variants.order(tuple(orders), name, seconds, reading=reading, accounts=accounts)
     return kraft.judge(runs.go(kraft.RUN, data, shards, told), units, text)
 
 

@@ -62,7 +62,9 @@ def choose(text: Phrased, seed: int, *, damage: bool) -> tuple[Variant, ...]:
     return tuple({each.name: each for each in made}.values())
 
 
-def order(variants: tuple[Variant, ...], artifact: str, seconds: float, *, reading: bool) -> dict[str, Any]:
+def order(
+    variants: tuple[Variant, ...], artifact: str, seconds: float, *, reading: bool, accounts: bool = True
+) -> dict[str, Any]:
     """The child's orders.
 
     Args:
@@ -70,8 +72,11 @@ def order(variants: tuple[Variant, ...], artifact: str, seconds: float, *, readi
         artifact: the file at which it forks.
         seconds: wall time for all copies together.
         reading: whether it forks where the file is opened for reading, not for writing.
+        accounts: whether the script is followed line by line, which takes long: it tells nothing where the printed loss
+            is known to be made of numbers of torch.
     """
     return {
+        "accounts": accounts,
         "artifact": artifact.rpartition("/")[2],
         "when": "read" if reading else "write",
         "seconds": seconds,

@@ -192,6 +192,8 @@ class Forks:
             self._accounts.heard = stepped
 
     def _account(self) -> None:
+        if not self._order["accounts"]:
+            return
         self._accounts = Accounts(self._ledger, self._channel.emit)
         self._accounts.install()
 
