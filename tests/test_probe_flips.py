@@ -168,7 +168,7 @@ def test_scores_with_about_the_printed_loss_neither_accuse_nor_clear() -> None:
         found = flips.judge(dataclasses.replace(copies(before=before), printed=Printed(1.2, 2.0002)), CHOSEN, 4)
         assert (found.result, found.later.result) == ("unbound", "unclear")
         assert (found.target.result, found.sum.result) == ("unclear", "unclear")
-        assert "printed loss of 2.000200 is neither" in found.later.reason
+        assert "reported loss of 2.000200 is neither" in found.later.reason
         assert not flips.needs_sum(found)
 
 

@@ -21,6 +21,18 @@ def test_the_loss_of_a_headline_may_stand_in_another_line() -> None:
     assert (alone.val_bpb, alone.val_loss) == (2.36622204, None)
 
 
+def test_bits_per_byte_alone_imply_the_loss_where_another_score_tells_the_bytes_of_a_token() -> None:
+    both = "final_int8_zlib_roundtrip_exact val_loss:6.93170584 val_bpb:3.22679113"
+    alone = "final_sliding_window_exact val_bpb:2.50000000"
+    found = printed(f"{both}\n{alone}\n".encode(), "output.log")
+    assert (found.val_bpb, found.val_loss) == (2.5, None)
+    assert found.loss == found.implied == pytest.approx(2.5 * 6.93170584 / 3.22679113, rel=1e-12)
+    assert printed(f"{both}\n".encode(), "output.log").implied is None
+    # Four decimals would name several passes.
+    for text in (f"{both[:-4]}\n{alone}\n", f"{both}\n{alone[:-4]}\n"):
+        assert printed(text.encode(), "output.log").loss is None
+
+
 @pytest.mark.parametrize(
     ("text", "unread"),
     [

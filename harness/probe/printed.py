@@ -12,6 +12,8 @@ from harness.facts.logfile import read_log
 from harness.facts.runs import Score
 from harness.model import Located
 
+# So many decimals tell a loss to well below what two passes of a small world differ by.
+EXACT_DIGITS: Final = 6
 UNREAD_LIMIT_CHARACTERS: Final = 120
 # Fewer digits are no size of a model.
 _SIZE = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+|\d{4,12})(?!\d|[.,]\d)")
@@ -25,6 +27,7 @@ class Printed:
     Attributes:
         val_bpb: the headline; None when there is none.
         val_loss: the loss beside it, in nats per token.
+        implied: where there is none, the loss that it stands for with the bytes per token of another score.
         model_bytes: the size of the compressed model.
         sizes: every number that may be a size in bytes.
         unread: where there is no headline, the last line that names bits per byte and a number; empty when none does.
@@ -35,6 +38,12 @@ class Printed:
     model_bytes: int | None = None
     sizes: frozenset[int] = frozenset()
     unread: str = ""
+    implied: float | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """The loss that the reported scores have in the mean, printed or implied."""
+        return self.implied if self.val_loss is None else self.val_loss
 
 
 def printed(data: bytes, name: str) -> Printed:
@@ -54,7 +63,8 @@ def printed(data: bytes, name: str) -> Printed:
         return _only(text, size, sizes)
     loss = last.headline.value.val_loss
     nats = loss.value if isinstance(loss, Located) else _loss_beside(bits.value, last.scores)
-    return Printed(bits.value, nats, size, sizes)
+    implied = _implied(bits.value, last.scores) if nats is None and last.headline.value.digits >= EXACT_DIGITS else None
+    return Printed(bits.value, nats, size, sizes, implied=implied)
 
 
 def _only(text: str, size: int | None, sizes: frozenset[int]) -> Printed:
@@ -73,4 +83,14 @@ def _loss_beside(headline: float, scores: Sequence[Score]) -> float | None:
             continue
         if abs(bits.value - headline) <= 10.0**-score.digits:
             return loss.value
+    return None
+
+
+def _implied(bits: float, scores: Sequence[Score]) -> float | None:
+    """The loss of a score in bits per byte, where an evaluation with both tells how many bytes a token has."""
+    for score in reversed(scores):
+        other, loss = score.val_bpb, score.val_loss
+        exact = min(score.digits, score.loss_digits) >= EXACT_DIGITS
+        if exact and isinstance(other, Located) and isinstance(loss, Located) and other.value > 0:
+            return bits * loss.value / other.value
     return None

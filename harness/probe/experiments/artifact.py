@@ -27,11 +27,11 @@ def judge(run: MiniatureRun) -> tuple[str, str]:
     damaged, noisy = told.get(DAMAGED), told.get(NOISE)
     if damaged is None or noisy is None:
         return UNCLEAR, "the artifact is not read back in the run that forks"
-    if run.val_loss is None:
+    if run.printed.loss is None:
         return UNCLEAR, "the run that forks printed no loss"
-    if _ended(damaged) and _loss(damaged) == run.val_loss:
+    if _ended(damaged) and _loss(damaged) == run.printed.loss:
         return DEPENDS, "with every byte of the artifact changed, the printed loss is the same"
-    return _noise(run, noisy, run.val_loss)
+    return _noise(run, noisy, run.printed.loss)
 
 
 def _noise(run: MiniatureRun, noisy: Mapping[str, Any], base: float) -> tuple[str, str]:
@@ -61,4 +61,4 @@ def _ended(event: Mapping[str, Any]) -> bool:
 
 
 def _loss(event: Mapping[str, Any]) -> float | None:
-    return printed(str(event.get("printed")).encode(), "printed").val_loss
+    return printed(str(event.get("printed")).encode(), "printed").loss

@@ -142,14 +142,14 @@ def judge(run: MiniatureRun, variants: Sequence[Variant], tokens: int) -> Flips:
         return nothing("the run ended before it opened its artifact, or never did")
     seen = scores.views(run)
     kept = Judged(*artifact.judge(run))
-    bound = scores.bind(seen[BASE], run.val_loss, tokens)
+    bound = scores.bind(seen[BASE], run.printed.loss, tokens)
     if isinstance(bound, str):
         return dataclasses.replace(nothing(bound), artifact=kept)
     found = [_of(seen, variants, (bound, key, tokens), kept) for key in bound.keys]
     first = found[-1]
-    # Several passes may have about the printed loss: they have to say the same.
+    # Several passes may have about the reported loss: they have to say the same.
     if any((each.later.result, each.target.result) != (first.later.result, first.target.result) for each in found):
-        return nothing("several passes have about the printed loss, and they differ in what they depend on")
+        return nothing("several passes have about the reported loss, and they differ in what they depend on")
     return first
 
 

@@ -26,7 +26,7 @@ class Ledger:
     """What the traced run shows of the reported pass.
 
     Attributes:
-        result: `bound` when a pass has the printed loss, `unbound` when none has, `nothing` when no score was followed.
+        result: `bound` when a pass has the reported loss, `unbound` when none has, `nothing` where none was followed.
         reason: why, as a clause.
         where: the line that adds the scores up.
         count: tokens counted.
@@ -62,17 +62,17 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         val_tokens: tokens of its validation text.
     """
     passes = [event for event in run.of("pass") if isinstance(event.get("mean"), (int, float))]
-    if run.val_loss is None:
+    if run.printed.loss is None:
         return Ledger(UNBOUND, "the traced run printed no loss to find its scores by", passes=len(passes))
     if not passes:
         return Ledger(NOTHING, "no score of the traced run could be followed")
-    loss = run.val_loss
+    loss = run.printed.loss
     chosen = binding.reported(passes, loss)
     if len({_count(event.get("learned_before")) > 0 for event in chosen}) > 1:
-        reason = f"several passes have about the printed loss of {loss:.6f}, and they differ in what had been learned"
+        reason = f"several passes have about the reported loss of {loss:.6f}, and they differ in what had been learned"
         return Ledger(UNBOUND, reason, passes=len(passes))
     if not chosen:
-        reason = f"the printed loss of {loss:.6f} is the mean of none of {len(passes)} passes that were followed"
+        reason = f"the reported loss of {loss:.6f} is the mean of none of {len(passes)} passes that were followed"
         nearest = min((event["mean"] for event in passes), key=lambda mean: binding.apart(mean, loss))
         reason += f": the nearest has {nearest:.6f}, so what is reported may be another score"
         return Ledger(UNBOUND, reason, passes=len(passes))
@@ -80,7 +80,7 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
     blocks, left_out = timeline(run, found.get("pass"))
     return Ledger(
         BOUND,
-        f"the printed loss of {loss:.6f} is the mean of the scores added up at {_text(found.get('where'))}",
+        f"the reported loss of {loss:.6f} is the mean of the scores added up at {_text(found.get('where'))}",
         where=_text(found.get("where")),
         count=_count(found.get("count")),
         learned_before=_count(found.get("learned_before")),

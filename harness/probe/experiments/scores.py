@@ -111,9 +111,9 @@ def bind(view: View, loss: float | None, tokens: int) -> Bound | str:
         return account
     if chosen:
         where = str(chosen[-1].get("where") or "")[:200]
-        reason = f"the printed loss is that of the scores added up at {where}"
+        reason = f"the reported loss is that of the scores added up at {where}"
         return Bound(PASS, tuple(event["pass"] for event in chosen), where, reason)
-    return f"the printed loss of {loss:.6f} is neither the mean of a pass nor an account of the script's"
+    return f"the reported loss of {loss:.6f} is neither the mean of a pass nor an account of the script's"
 
 
 def _account(view: View, totals: Collection[float]) -> Bound | None:
@@ -123,7 +123,7 @@ def _account(view: View, totals: Collection[float]) -> Bound | None:
         if isinstance(total, (int, float)) and any(binding.apart(abs(total), each) <= binding.EXACT for each in totals):
             key = str(event.get("function")), str(event.get("name"))
             name = f"variable {key[1]} of {key[0]}"[:200]
-            return Bound(ACCOUNT, (key,), name, f"the printed loss is that of {name}")
+            return Bound(ACCOUNT, (key,), name, f"the reported loss is that of {name}")
     return None
 
 
