@@ -47,6 +47,13 @@ class Step:
     module: Module = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Something that lines prove: those, in order."""
+
+    steps: tuple[Step, ...]
+
+
 Trace: TypeAlias = tuple[Step, ...]
 Labels: TypeAlias = Mapping[Label, Trace]
 

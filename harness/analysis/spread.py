@@ -10,10 +10,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from harness.analysis.index import dotted, last_name
-from harness.analysis.labels import Step
+from harness.analysis.labels import Shown, Step
 from harness.analysis.program import Module, Program, Scope
 
 _REPEATING = frozenset({"repeat", "repeat_interleave"})
@@ -25,21 +24,14 @@ _MIXED = "a byte's share is mixed with another probability"
 _LENGTH = re.compile(r"len|bytes", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """One such mixture: the lines that prove it, in order."""
-
-    steps: tuple[Step, ...]
-
-
-def spreads(program: Program) -> Iterator[Spread]:
+def spreads(program: Program) -> Iterator[Shown]:
     """Every mixture of shares of bytes."""
     for module in program.modules.values():
         for division in module.index.each(ast.BinOp):
             if isinstance(division.op, ast.Div) and _divides_by_bytes(division, module.scope_of(division)):
                 mixture = _mixture(division, module)
                 if mixture is not None:
-                    yield Spread((_step(_DIVIDED, division, module), _step(_MIXED, mixture, module)))
+                    yield Shown((_step(_DIVIDED, division, module), _step(_MIXED, mixture, module)))
 
 
 def _step(what: str, node: ast.expr, module: Module) -> Step:

@@ -25,7 +25,7 @@ BYTES = 256
 TABLES, PLACES, MORE_PLACES = r"(?:^|_)(?:BUCKETS|TABLE_SIZE|HASH_SIZE)", 256, 1 << 18
 # Also where no name says so: a large power of two that a hash is reduced by.
 MODULI = range(1 << 18, 1 << 28)
-_MODULUS = re.compile(r"%\s*(?:self\.)?(\w+)|(?:&|\bmask\w*\s*=)[^#\n]{0,40}?\b(\w+)\s*-\s*1\b")
+_MODULUS = re.compile(r"%\s*(?:\w+\.)*(\w+)|(?:&|\bmask\w*\s*=)[^#\n]{0,40}?\b(\w+)\s*-\s*1\b")
 # What is scored before it is counted: a text that is one piece would be scored with empty tables. In sequences. Other
 # things have chunks too, of which the large ones are tokens.
 PIECES, SEQUENCES, LARGE = r"(?:^|_)CHUNK_(?:TOKENS|SIZE|SZ|LEN)", 8, 4_096
