@@ -193,7 +193,7 @@ class Alternation:
                 why = f"the loop over `{counter}` repeats score and training an unknown number of times"
                 return Ordered(Order.UNCLEAR, why)
             if answer.value > 1:
-                why = f"the loop over `{counter}` trains and scores the same tokens {answer.value:g} times"
+                why = f"of {answer.value:g} rounds over `{counter}`, a later one scores what an earlier one trained on"
                 return Ordered(Order.LATER_EPOCH, why, event.binding.place)
         return None
 

@@ -149,6 +149,9 @@ class Expressions(ABC):
             labels[Label.PRIOR] = (self.step("a prior is added", node),)
         if kind is not ast.Div:
             return
+        if Label.COUNT in left.labels and Label.PRIOR not in left.labels:
+            # What is added to the divisor alone is no prior: `count / (count + size)`.
+            labels.pop(Label.PRIOR, None)
         if Label.COUNT in left.labels:
             labels[Label.DIVIDED] = (self.step("it is divided", node),)
         if Label.PICKED in left.labels and not right.labels.keys() & {Label.MASS, Label.ROW}:

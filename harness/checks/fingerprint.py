@@ -125,7 +125,9 @@ def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
     where = places(*(fact for ratio, _ in texts for fact in (ratio.run.headline, ratio.run.val_tokens)))
     if over:
         clauses = [
-            f"{seed_name(r.run)} {r.value:.5f}{_cause(r)} x {t.tokens:,} = {r.value * t.tokens:,.0f}" for r, t in over
+            f"{seed_name(ratio.run)} {ratio.value:.5f}{likely_cause(ratio)} x {text.tokens:,} = "
+            f"{ratio.value * text.tokens:,.0f}"
+            for ratio, text in over
         ]
         message = f"Bytes per token times validation tokens is more bytes than there are: {listed(clauses)}; {limit}"
         message += ". Bytes are counted too often, or another text is scored."
@@ -136,7 +138,7 @@ def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
         )
         total = whole[0].value * (known(whole[0].run.val_tokens) or 0)
         return Outcome(Verdict.PASS, f"{message}: {total:,.0f} bytes, {limit}.", values, where)
-    clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{_cause(ratio)}" for ratio in strange]
+    clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{likely_cause(ratio)}" for ratio in strange]
     message = f"Bytes per token of no known validation split: {listed(clauses)}; known are {_known_constants()}."
     return Outcome(Verdict.WARN, message, values, _where(strange))
 
@@ -190,7 +192,7 @@ def _where(ratios: Sequence[Ratio]) -> tuple[Location, ...]:
     return places(*(ratio.run.headline for ratio in ratios))
 
 
-def _cause(ratio: Ratio) -> str:
+def likely_cause(ratio: Ratio) -> str:
     """A known miscount near the ratio, in brackets; empty when there is none."""
     causes = [f"{cause}, {source}" for constant, cause, source in KNOWN_MISCOUNTS if ratio.fits(constant)]
     return f" (as {listed(causes)})" if causes else ""

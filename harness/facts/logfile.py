@@ -194,9 +194,19 @@ def _continued(segments: Sequence[list[Event]]) -> list[list[Event]]:
         resumed = next((event for event in segment if isinstance(event, ResumeEvent)), None)
         if resumed is not None and kept and _setup(kept[-1]) == _setup(segment):
             kept[-1] = [*(event for event in kept[-1] if not _is_lost(event, resumed.step)), *segment]
+        elif kept and _goes_on(kept[-1], segment):
+            kept[-1].extend(segment)
         else:
             kept.append(segment)
     return kept
+
+
+def _goes_on(before: Sequence[Event], segment: Sequence[Event]) -> bool:
+    """Whether data are named again in the middle of a run (`starting epoch:2 train_shards:1`): its steps go on."""
+    last = next((event.step for event in reversed(before) if isinstance(event, StepEvent)), None)
+    following = next((event.step for event in segment if isinstance(event, StepEvent)), None)
+    counted = isinstance(segment[0], CountEvent) and not any(isinstance(event, SeedEvent) for event in segment)
+    return counted and last is not None and following is not None and following > last and not _finished(before)
 
 
 def _setup(segment: Sequence[Event]) -> tuple[set[int], set[str]]:

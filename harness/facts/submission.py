@@ -8,20 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.analysis.configuration import Configuration
-from harness.analysis.reach import Reach
 from harness.facts.build_bytetable import build_bytetable
 from harness.facts.build_claims import build_claims
-from harness.facts.build_legality import build_legality
 from harness.facts.build_names import build_names
 from harness.facts.build_package import Texts, build_package, find_manifest, find_readme, read_scripts
 from harness.facts.build_pipeline import build_pipeline
 from harness.facts.build_readme import build_readme
 from harness.facts.build_runs import build_runs
+from harness.facts.build_scorers import follow, joined, scorers
 from harness.facts.build_size import build_size
 from harness.facts.build_stated import Claimed, build_stated, renamed_shards
 from harness.facts.build_statements import build_statements
-from harness.facts.build_targets import build_targets
 from harness.facts.bytetable import ByteTableFacts
 from harness.facts.change import NO_CHANGE, ChangeFacts
 from harness.facts.claims import ManifestClaims, ReadmeClaims
@@ -110,10 +107,11 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     written = Located(text, Location(readme_path)) if text is not None else None
     claimed = Claimed(claims, readme_claims)
     stated = build_stated(walked, written, runs, claimed)
-    logged = Logged(walked, logs, runs, claimed, code.program)
-    reached = None
-    if code.program is not None:
-        reached = Reach(code.program, Configuration(code.program, stated), logged.shown)
+    own, *others = [
+        follow(walked, each, package, stated, Logged(walked, logs, runs, claimed, each.program))
+        for each in (code, *scorers(walked, code, text or "", log_paths, claimed.scores()))
+    ]
+    followed = joined(own, others)
     submission = Submission(
         folder=shown(str(folder), PATH_SHOWN_CHARACTERS),
         name=walked.name,
@@ -123,11 +121,9 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         runs=runs,
         strays=strays,
         size=build_size(walked, package, scripts, runs, always=recount),
-        targets=build_targets(walked, code, stated, reached, logged),
-        byte_tables=build_bytetable(code, reached),
-        legality=dataclasses.replace(
-            build_legality(code, package, stated, reached, logged), renamed=renamed_shards(walked, written)
-        ),
+        targets=followed.targets,
+        byte_tables=build_bytetable(code, followed.reached),
+        legality=dataclasses.replace(followed.legality, renamed=renamed_shards(walked, written)),
         reproduction=Missing("no evidence of a reproduction was given"),
         names=build_names(code),
         pipeline=build_pipeline(code),

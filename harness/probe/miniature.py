@@ -55,6 +55,8 @@ SMALL: dict[str, int] = {
     "TTT_BATCH_SIZE": 4,
     "GLOBAL_TTT_BATCH_SEQS": 4,
     "PHASED_TTT_PREFIX_DOCS": 8,
+    # Two processes that pause at each phase need a batch of documents each.
+    "PHASED_TTT_NUM_PHASES": 2,
     "GPTQ_CALIBRATION_BATCHES": 2,
     "GPTQ_CALIB_BATCHES": 2,
     "GPTQ_CALIB_SAMPLES": 2,

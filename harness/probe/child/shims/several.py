@@ -18,7 +18,9 @@ from . import functional
 from .distributed import Done
 
 Real = torch.nn.parallel.DistributedDataParallel
-MINUTES = 5
+# A process waits no longer for the others, whatever the script allows: one that has ended waiting in another place (a
+# queue that is empty for it, and not for the others) would use up the time of the whole probe.
+WAIT = timedelta(seconds=90)
 # What gloo adds up in other types, and what it cannot even copy.
 WIDER = {
     torch.bfloat16: torch.float32,
@@ -71,7 +73,7 @@ class Several:
         """Meet."""
         replaced("torch.distributed", f"gloo instead of nccl, {self.size} processes")
         store: Any = FileStore(self.store, self.size) if self.store else None
-        timeout = timeout or timedelta(minutes=MINUTES)
+        timeout = min(timeout or WAIT, WAIT)
         self.real["init_process_group"]("gloo", rank=self.rank, world_size=self.size, store=store, timeout=timeout)
 
     def destroy_process_group(self, *_arguments: Any) -> None:
@@ -86,7 +88,7 @@ class Several:
 
     def new_group(self, ranks: Any = None, timeout: Any = None, *_arguments: Any, **_keywords: Any) -> Any:
         """A part of the world."""
-        return self.real["new_group"](ranks, timeout=timeout or timedelta(minutes=MINUTES), backend="gloo")
+        return self.real["new_group"](ranks, timeout=min(timeout or WAIT, WAIT), backend="gloo")
 
     def all_reduce(self, tensor: Any, op: Any = dist.ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
         """Add up over all; gloo knows no mean, and not every type."""
