@@ -100,6 +100,16 @@ def test_a_part_of_another_script_is_another_run() -> None:
     assert (unsaid.concatenated, unsaid.resumed) == (2, ())
 
 
+def test_data_that_are_named_again_between_two_steps_begin_no_run() -> None:
+    text = log()
+    steps = [line for line in text.splitlines() if line.startswith("step:") and "train_loss" in line]
+    again = f"WARNING: starting epoch:2 dataset:fineweb10B_sp1024 train_shards:1\n{steps[-1]}"
+    run = run_of(text.replace(steps[-1], again))
+    assert (run.concatenated, value(run.steps), value(run.val_tokens)) == (1, 12, value(run_of(text).val_tokens))
+    # Steps that begin again are another run's.
+    assert run_of(text.replace(steps[-1], again.replace(steps[-1], text))).concatenated == 2
+
+
 def test_the_runs_of_several_seeds_in_one_log_all_count() -> None:
     crashed = log(3, bpb=1.9).partition("stopping_early")[0]
     joined = log(1, bpb=1.5) + log(2, bpb=1.4) + crashed
