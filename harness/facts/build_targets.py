@@ -6,7 +6,7 @@ import ast
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.analysis import bestof, experts, freehits, gates, reach, shaping, sight, spread, targets, weights
+from harness.analysis import bestof, experts, freehits, gates, reach, roots, shaping, sight, spread, targets, weights
 from harness.analysis.announced import announcements
 from harness.analysis.answers import Stated, Unknown
 from harness.analysis.labels import Label, Shown, Step
@@ -59,6 +59,7 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
         uses += [use for use in (_use(each, reached, logged, stated) for each in other) if use not in uses]
     hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
     uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in spread.spreads(program)]
+    uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in roots.roots(program)]
     uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in experts.entropies(program)]
     uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in weights.weighted(program)]
     uses += [_proved(UseKind.SHAPED, each, reached, logged, stated) for each in shaping.shaped(program)]
