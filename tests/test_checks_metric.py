@@ -14,6 +14,7 @@ from harness.challenge import VALIDATION_SPLITS
 from harness.checks import fingerprint, metric
 from harness.facts.claims import DeclaredSplit, ReadmeClaims
 from harness.facts.runs import Run
+from harness.facts.statements import StatementFacts
 from harness.model import Missing, Outcome, Verdict
 from tests import factories
 from tests.factories import UNSTATED, at
@@ -223,6 +224,22 @@ def test_validation_tokens(tokens: int | None, verdict: Verdict) -> None:
     outcome = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
     assert outcome is not None
     assert outcome.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("non_record", "trial", "verdict"),
+    [(True, True, Verdict.WARN), (True, False, Verdict.FAIL), (False, True, Verdict.FAIL)],
+)
+def test_a_part_of_the_split_warns_where_nothing_is_claimed(*, non_record: bool, trial: bool, verdict: Verdict) -> None:
+    run = factories.run(1, val_tokens=factories.fact(32_768, "a.log", 8))
+    said = StatementFacts(
+        non_record=(at("is_record is false", "submission.json"),) if non_record else (),
+        trial=(at("smoke test", "README.md", 3),) if trial else (),
+    )
+    outcome = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,), statements=said))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+    assert ("'smoke test' (README.md:3)" in outcome.message) is (verdict is Verdict.WARN)
 
 
 # Ratio of bytes to tokens, tokens, verdicts on the ratio and on the tokens.

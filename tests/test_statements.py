@@ -43,6 +43,20 @@ def test_a_folder_says_which_track_it_is_for(
     assert [each.value for each in statements(tmp_path, readme, **document).non_record] == said
 
 
+@pytest.mark.parametrize(
+    ("readme", "blurb", "said"),
+    [
+        ("# A run\n", "A smoke test on one T4.", ["smoke test"]),
+        ("# A run\n\nThe goal is not a leaderboard claim.\n", "", ["not a leaderboard claim"]),
+        ("# H100 proxy run\n", "Non-record smoke", ["smoke", "proxy run"]),
+        ("# A run\n", "Proxy-free smoked attention", []),
+        ("# A run\n" + "\n" * 60 + "A smoke test came first.\n", "", []),
+    ],
+)
+def test_a_folder_that_calls_itself_a_trial(tmp_path: Path, readme: str, blurb: str, said: list[str]) -> None:
+    assert [each.value for each in statements(tmp_path, readme, blurb=blurb).trial] == said
+
+
 def test_parameters_are_stated_in_two_places(tmp_path: Path) -> None:
     found = statements(tmp_path, "# A run\n\n| A | B |\n|--|--|\n| Parameters | 27.2M |\n", num_parameters=27_161_151)
     assert [(each.value.value, each.value.unit) for each in found.parameters] == [

@@ -7,7 +7,7 @@ which split was scored, or that none of the known ones was.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.challenge import (
@@ -211,7 +211,8 @@ def validation_tokens_differ(submission: Submission) -> Outcome | None:
     What it checks:
         The number of validation tokens that each claimed run logs against the canonical numbers of the split that
         its bytes per token name (or against the declared split). Up to one part in a thousand too few is the tail
-        that whole sequences leave out. More than one part in a hundred too few fails; any other difference warns.
+        that whole sequences leave out. More than one part in a hundred too few fails; any other difference warns,
+        and so does a part in a folder that calls itself a non-record and a trial (a smoke test, a proxy).
         Of an unknown tokenizer, the tokens times their bytes are the 151.08 million bytes of the validation text; it
         fails when they are less than half of it.
 
@@ -242,24 +243,35 @@ def _tokens(submission: Submission, run: Run) -> Outcome:
     subject = f"{seed_name(run)} logs {tokens:,} validation tokens"
     name, canonical = canonical_tokens(submission, run)
     if not canonical:
-        return _by_text(subject, name, text_of(run))
+        return _by_text(submission, subject, name, text_of(run))
     values: dict[str, Value] = {"logged_tokens": tokens, "canonical_tokens": list(canonical)}
     numbers = " or ".join(f"{number:,}" for number in canonical)
     low, high = min(canonical), max(canonical)
     if low * (1 - TAIL_SPREAD) <= tokens <= high + 1:
         return Outcome(Verdict.PASS, f"{subject}; {name} has {numbers}.", values)
     if tokens < low * (1 - PART_OF_SPLIT):
-        return Outcome(Verdict.FAIL, f"{subject}, a part of the split; {name} has {numbers}.", values)
+        return _part(submission, f"{subject}, a part of the split; {name} has {numbers}.", values)
     return Outcome(Verdict.WARN, f"{subject}; {name} has {numbers}.", values)
 
 
-def _by_text(subject: str, reason: str, text: TextSize | None) -> Outcome:
+def _part(submission: Submission, message: str, values: Mapping[str, Value]) -> Outcome:
+    """A part of the split was scored: it warns where the folder says that it claims no place."""
+    stated = submission.statements
+    if not stated.non_record or not stated.trial:
+        return Outcome(Verdict.FAIL, message, values)
+    trial = stated.trial[0]
+    readings = "One reading: a score is of the whole split whatever it is for; the other: a trial claims no place"
+    said = f"The folder calls itself a non-record and says '{trial.value}' ({trial.location})"
+    return Outcome(Verdict.WARN, f"{message} {said}. {readings}.", values)
+
+
+def _by_text(submission: Submission, subject: str, reason: str, text: TextSize | None) -> Outcome:
     """Judge a token count of an unknown tokenizer by the text that the tokens can hold."""
     limit = f"the validation text has {VALIDATION_TEXT_BYTES:,}"
     if text is not None and text.whole:
         return Outcome(Verdict.PASS, f"{subject}, with {text.low:,.0f} bytes or a little more; {limit}.")
     if text is not None and text.part:
-        return Outcome(Verdict.FAIL, f"{subject}, a part of the split: at most {text.high:,.0f} bytes; {limit}.")
+        return _part(submission, f"{subject}, a part of the split: at most {text.high:,.0f} bytes; {limit}.", {})
     return undecided(subject, reason)
 
 

@@ -17,8 +17,15 @@ DEPTH_LIMIT = 4
 VALUES_LIMIT = 400
 TITLE_LINES = 8
 TITLE_CHARACTERS = 60
+OPENING_LINES = 40
+LINE_CHARACTERS = 600
 PARAMETER_NAMES = frozenset("num_parameters parameters model_params num_params n_params total_params".split())  # noqa: SIM905
 _NON_RECORD = re.compile(r"(?<![\w-])non[-_ ]?record(?![\w-])", re.IGNORECASE)
+_TRIAL = re.compile(
+    r"(?<![\w-])(?:smoke(?:[ -](?:test|run|submission))?|proxy(?:[ -](?:run|submission|score))?|sanity[ -](?:check|run)"
+    r"|not an? (?:\w+ ){0,3}leaderboard (?:claim|submission|entry|attempt))(?![\w-])",
+    re.IGNORECASE,
+)
 _PARAMETERS_ROW = re.compile(
     r"\s*\|\s*[*`]*(?:total |model )?param(?:eter)?s(?: count)?[*`]*\s*\|"
     r"\s*[*`~≈]*(\d[\d,]*(?:\.\d+)?)\s*(M|million|K|B)?[*`]*\s*\|\s*$",
@@ -48,6 +55,7 @@ def build_statements(
     values = list(_values(manifest)) if manifest is not None else []
     return StatementFacts(
         non_record=(*_declared(values), *_titled(readme)),
+        trial=(*_tried(values), *_tried(_opening(readme))),
         parameters=(*_counted(values), *_tabled(readme)),
         launches=tuple(_launches(readme, texts)) if readme is not None else (),
         idle=tuple(_idle(values, texts, code)),
@@ -92,6 +100,21 @@ def _titled(readme: Located[str] | None) -> Iterator[Located[str]]:
                 yield Located(
                     f"the title is {shown(line.strip('# '), TITLE_CHARACTERS)}", Location(readme.location.path, number)
                 )
+            return
+
+
+def _opening(readme: Located[str] | None) -> Iterator[tuple[str, Located[Value]]]:
+    """The README's first lines, in which it says what it is."""
+    for number, line in enumerate(readme.value.split("\n")[:OPENING_LINES] if readme is not None else (), start=1):
+        yield "", Located(line[:LINE_CHARACTERS], Location(readme.location.path if readme else "", number))
+
+
+def _tried(values: Iterable[tuple[str, Located[Value]]]) -> Iterator[Located[str]]:
+    """The first text that calls the whole a trial."""
+    for _, found in values:
+        said = _TRIAL.search(found.value[:LINE_CHARACTERS]) if isinstance(found.value, str) else None
+        if said is not None:
+            yield Located(said[0], found.location)
             return
 
 

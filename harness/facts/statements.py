@@ -36,6 +36,7 @@ class StatementFacts:
 
     Attributes:
         non_record: where the folder calls itself a submission outside the record track.
+        trial: where it calls itself a trial that claims no place: a smoke test, a proxy, no leaderboard claim.
         parameters: numbers of parameters of the model.
         launches: commands of the README that run scripts.
         idle: settings that submission.json states and the scripts name only where they set them: the place of the
@@ -43,6 +44,7 @@ class StatementFacts:
     """
 
     non_record: tuple[Located[str], ...] = ()
+    trial: tuple[Located[str], ...] = ()
     parameters: tuple[Located[Count], ...] = ()
     launches: tuple[Located[Launch], ...] = ()
     idle: tuple[tuple[Located[str], Located[str]], ...] = ()
