@@ -178,6 +178,7 @@ def test_the_envelope_needs_a_score_and_a_date_and_the_challenge_s_split() -> No
         ("ttt_phased: total_docs:50000 prefix_docs:2000", CoverageEvent(1, "documents", 50_000, 0)),
         ("adapt: starting eval on 1000 docs, chunk_size=48", CoverageEvent(1, "documents", 1_000, 0)),
         ("val_part:subset fraction=0.05 tokens=31072 (full=62021632)", CoverageEvent(1, "tokens", 31_072, 1)),
+        ("Val tokens: 45,121,536 (eval on 999,424)", CoverageEvent(1, "tokens", 999_424, 1)),
         ("ttt_lora:docs:50000 rank:96 lr:0.0001 chunk:64", CoverageEvent(1, "documents", 50_000, 0)),
         ("Running PyTorch 2.9.1+cu128", VersionEvent(1, "pytorch", "2.9.1+cu128")),
     ],

@@ -60,6 +60,10 @@ _DOCUMENTS = re.compile(
 )
 # `val_eval:subset fraction=0.05 tokens=3100672 (full=62021632)`.
 _SUBSET = re.compile(r"(?<![A-Za-z])(?:val|eval)\w{0,10}:\s?subset\b[^()]{0,60}\btokens[=:]\s?(\d{1,12})(?!\d)")
+# `Val tokens: 62,021,632 (eval on 999,424)`.
+_OF_ALL = re.compile(
+    r"(?<!\w)val(?:idation)?[_ ]tokens\s*[:=]\s*(\d[\d,]{0,20}) \(eval on (\d[\d,]{0,20})\)", re.IGNORECASE
+)
 _VERSION = re.compile(r"Running (Python|PyTorch) (\d[\w.+]{0,40})")
 # Work between training and evaluation that begins.
 _BEGINS = re.compile(r"(?:gptq|codebook|awq)\s?:\s?(?:collecting|calibrating|generating|building)\b", re.IGNORECASE)
@@ -129,6 +133,9 @@ def announced(text: str, number: int) -> list[Event]:
     subset = _SUBSET.search(text) if "subset" in text else None
     if subset:
         found.append(CoverageEvent(number, "tokens", int(subset[1]), 1))
+    part = _OF_ALL.search(text) if "eval on" in text else None
+    if part and integer(part[2]) < integer(part[1]):
+        found.append(CoverageEvent(number, "tokens", integer(part[2]), 1))
     version = _VERSION.match(text.lstrip()) if "Running" in text else None
     return [*found, VersionEvent(number, version[1].lower(), version[2])] if version else found
 
