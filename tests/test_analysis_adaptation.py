@@ -169,6 +169,21 @@ MOVING = {
 }
 
 
+def test_another_evaluation_after_a_legal_one_takes_what_that_has_learned() -> None:
+    plain = SCORE.replace("def rate", "def again")
+    legal = online(FORWARD, COUNT, *STEP)
+    before = plain + legal[: legal.rindex("main()")]
+    later = "    more = again(net, held)\n    print(f'final val_bpb:{more:.4f}')\n"
+    [each] = found(f"{before}{later}main()\n")
+    assert (str(each.order), each.steps[-1].what) == ("unclear", "a later score")
+    assert "`again` at train_gpt.py:" in each.why
+    # Another model, weights that are put back, and a score from before.
+    other = later.replace("again(net", "again(Net()")
+    undone = "    net.load_state_dict(torch.load('a.ptz'))\n" + later
+    for rest in (other, undone, ""):
+        assert order(f"{before}{rest}main()\n") == ["scored first"]
+
+
 @pytest.mark.parametrize("name", MOVING)
 def test_a_loop_may_move_on_without_its_counter(name: str) -> None:
     begin, take, move = MOVING[name]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, made_for, optimized, sharing
 from harness.analysis.announced import Lines, announcements
-from harness.analysis.closures import stepping
+from harness.analysis.gradients import is_inner, loss_of, stepping
 from harness.analysis.index import Function, dotted, last_name, place_of
 from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
 from harness.analysis.prints import REPORTERS
@@ -66,12 +66,6 @@ class Judged:
     label: str = ""
     rival: str = ""
     calls: tuple[tuple[Module, ast.Call], ...] = ()
-
-
-def _inner(node: ast.AST, module: Module) -> bool:
-    """Whether a node stands in a function that is defined inside another one."""
-    function = module.index.function_of(node)
-    return function is not None and module.index.function_of(function.node) is not None
 
 
 class Adaptations:
@@ -126,9 +120,11 @@ class Adaptations:
             yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return
         found = self._judge(site, labels, 0)
-        if found.order is Order.SCORED_FIRST and step is None and _inner(call, module):
+        if found.order is Order.SCORED_FIRST and step is None and is_inner(call, module):
             # What calls the closure, and when, the loops around it do not show.
             found = Judged(Order.UNCLEAR, "an inner function takes the gradient", site.steps)
+        if found.order is Order.SCORED_FIRST and scope.function is not None:
+            found = self._scored_again(site, scope.function, found)
         ways = [(module, site.node), *found.calls]
         texts = tuple(each for home, way in ways for each in announcements(way, home, self._program, self._reach))
         # Of several calls, those of the path that is told.
@@ -222,6 +218,23 @@ class Adaptations:
                 return found
             best = found
         return best
+
+    def _scored_again(self, site: Site, function: Function, found: Judged) -> Judged:
+        """The same, unless a later evaluation of the tokens takes the weights that this one has trained by its end."""
+        if self._undone(site) is not None:
+            return found
+        for module, call, filled in self._program.call_sites(function):
+            model = made_for(self._renamed(site.model, function, call, filled), module.scope_of(call), place_of(call))
+            after = Site(call, module, site.steps, model, ())
+            later = self._following(after) if self._reach.of(call, module).life is Life.LIVE else None
+            if later is None or self._undone(after) is not None:
+                continue
+            scored = later.scored or later.node
+            place = module.at(scored.lineno)
+            why = f"`{last_name(scored.func)}` at {place} takes the weights that it leaves, which learned from all"
+            steps = (*site.steps, Step("a later score", place))
+            return Judged(Order.UNCLEAR, why, steps, later.text, calls=((module, call),))
+        return found
 
     def _passed(self, call: ast.Call, function: Function, labels: Labels, filled: int, module: Module) -> Labels:
         """The origins at a call of what is trained on inside."""
@@ -384,15 +397,3 @@ class Adaptations:
                     return None
                 found.append(value)
         return found[0] if found else None
-
-
-def loss_of(call: ast.Call) -> ast.expr | None:
-    """The loss of a gradient: `loss.backward()`, `scaler.scale(loss).backward()`, `torch.autograd.grad(loss, ...)`."""
-    if not isinstance(call.func, ast.Attribute):
-        return call.args[0] if call.args and isinstance(call.func, ast.Name) and call.func.id == "grad" else None
-    if call.func.attr == "grad":
-        return call.args[0] if call.args and dotted(call.func.value).endswith("autograd") else None
-    owner = dotted(call.func.value)
-    if call.args and owner.rpartition(".")[2] in {"autograd", "accelerator", "scaler"}:
-        return call.args[0]
-    return call.func.value

@@ -142,7 +142,7 @@ def _decide(submission: Submission, trainings: Sequence[Training], order: str, w
         return _undecided(doubts, submission, notes)
     if order == "trained first" and (shown := _shown(dead, submission)) is not None:
         return shown
-    running = [each for each in trainings if each.order not in {"never runs", *_OTHER_RULES}]
+    running = [each for each in trainings if each.order not in {"never runs", "unclear", *_OTHER_RULES}]
     reasons = f": {listed(list(dict.fromkeys(each.why for each in running)))}" if running else ""
     where = _places(running) or places(legality.script)
     return unread_code(Outcome(Verdict.PASS, f"{well}{reasons}.", locations=where, notes=notes), submission)

@@ -1,10 +1,10 @@
-"""Optimizers that take the gradient themselves: `optimizer.step(closure)`, as L-BFGS asks for."""
+"""Gradients: of which loss they are, and who takes them; with L-BFGS it is `optimizer.step(closure)`."""
 
 from __future__ import annotations
 
 import ast
 
-from harness.analysis.index import last_name
+from harness.analysis.index import dotted, last_name
 from harness.analysis.program import Module
 
 
@@ -26,3 +26,21 @@ def stepping(gradient: ast.Call, module: Module) -> ast.Call | None:
     if not isinstance(call, ast.Call) or mentions[0] is call.func or last_name(call.func) != "step":
         return None
     return call if module.index.function_of(call) is around else None
+
+
+def is_inner(node: ast.AST, module: Module) -> bool:
+    """Whether a node stands in a function that is defined inside another one."""
+    function = module.index.function_of(node)
+    return function is not None and module.index.function_of(function.node) is not None
+
+
+def loss_of(call: ast.Call) -> ast.expr | None:
+    """The loss of a gradient: `loss.backward()`, `scaler.scale(loss).backward()`, `torch.autograd.grad(loss, ...)`."""
+    if not isinstance(call.func, ast.Attribute):
+        return call.args[0] if call.args and isinstance(call.func, ast.Name) and call.func.id == "grad" else None
+    if call.func.attr == "grad":
+        return call.args[0] if call.args and dotted(call.func.value).endswith("autograd") else None
+    owner = dotted(call.func.value)
+    if call.args and owner.rpartition(".")[2] in {"autograd", "accelerator", "scaler"}:
+        return call.args[0]
+    return call.func.value
