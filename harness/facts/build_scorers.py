@@ -31,9 +31,9 @@ from harness.sources.folder import LOG_LIMIT_BYTES, Folder, decode
 # Fewer characters stand before many a number.
 LABEL_CHARACTERS = 8
 SCORERS_LIMIT = 4
-_LABELLED = re.compile(
-    r"(?P<label>[^\d\n]{0,80}(?:bpb|bits[ _-]per[ _-]byte)[^\d\n]{0,20})(?P<bits>\d\.\d{4,12})", re.IGNORECASE
-)
+LABEL_LIMIT_CHARACTERS = 100
+_CALLED = re.compile(r"(?:bpb|bits[ _-]per[ _-]byte)[^\d\n]{0,20}(\d\.\d{4,12})", re.IGNORECASE)
+_UNTIL_NUMBER = re.compile(r"[\d\n]")
 Use = TypeVar("Use", TargetUse, Training, Passage)
 
 
@@ -141,9 +141,8 @@ def _labels(folder: Folder, logs: Iterable[str], scores: Sequence[float]) -> Ite
             text = decode(folder.read(path, LOG_LIMIT_BYTES))
         except HarnessError:  # it was refused before
             continue
-        for match in _LABELLED.finditer(text):
-            label = match["label"].strip()
-            if len(label) >= LABEL_CHARACTERS and any(
-                abs(float(match["bits"]) - each) <= SAME_SCORE for each in scores
-            ):
+        for match in _CALLED.finditer(text):
+            before = text[max(match.start() - LABEL_LIMIT_CHARACTERS, 0) : match.start(1)]
+            label = _UNTIL_NUMBER.split(before)[-1].strip()
+            if len(label) >= LABEL_CHARACTERS and any(abs(float(match[1]) - each) <= SAME_SCORE for each in scores):
                 yield label

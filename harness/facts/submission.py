@@ -107,9 +107,9 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     written = Located(text, Location(readme_path)) if text is not None else None
     claimed = Claimed(claims, readme_claims)
     stated = build_stated(walked, written, runs, claimed)
+    codes = (code, *scorers(walked, code, text or "", log_paths, claimed.scores()))
     own, *others = [
-        follow(walked, each, package, stated, Logged(walked, logs, runs, claimed, each.program))
-        for each in (code, *scorers(walked, code, text or "", log_paths, claimed.scores()))
+        follow(walked, each, package, stated, Logged(walked, logs, runs, claimed, each.program)) for each in codes
     ]
     followed = joined(own, others)
     submission = Submission(
@@ -131,7 +131,8 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         commanded={name: setting.value for name, setting in stated.commanded.items()},
         statements=build_statements(document, written, scripts, code),
     )
-    code.release()
+    for each in codes:
+        each.release()
     return submission
 
 

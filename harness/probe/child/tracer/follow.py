@@ -43,7 +43,7 @@ class Follower(TorchFunctionMode):
         """Make the call, then look at it."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in SILENT or (name == "__get__" and func.__self__ not in FOLLOWED):
+        if name in SILENT or (name == "__get__" and getattr(func, "__self__", None) not in FOLLOWED):
             return func(*args, **kwargs)
         if name == "__iter__" and args and isinstance(args[0], torch.Tensor) and self.tags.get(args[0]) is not None:
             return iter([self._watched(torch.select, "select", (args[0], 0, row), {}) for row in range(len(args[0]))])
