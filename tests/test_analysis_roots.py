@@ -52,6 +52,18 @@ def test_a_root_is_followed_from_function_to_function() -> None:
         ("1.0 / n", "1.0 / temperature"),
         ("byte_len", "tokens"),
         ("** (1.0 / n)", "** n"),
+        # A row that is divided by its own sum, and a running mean that weighs something else.
+        ("return peak / (peak + 255.0 * floor)", "return peak / peak.sum(-1)"),
+        (
+            "q, _ = mix(one=each, other=model.chance(byte), lam=0.3)",
+            "seen = 0.9 * seen + 0.1 * each; q = model.chance(byte)",
+        ),
+        (
+            "q, _ = mix(one=each, other=model.chance(byte), lam=0.3)",
+            "gate = min(each, 0.5); q = (1 - gate) ** 2 * model.chance(byte) + lam * other",
+        ),
+        # Whose logarithm nobody takes.
+        ("total -= math.log(q)", "total -= q"),
         # No probability.
         ("max(min(p_token, 1.0), 1e-12)", "beta"),
     ],

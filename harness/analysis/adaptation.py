@@ -221,10 +221,12 @@ class Adaptations:
 
     def _scored_again(self, site: Site, function: Function, found: Judged) -> Judged:
         """The same, unless a later evaluation of the tokens takes the weights that this one has trained by its end."""
-        if self._undone(site) is not None:
+        bound = site.scope.bindings
+        own = [name for name in site.model if name in function.parameters and name not in bound]
+        if self._undone(site) is not None or any(name in bound for name in site.model if name in function.parameters):
             return found
         for module, call, filled in self._program.call_sites(function):
-            model = made_for(self._renamed(site.model, function, call, filled), module.scope_of(call), place_of(call))
+            model = made_for(self._renamed(own, function, call, filled), module.scope_of(call), place_of(call))
             after = Site(call, module, site.steps, model, ())
             later = self._following(after) if self._reach.of(call, module).life is Life.LIVE else None
             if later is None or self._undone(after) is not None:

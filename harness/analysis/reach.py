@@ -151,6 +151,8 @@ class Reach:
                     yield module, mention
 
     def _guard(self, guard: Guard, module: Module) -> Reached:
+        if guard.wanted and module is not self.program.entry and _asks_for_main(guard.test):
+            return Reached(Life.DEAD, (), module.at(guard.test.lineno))
         test = _rounds(guard.test) if guard.repeats else guard.test
         answer = self.configuration.value(test, module.scope_of(guard.test))
         place = module.at(guard.test.lineno)
@@ -233,6 +235,14 @@ def _rounds(iterated: ast.expr) -> ast.expr:
     """What has to be true for a loop to run at all: `n` of `range(n)`."""
     plain = isinstance(iterated, ast.Call) and last_name(iterated.func) == "range" and len(iterated.args) == 1
     return iterated.args[0] if plain and isinstance(iterated, ast.Call) else iterated
+
+
+def _asks_for_main(test: ast.expr) -> bool:
+    """`__name__ == "__main__"`, which holds in the script that is run and in no module that it imports."""
+    match test:
+        case ast.Compare(ast.Name("__name__"), [ast.Eq()], [ast.Constant("__main__")]):
+            return True
+    return False
 
 
 def _called_by_machinery(name: str) -> bool:

@@ -7,6 +7,7 @@ with powers, and often handed from function to function before it is mixed.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ _PROBABILITY = re.compile(r"(?:^|_)(?:p|probs?|probability)(?:_|$)", re.IGNORECA
 _BYTES = re.compile(r"byte|piece", re.IGNORECASE)
 _BYTE_COUNT = re.compile(r"byte_?(?:len|count|n\b)|(?:len|num|n|count)_?(?:of_)?bytes", re.IGNORECASE)
 _CASTS = frozenset({"int", "float", "max"})
+_BOUNDS = frozenset("int float max min clamp clip maximum minimum clamp_min clip_ float64 double".split())  # noqa: SIM905
+_SUMS = frozenset({"sum", "nansum", "logsumexp"})
+_LOGARITHMS = frozenset({"log", "log2", "log_", "log2_"})
 _ROOT = "each byte of the token gets a root of its probability"
 _MIXED = "a byte's share is mixed with another probability"
 
@@ -72,69 +76,105 @@ def _counts_bytes(count: ast.expr, scope: Scope) -> bool:
 
 
 def _mixture(program: Program, first: _Holder) -> tuple[Module, ast.BinOp] | None:
-    """A sum of two products with the root as a factor, wherever it is handed to."""
-    waiting, seen = [first], set[tuple[ast.AST, ast.AST, frozenset[str]]]()
-    for _ in range(CALLS_DEPTH):
-        after: list[_Holder] = []
-        for holder in waiting:
-            key = holder.function.node, holder.held, holder.names
-            if key in seen:
+    """A sum of two products with the root as a factor, wherever it is handed to, whose logarithm is taken."""
+    for holder in _spread(program, first):
+        for each in _sums(holder.function.node):
+            if not any(_is(factor, holder) for side in (each.left, each.right) for factor in _factors(side)):
                 continue
-            seen.add(key)
-            names = _carried(holder)
-            mixed = next((each for each in _sums(holder.function.node) if _holds(each, holder.held, names)), None)
-            if mixed is not None:
-                return holder.module, mixed
-            after += [*_returned(program, holder, names), *_handed(program, holder, names)]
-        waiting = after
+            if _kept_in_itself(each, holder.module):
+                continue
+            mixed = _Holder(holder.module, holder.function, each, frozenset())
+            if any(_in_logarithm(after) for after in _spread(program, mixed)):
+                return holder.module, each
     return None
 
 
+def _spread(program: Program, first: _Holder) -> Iterator[_Holder]:
+    """The functions that hold a value, each with its names for it."""
+    waiting, seen = [first], set[tuple[ast.AST, ast.AST, frozenset[str]]]()
+    for _ in range(CALLS_DEPTH):
+        after: list[_Holder] = []
+        for each in waiting:
+            key = each.function.node, each.held, each.names
+            if key in seen:
+                continue
+            seen.add(key)
+            holder = dataclasses.replace(each, names=_carried(each))
+            yield holder
+            after += [*_returned(program, holder), *_handed(program, holder)]
+        waiting = after
+
+
+def _is(node: ast.expr, holder: _Holder) -> bool:
+    """Whether an expression is the value: by name, cast, bounded, or divided by what is no sum over a row."""
+    if node is holder.held or (isinstance(node, ast.Name) and node.id in holder.names):
+        return True
+    if isinstance(node, ast.Call) and last_name(node.func) in _BOUNDS:
+        owner = [node.func.value] if isinstance(node.func, ast.Attribute) else []
+        return any(_is(each, holder) for each in (*node.args, *owner))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        summed = any(isinstance(each, ast.Call) and last_name(each.func) in _SUMS for each in ast.walk(node.right))
+        return not summed and _is(node.left, holder)
+    return False
+
+
 def _carried(holder: _Holder) -> frozenset[str]:
-    """Names in the function whose value is made of the root."""
-    names = holder.names
+    """Names in the function for the value."""
     assigned = [each for each in ast.walk(holder.function.node) if isinstance(each, ast.Assign)]
     for _ in range(CALLS_DEPTH):
         more = {
             target.id
             for each in assigned
-            if _holds(each.value, holder.held, names)
+            if _is(each.value, holder)
             for whole in each.targets
             for target in (whole.elts[:1] if isinstance(whole, ast.Tuple) else [whole])
             if isinstance(target, ast.Name)
         }
-        if more <= names:
+        if more <= holder.names:
             break
-        names |= more
-    return names
-
-
-def _holds(tree: ast.AST, held: ast.AST, names: frozenset[str]) -> bool:
-    return any(each is held or (isinstance(each, ast.Name) and each.id in names) for each in ast.walk(tree))
+        holder = dataclasses.replace(holder, names=holder.names | more)
+    return holder.names
 
 
 def _sums(tree: ast.AST) -> Iterator[ast.BinOp]:
     """Sums of two products."""
     for each in ast.walk(tree):
-        if (
-            isinstance(each, ast.BinOp)
-            and isinstance(each.op, ast.Add)
-            and _product(each.left)
-            and _product(each.right)
-        ):
+        sides = (each.left, each.right) if isinstance(each, ast.BinOp) and isinstance(each.op, ast.Add) else ()
+        if isinstance(each, ast.BinOp) and sides and all(_factors(side) for side in sides):
             yield each
 
 
-def _product(node: ast.expr) -> bool:
-    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+def _factors(node: ast.expr) -> tuple[ast.expr, ...]:
+    product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+    return (node.left, node.right) if isinstance(node, ast.BinOp) and product else ()
 
 
-def _returned(program: Program, holder: _Holder, names: frozenset[str]) -> Iterator[_Holder]:
-    """Callers of a function that returns the root."""
-    returns = [
-        each for each in ast.walk(holder.function.node) if isinstance(each, ast.Return) and each.value is not None
+def _kept_in_itself(mixture: ast.BinOp, module: Module) -> bool:
+    """`mean = 0.9 * mean + 0.1 * root`: a running mean."""
+    statement = module.index.statement_of(mixture)
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    names = {each.id for each in targets if isinstance(each, ast.Name)}
+    return any(isinstance(each, ast.Name) and each.id in names for each in ast.walk(mixture))
+
+
+def _in_logarithm(holder: _Holder) -> bool:
+    calls = [each for each in ast.walk(holder.function.node) if isinstance(each, ast.Call)]
+    taken = [
+        each
+        for call in calls
+        if last_name(call.func) in _LOGARITHMS
+        for each in (*call.args, *([call.func.value] if isinstance(call.func, ast.Attribute) else ()))
     ]
-    if not any(_holds(each, holder.held, names) for each in returns):
+    return any(_is(each, holder) for each in taken)
+
+
+def _returned(program: Program, holder: _Holder) -> Iterator[_Holder]:
+    """Callers of a function that returns the value, alone or before others."""
+    values = [each.value for each in ast.walk(holder.function.node) if isinstance(each, ast.Return)]
+    firsts = [
+        each.elts[0] if isinstance(each, ast.Tuple) and each.elts else each for each in values if each is not None
+    ]
+    if not any(_is(each, holder) for each in firsts):
         return
     for module in program.modules.values():
         for call in module.calls(holder.function.node.name):
@@ -143,11 +183,11 @@ def _returned(program: Program, holder: _Holder, names: frozenset[str]) -> Itera
                 yield _Holder(module, function, call, frozenset())
 
 
-def _handed(program: Program, holder: _Holder, names: frozenset[str]) -> Iterator[_Holder]:
-    """Functions of the program that are given the root."""
+def _handed(program: Program, holder: _Holder) -> Iterator[_Holder]:
+    """Functions of the program that are given the value."""
     for call in (each for each in ast.walk(holder.function.node) if isinstance(each, ast.Call)):
-        given: list[int | str] = [at for at, each in enumerate(call.args) if _holds(each, holder.held, names)]
-        given += [each.arg for each in call.keywords if each.arg and _holds(each.value, holder.held, names)]
+        given: list[int | str] = [at for at, each in enumerate(call.args) if _is(each, holder)]
+        given += [each.arg for each in call.keywords if each.arg and _is(each.value, holder)]
         if not given or last_name(call.func) == holder.function.node.name:
             continue
         for module, function in program.called(call, holder.module.scope_of(call)):

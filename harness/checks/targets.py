@@ -80,10 +80,11 @@ def share_not_normalized(submission: Submission) -> Outcome:
         Numbers of a table that enter the score for the token being scored. It fails where a row is read at hashed
         buckets of every candidate and one of its numbers is divided by something that the row has no part in: the
         shares of a row sum to one when they are divided by the row's own sum. It fails too where the logarithm of a
-        token's probability is divided evenly among the token's bytes and the shares are mixed with other
-        probabilities byte by byte, where an entropy stands among the losses that are mixed, and where the weight of a
-        mixture of two probabilities of the realized token is computed from one of them. A number read at the exact
-        pair of context and token is left to the probe, which sums over the vocabulary.
+        token's probability is divided evenly among the token's bytes (or each byte gets a root of the probability)
+        and the shares are mixed with other probabilities byte by byte, where an entropy stands among the losses that
+        are mixed, and where the weight of a mixture of two probabilities of the realized token is computed from one
+        of them. A number read at the exact pair of context and token is left to the probe, which sums over the
+        vocabulary.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).

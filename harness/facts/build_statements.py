@@ -22,8 +22,8 @@ LINE_CHARACTERS = 600
 PARAMETER_NAMES = frozenset("num_parameters parameters model_params num_params n_params total_params".split())  # noqa: SIM905
 _NON_RECORD = re.compile(r"(?<![\w-])non[-_ ]?record(?![\w-])", re.IGNORECASE)
 _TRIAL = re.compile(
-    r"(?<![\w-])(?:smoke(?:[ -](?:test|run|submission))?|proxy(?:[ -](?:run|submission|score))?|sanity[ -](?:check|run)"
-    r"|not an? (?:\w+ ){0,3}leaderboard (?:claim|submission|entry|attempt))(?![\w-])",
+    r"(?<![\w-])(?<!not a )(?:smoke(?:[ -](?:test|run|submission))?|proxy(?:[ -](?:run|submission|score))?"
+    r"|sanity[ -](?:check|run)|not an? (?:\w+ ){0,3}leaderboard (?:claim|submission|entry|attempt))(?![\w-])",
     re.IGNORECASE,
 )
 _PARAMETERS_ROW = re.compile(

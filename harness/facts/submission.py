@@ -107,9 +107,10 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     written = Located(text, Location(readme_path)) if text is not None else None
     claimed = Claimed(claims, readme_claims)
     stated = build_stated(walked, written, runs, claimed)
-    codes = (code, *scorers(walked, code, text or "", log_paths, claimed.scores()))
-    own, *others = [
-        follow(walked, each, package, stated, Logged(walked, logs, runs, claimed, each.program)) for each in codes
+    own = follow(walked, code, package, stated, Logged(walked, logs, runs, claimed, code.program))
+    others = [
+        (each, follow(walked, each.code, package, each.stated, Logged(walked, logs, runs, claimed, each.code.program)))
+        for each in scorers(walked, code, stated, text or "", (log_paths, claimed.scores()))
     ]
     followed = joined(own, others)
     submission = Submission(
@@ -131,7 +132,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         commanded={name: setting.value for name, setting in stated.commanded.items()},
         statements=build_statements(document, written, scripts, code),
     )
-    for each in codes:
+    for each in (code, *(other.code for other, _ in others)):
         each.release()
     return submission
 

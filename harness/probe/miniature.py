@@ -184,7 +184,7 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
         if (_number(value) or 0) >= _least(name, most):
             environment[name], shrunk[name] = str(most), (value, str(most))
     classes, module = _written(text, keys, sizes)
-    everywhere = _everywhere(text, keys, length)
+    everywhere = {name: pair for name, pair in _everywhere(text, keys, length).items() if name.upper() not in sizes}
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
     shrunk |= {name: ("in the script", str(value)) for name, (value, _) in everywhere.items()}

@@ -13,7 +13,7 @@ from harness.facts.runs import Score
 from harness.model import Located
 
 # So many decimals tell a loss to well below what two passes of a small world differ by.
-EXACT_DIGITS: Final = 6
+EXACT_DIGITS: Final = 8
 UNREAD_LIMIT_CHARACTERS: Final = 120
 # Fewer digits are no size of a model.
 _SIZE = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+|\d{4,12})(?!\d|[.,]\d)")

@@ -41,6 +41,8 @@ TRAIN_TOKENS: Final = 1_800
 BARE: Final = "bare"
 # The blame of an error that the script may have, or the small configuration.
 UNKNOWN: Final = "unknown"
+# And that of one that it has at any size.
+SCRIPT: Final = "script"
 RUN_NAMES: Final = frozenset(
     {BARE, *noninterference.RUNS, ledger.RUN, variants.RUN, kraft.RUN, ranks.RUN, ranks.TRACED}
 )
@@ -170,14 +172,23 @@ def _first(runs: _Runs, place: Path, kept: Path) -> tuple[World, MiniatureRun]:
     made = _world(runs.probe, place / "data", kept)
     bare = runs.go(BARE, made)
     longer = runs.probe.longer
-    if longer is None or bare.crash is None or bare.crash.get("blame") != UNKNOWN:
+    if longer is None or not _may_be_too_small(bare, runs.probe.miniature, longer):
         return made, bare
     vocabulary = longer.spec.vocabulary
     runs.tell(f"{BARE}: once more, on sequences of {miniature.LONGER} tokens out of a vocabulary of {vocabulary:,}")
     runs.probe = dataclasses.replace(runs.probe, miniature=longer)
-    remove_tree(runs.directory / BARE)
     made = _world(runs.probe, place / "longer", kept)
+    remove_tree(runs.directory / BARE)
     return made, runs.go(BARE, made)
+
+
+def _may_be_too_small(bare: MiniatureRun, small: Miniature, longer: Miniature) -> bool:
+    """Whether a run may have ended, or come to no score, for its lengths or its vocabulary."""
+    if bare.crash is not None and bare.crash.get("blame") == UNKNOWN:
+        return True
+    silent = bare.val_bpb is None and bare.outcome.ended == "exit"
+    ours = bare.crash is None or bare.crash.get("blame") != SCRIPT
+    return silent and ours and small.spec.vocabulary != longer.spec.vocabulary
 
 
 def _world(probe: Probe, folder: Path, kept: Path) -> World:
@@ -218,6 +229,12 @@ def _flips(runs: _Runs, made: World, folder: Path, *, accounts: bool) -> dict[st
     order = variants.order(chosen, artifact[0], seconds, reading=reading, accounts=accounts)
     done = runs.go(variants.RUN, data, shards, order)
     found = flips.judge(done, chosen, data.val_tokens - 1)
+    if not accounts and found.result != flips.BOUND:
+        # On this text caches hit: what is reported here may be another number than on the one without repetitions.
+        remove_tree(runs.directory / variants.RUN)
+        order = variants.order(chosen, artifact[0], seconds, reading=reading)
+        done = runs.go(variants.RUN, data, shards, order)
+        found = flips.judge(done, chosen, data.val_tokens - 1)
     if flips.needs_sum(found):
         found = dataclasses.replace(found, sum=_sums(runs, (data, shards, text), found, (artifact[0], reading)))
     for name, each in (("later tokens", found.later), ("targets", found.target), ("artifact", found.artifact)):
@@ -240,7 +257,11 @@ def _sums(
     # A little more than the sums themselves may take: the copies in which they begin come to the place first.
     seconds, accounts = round(1.2 * limit), found.bound.by == scores.ACCOUNT
     told = variants.order(tuple(orders), name, seconds, reading=reading, accounts=accounts)
-    return kraft.judge(runs.go(kraft.RUN, data, shards, told), units, text)
+    summed = kraft.judge(runs.go(kraft.RUN, data, shards, told), units, text)
+    if summed.result == kraft.LESS and "VOCAB_SIZE" in runs.probe.miniature.shrunk:
+        why = f"{summed.reason}, of a vocabulary that was cut; the model may have more"
+        return dataclasses.replace(summed, result=kraft.UNCLEAR, reason=why)
+    return summed
 
 
 def _certain(found: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from .distributed import Done
 Real = torch.nn.parallel.DistributedDataParallel
 # A process waits no longer for the others, whatever the script allows: one that has ended waiting in another place (a
 # queue that is empty for it, and not for the others) would use up the time of the whole probe.
-WAIT = timedelta(seconds=90)
+WAIT = timedelta(seconds=120)
 # What gloo adds up in other types, and what it cannot even copy.
 WIDER = {
     torch.bfloat16: torch.float32,

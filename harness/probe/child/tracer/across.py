@@ -36,6 +36,7 @@ class Across:
         """Some tensors hold what the processes had."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             learned = self._heard(told)
+            self._ledger.weights.writes += 1
             for tensor in tensors:
                 self._holds(tensor, learned)
 

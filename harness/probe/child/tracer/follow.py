@@ -331,7 +331,7 @@ def _dimension(args: Any, kwargs: dict[str, Any]) -> int | None:
 
 def _writes(func: Any, name: str, kwargs: dict[str, Any]) -> bool:
     """Whether a call may change the content of a tensor that was there; of the script's own operators nobody knows."""
-    known = _inplace(name) or name in {"__set__", "__setitem__"} or "out" in kwargs
+    known = _inplace(name) or name in {"__set__", "__setitem__", "batch_norm"} or "out" in kwargs or "inplace" in kwargs
     return known or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
 
 

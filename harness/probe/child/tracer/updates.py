@@ -57,6 +57,8 @@ class Updates:
             with torch._C.DisableTorchFunction():
                 self.learn(tensors, "in-place")
             made = real_backward(tensors, *arguments, **keywords)
+            # Hooks may have stepped.
+            self.ledger.weights.writes += 1
             with torch._C.DisableTorchFunction():
                 self.synchronized()
             return made
@@ -65,6 +67,7 @@ class Updates:
             with torch._C.DisableTorchFunction():
                 self.learn(outputs, "autograd.grad")
             made = real_grad(outputs, *arguments, **keywords)
+            self.ledger.weights.writes += 1
             if self.ledger.pending.any():
                 for each in made:
                     if each is not None:

@@ -52,6 +52,8 @@ class Weights:
         # Calls of torch that write into something, so far.
         self.writes = 0
         self.nothing: Learned = np.zeros(size, dtype=np.bool_)
+        # Memory that something outside of torch can change.
+        self._handed: set[int | None] = set()
         self._records: dict[int, Record] = {}
         self._known: dict[int, Learned] = {}
         self._unions: dict[tuple[int, int], tuple[Learned, Learned, Learned]] = {}
@@ -65,7 +67,8 @@ class Weights:
         key = id(tensor)
         record = self._records.get(key)
         if record is None or record.tensor() is not tensor:
-            self._records[key] = Record(weakref.ref(tensor), -1, None, self.nothing)
+            shared = bool(self._handed) and _memory(tensor) in self._handed
+            self._records[key] = Record(weakref.ref(tensor), -1, None, self.nothing, shared=shared)
         if used:
             self._used[key] = None
 
@@ -95,6 +98,8 @@ class Weights:
     def share(self, tensor: torch.Tensor) -> None:
         """Something outside of torch can change a tensor from now on."""
         place = _memory(tensor)
+        if place is not None:
+            self._handed.add(place)
         for record in self._records.values():
             mine = record.tensor()
             if mine is not None and not record.shared and place is not None and _memory(mine) == place:
