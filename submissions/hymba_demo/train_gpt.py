@@ -2956,34 +2956,38 @@ static float entropy_row(const float* z, float cap, int64_t D) {
   for (; d < D; ++d) total += std::exp(cap * std::tanh(z[d]));
   return std::log(total);
 }
-static void entropy_row_back(const float* z, float cap, float total, float gradient, float* dz, int64_t D) {
-  each_vector(D, [&](int64_t d, auto lanes) {
-    const V t = vtanh(load(z + d, lanes));
-    store(dz + d, gradient * (1.0f - t * t) * vexp(cap * t - total), lanes);
-  });
+// The same, and what the gradient is made of while the row is at hand. The gradient of the loss is `gradient` / cap.
+static float entropy_row_both(const float* z, float cap, float gradient, int64_t target, float* dz, int64_t D) {
+  V sums{};
+  int64_t d = 0;
+  for (; d + W <= D; d += W) {
+    const V t = vtanh(load(z + d, Full{})), e = vexp(cap * t);
+    sums += e;
+    store(dz + d, e * (1.0f - t * t), Full{});
+  }
+  float total = sum(sums);
+  for (; d < D; ++d) {
+    const float t = std::tanh(z[d]), e = std::exp(cap * t);
+    total += e;
+    dz[d] = e * (1.0f - t * t);
+  }
+  const float scale = gradient / total, t = std::tanh(z[target]);
+  each_vector(D, [&](int64_t at, auto lanes) { store(dz + at, load(dz + at, lanes) * scale, lanes); });
+  dz[target] -= gradient * (1.0f - t * t);
+  return std::log(total);
 }
 
 // Cross-entropy of cap * tanh(z); the cap bounds the sum, so that no largest value need be found first.
-// in: z cap; out: losses, logarithms of the sums; sizes: rows D.
-extern "C" void entropy_forward(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
+// in: z cap; out: losses, and their gradient by z over the number of rows where it is wanted; sizes: rows D.
+extern "C" void entropy(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
   const int64_t D = s[1];
   const float cap = in[1][0];
   each_group(s[0], [&](int64_t, int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
-      out[1][row] = entropy_row(in[0] + row * D, cap, D);
-      out[0][row] = out[1][row] - cap * std::tanh(in[0][row * D + targets[row]]);
-    }
-  });
-}
-// in: z cap, logarithms of the sums, gradients of the losses; out: dz.
-extern "C" void entropy_backward(const float* const* in, float* const* out, const int64_t* s, const int64_t* targets) {
-  const int64_t D = s[1];
-  const float cap = in[1][0];
-  each_group(s[0], [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const float gradient = in[3][row] * cap, t = std::tanh(in[0][row * D + targets[row]]);
-      entropy_row_back(in[0] + row * D, cap, in[2][row], gradient, out[0] + row * D, D);
-      out[0][row * D + targets[row]] -= gradient * (1.0f - t * t);
+      const float* z = in[0] + row * D;
+      const float total = out[1] ? entropy_row_both(z, cap, cap / s[0], targets[row], out[1] + row * D, D)
+                                 : entropy_row(z, cap, D);
+      out[0][row] = total - cap * std::tanh(z[targets[row]]);
     }
   });
 }
@@ -3305,25 +3309,29 @@ class ConvSilu(torch.autograd.Function):
 
 
 class CappedEntropy(torch.autograd.Function):
-    """Cross-entropy of cap * tanh(z), a loss for each row."""
+    """Cross-entropy of cap * tanh(z), a loss for each row.
+
+    Its derivative is made with it, as that of the mean, since that needs the same exponentials: it is kept in place of
+    the scores, and is the answer as it stands where the mean is what is differentiated.
+    """
 
     @staticmethod
     def forward(ctx: FusedContext, z_RV: Tensor, targets_R: Tensor, cap: float) -> Tensor:  # noqa: D102 - as the class says
-        z_RV, targets_R, ctx.scalar = z_RV.contiguous(), targets_R.contiguous(), torch.tensor(cap)
-        losses_R, totals_R = z_RV.new_empty(len(z_RV)), z_RV.new_empty(len(z_RV))
+        z_RV, targets_R = z_RV.contiguous(), targets_R.contiguous()
+        losses_R = z_RV.new_empty(len(z_RV))
+        dz_RV = torch.empty_like(z_RV) if ctx.needs_input_grad[0] else None
         more = integers(*z_RV.shape), ctypes.c_void_p(targets_R.data_ptr())
-        call_fused("entropy_forward", (z_RV, ctx.scalar), (losses_R, totals_R), *more)
-        ctx.save_for_backward(z_RV, targets_R, totals_R)
+        call_fused("entropy", (z_RV, torch.tensor(cap)), (losses_R, dz_RV), *more)
+        ctx.save_for_backward(dz_RV)  # type: ignore[arg-type]  # None is saved too
         return losses_R
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FusedContext, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102 - as the class says
-        z_RV, targets_R, totals_R = ctx.saved_tensors
-        dz_RV = torch.empty_like(z_RV)
-        more = integers(*z_RV.shape), ctypes.c_void_p(targets_R.data_ptr())
-        call_fused("entropy_backward", (z_RV, ctx.scalar, totals_R, grads[0].contiguous()), (dz_RV,), *more)
-        return dz_RV, None, None
+        (dz_RV,) = ctx.saved_tensors
+        count = len(dz_RV)
+        of_mean = bool((grads[0] == 1 / count).all())
+        return dz_RV if of_mean else dz_RV * (grads[0] * count)[:, None], None, None
 
 
 class SquaredRectifier(torch.autograd.Function):
@@ -4638,6 +4646,40 @@ class HeadsMixer(AttentionMixer):
         return output_BTD
 
 
+# --- rowtable ---
+
+class RowTable(nn.Embedding):
+    """Adds what was looked up to a gradient that `clear` has kept; where none is kept, an embedding as any other."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self.looked_up: list[Tensor] = []
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows of ids of any shape."""
+        adds = self.weight.grad is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if adds:
+            self.looked_up.append(ids.flatten())
+        return F.embedding(ids, self.weight, sparse=adds)
+
+    def clear(self, *, keep: bool) -> None:
+        """Before the first step and after each: a gradient of zeros that is kept, or none.
+
+        Args:
+            keep: whether only what was looked up here comes into it: not where it is a mean over several processes.
+        """
+        gradient = self.weight.grad
+        if not keep or self.weight.device.type != "cpu":
+            self.weight.grad = None
+        elif gradient is None:
+            self.weight.grad = torch.zeros_like(self.weight)
+        elif self.looked_up:
+            gradient.index_fill_(0, torch.cat(self.looked_up), 0.0)
+        else:
+            gradient.zero_()
+        self.looked_up.clear()
+
+
 # --- s4d ---
 
 # As published: A = -1/2 + i * pi * n, steps between these.
@@ -4734,7 +4776,7 @@ class BigramHash(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.table = nn.Embedding(config.bigram_buckets, config.bigram_dim)
+        self.table = RowTable(config.bigram_buckets, config.bigram_dim)
         self.proj = nn.Linear(config.bigram_dim, config.model_dim, bias=False)
 
     def forward(self, tokens_BT: Tensor, tail: Tail | None = None) -> Tensor:
@@ -5964,9 +6006,11 @@ class Optimizers:
         config: OptimConfig,
         dtype: torch.dtype,
         exchange: Exchange | None = None,
+        tables: Sequence[RowTable] = (),
     ) -> None:
-        self.groups = tuple(groups)
+        self.groups, self.tables = tuple(groups), tuple(tables)
         self.exchange = exchange or Exchange()
+        self._clear_tables()
         self.sharded = config.muon_sharded and self.exchange.worker.world_size > 1
         among = self.exchange if self.sharded else Exchange()
         decay, steps = config.weight_decay, config.muon_backend_steps
@@ -6008,8 +6052,14 @@ class Optimizers:
         self.adam.step()
         for (muon, group), begun in zip(self.matrix_groups, sent, strict=True):
             muon.step(group.learning_rate * scale, momentum, begun)
+        self._clear_tables()
+        kept = {id(table.weight) for table in self.tables}
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.grad = parameter.grad if id(parameter) in kept else None
+
+    def _clear_tables(self) -> None:
+        for table in self.tables:
+            table.clear(keep=self.exchange.worker.world_size == 1)
 
     def state(self) -> dict[str, Any]:
         """All moments; every process must call it, since each may hold a share of them."""
@@ -6045,7 +6095,8 @@ def build_optimizers(
     model: nn.Module, config: Config, dtype: torch.dtype = torch.float32, exchange: Exchange | None = None
 ) -> Optimizers:
     """Make fresh optimizers for the model (raises `OptimizerError`, see `build_groups`)."""
-    return Optimizers(build_groups(model, config), config.optim, dtype, exchange)
+    tables = [module for module in model.modules() if isinstance(module, RowTable)]
+    return Optimizers(build_groups(model, config), config.optim, dtype, exchange, tables)
 
 
 # --- schedule ---
