@@ -244,7 +244,7 @@ def test_the_environment_is_that_of_the_claimed_run() -> None:
 def without_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """No copies of the process and no sums: the tests of the cases on copies make them, at a fraction of the time."""
     left_out = probing._plain(flips.nothing("left out"))
-    monkeypatch.setattr(probing, "_flips", lambda *_: left_out)
+    monkeypatch.setattr(probing, "_flips", lambda *_, **_options: left_out)
 
 
 @pytest.mark.slow
