@@ -92,6 +92,8 @@ def test_a_model_prior_and_an_exact_pair_have_kinds_of_their_own() -> None:
             return -np.log(q)
     """
     assert kinds(prior) == {Label.PRIOR}
+    smoothed = prior.replace("q = (count + 5.0 * p)", "count += 5.0 * p; q = count")
+    assert kinds(smoothed.replace("(totals[x & 63] + 5.0)", "(count + 5.0)")) == {Label.PRIOR}
     # What the divisor alone has added to it is no prior of the number above.
     assert kinds(prior.replace("count + 5.0 * p) / (totals[x & 63] + 5.0)", "count) / (count + 5.0)")) == {Label.COUNT}
     assert kinds(pair) == {Label.PAIR}

@@ -221,9 +221,8 @@ class Adaptations:
 
     def _scored_again(self, site: Site, function: Function, found: Judged) -> Judged:
         """The same, unless a later evaluation of the tokens takes the weights that this one has trained by its end."""
-        bound = site.scope.bindings
-        own = [name for name in site.model if name in function.parameters and name not in bound]
-        if self._undone(site) is not None or any(name in bound for name in site.model if name in function.parameters):
+        own = [name for name in site.model if name in function.parameters]
+        if self._undone(site) is not None or not site.scope.bindings.keys().isdisjoint(own):
             return found
         for module, call, filled in self._program.call_sites(function):
             model = made_for(self._renamed(own, function, call, filled), module.scope_of(call), place_of(call))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.index import descend, dotted, last_name
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
 from harness.analysis.prints import REPORTERS, strings_of
 from harness.analysis.program import Module, Program, Scope
@@ -24,7 +24,7 @@ _EVALUATING = re.compile(r"eval|scor|valid|infer|bpb|ttt|slid", re.IGNORECASE)
 _FINAL = re.compile(r"final|exact|roundtrip|submission", re.IGNORECASE)
 
 
-def best_scores(program: Program) -> Iterator[Shown]:
+def best_scores(program: Program) -> Iterator[Proven]:
     """Every such choice whose result is printed as the final one."""
     for module in program.modules.values():
         for node in (*module.index.calls_of("min"), *module.index.of(ast.IfExp)):
@@ -38,7 +38,7 @@ def best_scores(program: Program) -> Iterator[Shown]:
                 steps = [Step("a whole evaluation", module.at(each.lineno), each, module) for each in evaluations]
                 choice = Step("the lowest result is taken", module.at(node.lineno), node, module)
                 last = Step("it is printed as the score", module.at(printed.lineno), printed, module)
-                yield Shown((*steps, choice, last))
+                yield Proven((*steps, choice, last))
 
 
 def _evaluations(node: ast.expr, scope: Scope, program: Program) -> list[ast.Call]:

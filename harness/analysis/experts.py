@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator
 
 from harness.analysis.index import dotted, last_name
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.trace import returned
 
@@ -20,7 +20,7 @@ _FEWEST = 2
 _HOPS = 4
 
 
-def entropies(program: Program) -> Iterator[Shown]:
+def entropies(program: Program) -> Iterator[Proven]:
     """Every entropy that is stacked with losses which `logsumexp` mixes."""
     for module in program.modules.values():
         mixed = [stack for call in module.index.calls_of("logsumexp") for stack in _mixed(call, module, program)]
@@ -30,7 +30,7 @@ def entropies(program: Program) -> Iterator[Shown]:
             made = [value for part in parts if (value := _entropy(part, scope)) is not None]
             if made and len(parts) - len(made) >= _FEWEST:
                 first = Step("an entropy of the model", home.at(made[0].lineno), made[0], home)
-                yield Shown(
+                yield Proven(
                     (first, Step("it stands among the losses that are mixed", home.at(call.lineno), call, home))
                 )
 

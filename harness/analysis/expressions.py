@@ -144,7 +144,9 @@ class Expressions(ABC):
         self, kind: type[ast.operator], left: Flowing, right: Flowing, labels: dict[Label, Trace], node: ast.AST
     ) -> None:
         """Numbers of a table that become probabilities: with or without a prior, by the sum of a row or not."""
-        raw = Label.COUNT in labels and Label.DIVIDED not in labels and isinstance(node, ast.BinOp)
+        # `total += count` adds counts up; `count += k * p` adds a prior.
+        added = isinstance(node, ast.BinOp) or Label.COUNT in left.labels
+        raw = Label.COUNT in labels and Label.DIVIDED not in labels and added
         if kind is ast.Add and raw and (Label.COUNT in left.labels) is not (Label.COUNT in right.labels):
             labels[Label.PRIOR] = (self.step("a prior is added", node),)
         if kind is not ast.Div:

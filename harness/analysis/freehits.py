@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from harness.analysis import flowwords as words
 from harness.analysis.flow import callees, root
 from harness.analysis.index import last_name, place_of
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.program import Module, Program, Scope
 from harness.analysis.targets import is_scoring
 
@@ -24,7 +24,7 @@ _COMPARED = "the tokens that come are compared with others"
 _DROPPED = "where they are equal the loss is set to zero, and nothing is added where they are not"
 
 
-def free_hits(program: Program) -> Iterator[Shown]:
+def free_hits(program: Program) -> Iterator[Proven]:
     """Every comparison of target tokens with others that lets the loss of the equal ones go."""
     for module in program.modules.values():
         for node, sides, equal in _comparisons(module):
@@ -34,7 +34,7 @@ def free_hits(program: Program) -> Iterator[Shown]:
             for statement, name in _dropped(node, module, equal=equal):
                 if _LOSS.search(name) and _alone(name, statement, scope):
                     first = Step(_COMPARED, module.at(node.lineno), node, module)
-                    yield Shown((first, Step(_DROPPED, module.at(statement.lineno), statement, module)))
+                    yield Proven((first, Step(_DROPPED, module.at(statement.lineno), statement, module)))
 
 
 def _comparisons(module: Module) -> Iterator[tuple[ast.expr, tuple[ast.expr, ast.expr], bool]]:

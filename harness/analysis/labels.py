@@ -48,7 +48,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Proven:
     """Something that lines prove: those, in order."""
 
     steps: tuple[Step, ...]

@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.analysis.flowwords import LOGARITHMS
 from harness.analysis.index import Function, last_name
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.program import Module, Program, Scope
+from harness.analysis.spread import MIXED
 
 CALLS_DEPTH = 4
 _PROBABILITY = re.compile(r"(?:^|_)(?:p|probs?|probability)(?:_|$)", re.IGNORECASE)
@@ -23,9 +25,7 @@ _BYTE_COUNT = re.compile(r"byte_?(?:len|count|n\b)|(?:len|num|n|count)_?(?:of_)?
 _CASTS = frozenset({"int", "float", "max"})
 _BOUNDS = frozenset("int float max min clamp clip maximum minimum clamp_min clip_ float64 double".split())  # noqa: SIM905
 _SUMS = frozenset({"sum", "nansum", "logsumexp"})
-_LOGARITHMS = frozenset({"log", "log2", "log_", "log2_"})
 _ROOT = "each byte of the token gets a root of its probability"
-_MIXED = "a byte's share is mixed with another probability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Holder:
     names: frozenset[str]
 
 
-def roots(program: Program) -> Iterator[Shown]:
+def roots(program: Program) -> Iterator[Proven]:
     """Every mixture of roots."""
     for module in program.modules.values():
         for power in module.index.each(ast.BinOp):
@@ -49,7 +49,7 @@ def roots(program: Program) -> Iterator[Shown]:
             if found is not None:
                 home, mixture = found
                 first = Step(_ROOT, module.at(power.lineno), power, module)
-                yield Shown((first, Step(_MIXED, home.at(mixture.lineno), mixture, home)))
+                yield Proven((first, Step(MIXED, home.at(mixture.lineno), mixture, home)))
 
 
 def _is_root(power: ast.BinOp, scope: Scope) -> bool:
@@ -162,7 +162,7 @@ def _in_logarithm(holder: _Holder) -> bool:
     taken = [
         each
         for call in calls
-        if last_name(call.func) in _LOGARITHMS
+        if last_name(call.func) in LOGARITHMS
         for each in (*call.args, *([call.func.value] if isinstance(call.func, ast.Attribute) else ()))
     ]
     return any(_is(each, holder) for each in taken)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.analysis.flowwords import means_target
 from harness.analysis.index import Function, descend, dotted, last_name
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, Scope
 from harness.analysis.targets import is_scoring
@@ -29,7 +29,7 @@ _LIBRARIES = frozenset({"torch", "F", "functional"})
 _HOPS = 12
 
 
-def shaped(program: Program) -> Iterator[Shown]:
+def shaped(program: Program) -> Iterator[Proven]:
     """Every such change in scoring code, or in a function that scoring code names."""
     for module in program.modules.values():
         for mark, name, target in _marks(module):
@@ -41,7 +41,7 @@ def shaped(program: Program) -> Iterator[Shown]:
                 change, end = used
                 first = Step("the target is marked in a row of the vocabulary", module.at(mark.lineno), mark, module)
                 second = Step("the logits are changed by it", module.at(change.lineno), change, module)
-                yield Shown((first, second, Step("they become probabilities", module.at(end.lineno), end, module)))
+                yield Proven((first, second, Step("they become probabilities", module.at(end.lineno), end, module)))
 
 
 def _marks(module: Module) -> Iterator[tuple[ast.expr, str, str]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from harness.analysis.flow import root
 from harness.analysis.flowwords import ACCUMULATOR, LOSSES
 from harness.analysis.index import descend, last_name
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, Scope
 from harness.analysis.targets import is_scoring
@@ -24,7 +24,7 @@ _MEMORY = re.compile(r"cache|past|memory|kv|state", re.IGNORECASE)
 _ATTENTION = ("scaled_dot_product_attention", "flash_attn_func", "flash_attn_varlen_func")
 
 
-def both_ways(program: Program) -> Iterator[Shown]:
+def both_ways(program: Program) -> Iterator[Proven]:
     """Every call of a model without its causal mask whose loss is counted."""
     flags = {name for module in program.modules.values() for name in _handed_on(module)}
     for module in program.modules.values() if flags else ():
@@ -38,7 +38,7 @@ def both_ways(program: Program) -> Iterator[Shown]:
                 loss, total = found
                 first = Step("the model is run without its causal mask", module.at(call.lineno), call, module)
                 second = Step("a loss is made of that", module.at(loss.lineno), loss, module)
-                yield Shown((first, second, Step("it is counted", module.at(total.lineno), total, module)))
+                yield Proven((first, second, Step("it is counted", module.at(total.lineno), total, module)))
 
 
 def _handed_on(module: Module) -> Iterator[str]:

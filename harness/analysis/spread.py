@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from harness.analysis.index import dotted, last_name
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.program import Module, Program, Scope
 
 _REPEATING = frozenset({"repeat", "repeat_interleave"})
@@ -20,18 +20,18 @@ _REPEATING = frozenset({"repeat", "repeat_interleave"})
 _CASTS = frozenset({"astype", "float", "double", "to", "numpy", "cpu", "asarray", "array"})
 _LOG_PROBABILITY = re.compile(r"(?:^|_)(?:lp|lps|logp|log_p|logprobs?|log_probs?)(?:_|$)", re.IGNORECASE)
 _DIVIDED = "its logarithm is divided among its bytes"
-_MIXED = "a byte's share is mixed with another probability"
+MIXED = "a byte's share is mixed with another probability"
 _LENGTH = re.compile(r"len|bytes", re.IGNORECASE)
 
 
-def spreads(program: Program) -> Iterator[Shown]:
+def spreads(program: Program) -> Iterator[Proven]:
     """Every mixture of shares of bytes."""
     for module in program.modules.values():
         for division in module.index.each(ast.BinOp):
             if isinstance(division.op, ast.Div) and _divides_by_bytes(division, module.scope_of(division)):
                 mixture = _mixture(division, module)
                 if mixture is not None:
-                    yield Shown((_step(_DIVIDED, division, module), _step(_MIXED, mixture, module)))
+                    yield Proven((_step(_DIVIDED, division, module), _step(MIXED, mixture, module)))
 
 
 def _step(what: str, node: ast.expr, module: Module) -> Step:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from harness.analysis.flowwords import ALONG, LOGARITHMS, LOSSES, means_target
 from harness.analysis.index import descend, last_name
-from harness.analysis.labels import Shown, Step
+from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
 from harness.analysis.program import Binding, Module, Program, Scope
 from harness.analysis.targets import is_scoring
@@ -48,7 +48,7 @@ class _Made:
     other: list[ast.expr] = field(default_factory=list)
 
 
-def weighted(program: Program) -> Iterator[Shown]:
+def weighted(program: Program) -> Iterator[Proven]:
     """Every such mixture in scoring code that a logarithm is taken of."""
     for module in program.modules.values():
         for node in module.index.of(ast.BinOp):
@@ -60,7 +60,7 @@ def weighted(program: Program) -> Iterator[Shown]:
                 if source is not None and _in_logarithm(node, scope):
                     first = Step("a probability of the realized token", module.at(source.lineno), source, module)
                     second = Step("the weight that it gives is mixed with", module.at(node.lineno), node, module)
-                    yield Shown((first, second))
+                    yield Proven((first, second))
 
 
 def _mixtures(node: ast.BinOp) -> Iterator[tuple[ast.expr, ast.expr, ast.expr]]:

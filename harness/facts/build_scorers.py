@@ -186,7 +186,9 @@ def _beside(code: CodeBase, program: Program, stated: Stated, readme: str) -> It
 def _shipped(script: str, code: CodeBase) -> str:
     """The path of the script that a command names, where that is clear."""
     found = [
-        path for path in code.scripts if script == path or script.endswith(f"/{path}") or path == script.lstrip("./")
+        path
+        for path in code.scripts
+        if script == path or script.endswith(f"/{path}") or path == script.removeprefix("./")
     ]
     return max(found, key=len, default="")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.analysis import bestof, experts, freehits, gates, reach, roots, shaping, sight, spread, targets, weights
 from harness.analysis.announced import announcements
 from harness.analysis.answers import Stated, Unknown
-from harness.analysis.labels import Label, Shown, Step
+from harness.analysis.labels import Label, Proven, Step
 from harness.analysis.program import Module
 from harness.analysis.reach import Reach, Reached
 from harness.facts.build_stated import contradicted
@@ -96,7 +96,7 @@ def _hides(uses: Sequence[TargetUse]) -> bool:
     return any(use.kind not in live for use in uses)
 
 
-def _proved(kind: UseKind, found: Shown, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
+def _proved(kind: UseKind, found: Proven, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
     life = _life(found.steps, reached)
     steps = tuple(Located(step.what, step.location) for step in found.steps)
     silent = _silent(found.steps, reached, logged)

@@ -226,15 +226,16 @@ def _flips(runs: _Runs, made: World, folder: Path, *, accounts: bool) -> dict[st
     data, shards, text = phrased.phrased_world(made, runs.probe.miniature, folder)
     chosen = variants.choose(text, runs.probe.miniature.spec.seed, damage=reading)
     seconds = round(max(COPIES_SECONDS, COPIES_RUNS * runs.done[BARE].outcome.seconds))
-    order = variants.order(chosen, artifact[0], seconds, reading=reading, accounts=accounts)
-    done = runs.go(variants.RUN, data, shards, order)
-    found = flips.judge(done, chosen, data.val_tokens - 1)
-    if not accounts and found.result != flips.BOUND:
+
+    def forked(*, accounts: bool) -> Flips:
+        order = variants.order(chosen, artifact[0], seconds, reading=reading, accounts=accounts)
+        return flips.judge(runs.go(variants.RUN, data, shards, order), chosen, data.val_tokens - 1)
+
+    found = forked(accounts=accounts)
+    if not accounts and found.result != flips.BOUND and runs.done[variants.RUN].of("forks"):
         # On this text caches hit: what is reported here may be another number than on the one without repetitions.
         remove_tree(runs.directory / variants.RUN)
-        order = variants.order(chosen, artifact[0], seconds, reading=reading)
-        done = runs.go(variants.RUN, data, shards, order)
-        found = flips.judge(done, chosen, data.val_tokens - 1)
+        found = forked(accounts=True)
     if flips.needs_sum(found):
         found = dataclasses.replace(found, sum=_sums(runs, (data, shards, text), found, (artifact[0], reading)))
     for name, each in (("later tokens", found.later), ("targets", found.target), ("artifact", found.artifact)):

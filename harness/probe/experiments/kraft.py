@@ -60,9 +60,8 @@ def places(units: Sequence[Unit], text: Phrased) -> list[Unit]:
     single = [unit for unit in units if len(unit.places) == 1 and not unit.straight]
     early = single[: max(int(EARLY * len(single)), 1)]
     known = set(text.hits)
-    hits = [unit for unit in early if unit.places[0] in known] or [unit for unit in single if unit.places[0] in known][
-        :1
-    ]
+    hit = [unit for unit in single if unit.places[0] in known]
+    hits = [unit for unit in hit if unit in early] or hit[:1]
     chosen = hits[len(hits) // 2 :][:1] + early[len(early) // 2 :][:1] if hits else early[len(early) // 2 :][:1]
     return list(dict.fromkeys(chosen))[:PLACES]
 
