@@ -6,14 +6,15 @@ import importlib
 import itertools
 import pkgutil
 import re
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import harness.facts
 import harness.sources
+from tests.growth import RATIO_LIMIT, growth, seconds
 
 # Pieces of what the readers look for: repeated, they make a pattern start again and again without ending.
 PIECES = (
@@ -27,8 +28,7 @@ PIECES = (
     "compile warmup", "def a", "é", "# -*- ", "eval ", "submission", "train.", "log",
 )  # fmt: skip
 SIZES = (1_000, 4_000)
-# A pattern that doubles its work with the length is 4 times as slow at 4 times the length, a square one 16 times.
-RATIO_LIMIT = 9.0
+# Below this a call is not worth a second look: the rounds of a whole run take a minute otherwise.
 FLOOR_SECONDS = 0.004
 # Patterns that a loop applies, at the beginning of a text only.
 ANCHORED = {"_TIMED_PHASES": "match", "_PARTS": "fullmatch", "_PLAIN": "match"}
@@ -60,16 +60,6 @@ def ways(name: str) -> list[str]:
     return sorted(way if way in {"match", "fullmatch"} else "search" for way in used)
 
 
-def cost(pattern: re.Pattern[str], way: str, text: str) -> float:
-    """Processor seconds of applying a pattern, the best of two."""
-    best = float("inf")
-    for _ in range(2):
-        start = time.process_time()
-        getattr(pattern, way)(text)
-        best = min(best, time.process_time() - start)
-    return best
-
-
 PATTERNS = dict(patterns())
 
 
@@ -78,6 +68,7 @@ def test_a_pattern_is_linear(name: str) -> None:
     pattern = PATTERNS[name]
     for way, piece, end in itertools.product(ways(name), PIECES, ("", "!")):
         small, large = ((piece * size)[:size] + end for size in SIZES)
-        slow = cost(pattern, way, large)
-        if slow > FLOOR_SECONDS:
-            assert slow / max(cost(pattern, way, small), FLOOR_SECONDS / 16) < RATIO_LIMIT, (way, piece, slow)
+        slow = partial(getattr(pattern, way), large)
+        if seconds(slow) > FLOOR_SECONDS:
+            ratio = growth(partial(getattr(pattern, way), small), slow, floor=FLOOR_SECONDS / 16)
+            assert ratio < RATIO_LIMIT, (way, piece)
