@@ -38,6 +38,8 @@ from harness.sources.folder import walk
 LEAST_SECONDS: Final = 1.0
 # So few that a miniature training comes to the end of all its files, whichever it takes them from.
 TRAIN_TOKENS: Final = 1_800
+# So many for a script that may have ended because it came to the end: not every loader begins again.
+LONGER_TRAIN_TOKENS: Final = 30_000
 BARE: Final = "bare"
 # The blame of an error that the script may have, or the small configuration.
 UNKNOWN: Final = "unknown"
@@ -73,7 +75,8 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     text = "\n".join((script.texts[-1], *helpers))
     settings = claimed.environment(facts, miniature.handed_on(text))
     with _naming(folder, script.path):
-        small, longer = (_of_length(text, settings, length) for length in (miniature.LENGTH, miniature.LONGER))
+        small = _of_length(text, settings, miniature.LENGTH, TRAIN_TOKENS)
+        longer = _of_length(text, settings, miniature.LONGER, LONGER_TRAIN_TOKENS)
     ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
     return Probe(folder, script.path, small, settings, script.texts[-1], ranked, longer)
 
@@ -87,9 +90,9 @@ def _naming(folder: Path, script: str) -> Iterator[None]:
         raise HarnessError(f"{folder / script}: {error}") from error
 
 
-def _of_length(text: str, settings: Mapping[str, str], length: int) -> Miniature:
+def _of_length(text: str, settings: Mapping[str, str], length: int, train_tokens: int) -> Miniature:
     made = miniature.choose(text, settings, length)
-    return dataclasses.replace(made, spec=dataclasses.replace(made.spec, train_tokens=TRAIN_TOKENS))
+    return dataclasses.replace(made, spec=dataclasses.replace(made.spec, train_tokens=train_tokens))
 
 
 def run(
@@ -183,9 +186,9 @@ def _first(runs: _Runs, place: Path, kept: Path) -> tuple[World, MiniatureRun]:
 
 
 def _may_be_too_small(bare: MiniatureRun, small: Miniature, longer: Miniature) -> bool:
-    """Whether a run may have ended, or come to no score, for its lengths or its vocabulary."""
+    """Whether a run may have ended, or come to no score, for its lengths, its vocabulary or the end of its text."""
     if bare.crash is not None and bare.crash.get("blame") == UNKNOWN:
-        return True
+        return bare.crash.get("type") != ModuleNotFoundError.__name__
     silent = bare.val_bpb is None and bare.outcome.ended == "exit"
     ours = bare.crash is None or bare.crash.get("blame") != SCRIPT
     return silent and ours and small.spec.vocabulary != longer.spec.vocabulary
