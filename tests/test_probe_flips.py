@@ -67,6 +67,28 @@ def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
     assert View().units(bound, bound.keys[0], 4) == []
 
 
+def test_steps_out_of_one_array_are_matched_one_by_one_or_stay_together() -> None:
+    sources = {"kind": "sources", "sources": [[7, [[1, 5]]], [8, [[3, 7]]]]}
+    several = account(1.0, 3.0, 1.5, 2.5, 4.0, 2.0, after=[1, 1, 1, 1, 2, 2]) | {"pieces": [[0, 2], [2, 4], [4, 6]]}
+    key = ("evaluate", "nats")
+    bound = Bound("account", (key,), "", "")
+    found = scores.views(ran(sources, several))[BASE].units(bound, key, 6)
+    assert [(unit.at, unit.places, unit.nats, unit.step) for unit in found] == [
+        (7, (1,), 1.0, 0),
+        (7, (2,), 3.0, 1),
+        (7, (3,), 1.5, 2),
+        (7, (4,), 2.5, 3),
+        (8, (5,), 4.0, 4),
+        (8, (6,), 2.0, 5),
+    ]
+    # Three numbers for the two places that are new, out of one array: their sum is the score of both.
+    padded = account(1.0, 3.0, 1.5, 2.5, 4.0, 2.0, 0.0, after=[1] * 4 + [2] * 3) | {"pieces": [[0, 4], [4, 7]]}
+    found = scores.views(ran(sources, padded))[BASE].units(bound, key, 6)
+    assert [(unit.places, unit.nats) for unit in found][4:] == [((5, 6), 6.0)]
+    apart = account(1.0, 3.0, 1.5, 2.5, 4.0, 2.0, 0.0, after=[1] * 4 + [2] * 3) | {"pieces": [[4, 6]]}
+    assert [unit.places for unit in scores.views(ran(sources, apart))[BASE].units(bound, key, 6)][4:] == []
+
+
 def test_steps_are_in_the_order_of_the_losses_not_of_the_text() -> None:
     # The longer document comes first, as when documents are sorted.
     sources = {"kind": "sources", "sources": [[7, [[3, 6], [1, 3]]]]}

@@ -28,6 +28,7 @@ CAUGHT = {
     "minimum_of_two": "sum",
     "pair_embedding": "target",
     "phased": "later",
+    "segmented_cache": "sum",
     "sgd_before_score": "later",
     "slot": "later",
     "slot_shared": "later",
@@ -36,7 +37,10 @@ CAUGHT = {
 }
 # A sum of a legal case need not come to its end.
 SUM_SECONDS = 60.0
-TWINS = ("carried_state", "hint_tilt", "look_ahead", "minimum_of_two", "phased", "slot_shared", "unnormalized_counts")
+TWINS = (
+    "carried_state", "hint_tilt", "look_ahead", "minimum_of_two", "phased", "segmented_cache", "slot_shared",
+    "unnormalized_counts",
+)  # fmt: skip
 SMALL = {"ITERATIONS": "2", "TRAIN_SEQ_LEN": "64", "TRAIN_BATCH_TOKENS": "128", "MODEL_DIM": "32"}
 
 

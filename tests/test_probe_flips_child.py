@@ -210,6 +210,32 @@ def test_accounts_are_numbers_that_grow_step_by_step(run: Any, function: str, si
     assert not {frame.f_code.co_name for frame in watch._running} & {"add_up", "nested", "add", "in_place"}
 
 
+@pytest.mark.parametrize("of", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+def test_an_array_that_adds_up_to_a_step_is_its_steps(of: Callable[[list[float]], Any]) -> None:
+    values = [[1.0, 2.0, 0.5], [0.25, 3.0], [4.0], [1.5, 1.25], [0.75, 0.0]]
+
+    def add_up_rows() -> float:
+        total, other = 0.0, of([9.0, 9.0])
+        for value in values:
+            row = of(value)
+            total -= float(row.sum())
+        return total + float(other.sum())
+
+    seen, _ = accounted(add_up_rows)
+    [account] = [each for each in seen.of("account") if each["name"] == "total"]
+    assert account["steps"] == [-each for value in values for each in value]
+    assert account["pieces"] == [[0, 3], [3, 5], [6, 8], [8, 10]]
+    assert account["total"] == -14.25
+
+
+def test_pieces_are_no_array_that_comes_near() -> None:
+    exact, near = np.array([1.0, 2.0]), np.array([1.5, 1.5 + 3e-6])
+    assert accounts._pieces([near, exact, "x", 3.0], 3.0, 3.0) == [1.0, 2.0]
+    assert accounts._pieces([near], 3.0, 3.0) == [1.5, 1.5 + 3e-6]
+    assert accounts._pieces([np.array([1.5, 1.6]), np.ones(5_000), np.arange(3)], 3.0, 3.0) == []
+    assert accounts._pieces([exact], -3.0, 3.0) == [-1.0, -2.0]
+
+
 def test_a_best_value_that_begins_at_infinity_makes_no_step_of_it() -> None:
     seen, _ = accounted(lambda: improved([9.0, 7.0, 5.0, 4.0, 3.5]))
     [account] = [each for each in seen.of("account") if each["name"] == "best"]

@@ -72,7 +72,7 @@ class Reader:
             return self._within([targets for _, targets in event["sources"]], -1, self._tokens)
         if kind == "account":
             # These are steps, not places.
-            return self._within([event.get("straight", [])], 0, len(event["steps"]))
+            return self._within([event.get("straight", []), event.get("pieces", [])], 0, len(event["steps"]))
         return self._within([event[name] for name in RANGES if name in keys and name in event], 0, self._tokens)
 
     def _within(self, found: Iterable[Sequence[tuple[int, int]]], least: int, most: int) -> bool:

@@ -8,6 +8,7 @@ computations of losses that came before each of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -170,18 +171,21 @@ def _stepped(view: View, key: Key, tokens: int) -> list[Unit]:
     groups: dict[int, list[tuple[int, float]]] = {}
     for number, (step, after) in enumerate(zip(event["steps"], event["after"], strict=False)):
         groups.setdefault(int(after), []).append((number, abs(float(step))))
+    once = {tuple(each) for each in event.get("pieces", [])}
     found: list[Unit] = []
     done: set[int] = set()
     last = 0
     for after, steps in sorted(groups.items()):
         mine = sources[last:after]
         last = after
-        found += _matched(mine, steps, done)
+        found += _matched(mine, steps, done, once=(steps[0][0], steps[-1][0] + 1) in once)
     return found
 
 
-def _matched(sources: list[tuple[int, list[int]]], steps: list[tuple[int, float]], done: set[int]) -> list[Unit]:
-    """Units of some steps that were made since some losses were computed.
+def _matched(
+    sources: list[tuple[int, list[int]]], steps: list[tuple[int, float]], done: set[int], *, once: bool
+) -> list[Unit]:
+    """Units of some steps that were made since some losses were computed; `once`: all of them out of one array.
 
     Steps of single tokens are in the order of the losses, row by row. Where that is not the order of the text (sorted
     documents, several in step with each other), the script may have mixed them in another one: the units are loose.
@@ -190,9 +194,9 @@ def _matched(sources: list[tuple[int, list[int]]], steps: list[tuple[int, float]
     if not owners:
         return []
     done |= set(owners)
-    if len(steps) == 1:
-        number, nats = steps[0]
-        return [Unit(max(owners.values()), tuple(sorted(owners)), nats, step=number)]
+    if len(steps) == 1 or (once and len(steps) != len(owners)):
+        nats = math.fsum(nats for _, nats in steps)
+        return [Unit(max(owners.values()), tuple(sorted(owners)), nats, step=steps[0][0])]
     if len(steps) != len(owners):
         return []
     loose = list(owners) != sorted(owners)

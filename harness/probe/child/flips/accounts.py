@@ -1,7 +1,8 @@
 """Accounts: numbers of the script's own functions that grow bit by bit, as sums of losses do.
 
 What is mixed in numpy or in plain Python reaches no function of torch any more. The loop that adds it up still has a
-variable for it: after each line of the script's own functions, the numbers that the line names are looked at.
+variable for it: after each line of the script's own functions, the numbers that the line names are looked at. Where one
+grew by what an array of the same function adds up to, its numbers are the steps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..tracer.ledger import Ledger
 from ..tracer.positions import ranges
@@ -25,6 +27,8 @@ from ..tracer.rows import STRAIGHT_NATS, Row
 # Fewer steps are no account; more are cut off.
 LEAST, MOST = 4, 20_000
 ACCOUNTS_LIMIT = 24
+# An array of so many numbers may be one step. An account without any such array in so many steps has none.
+PIECES_LIMIT, TRIED = 4_096, 64
 Key = tuple[str, str]
 # What is certainly no number of this kind.
 PLAIN: frozenset[type] = frozenset({int, bool, str, bytes, type(None), list, tuple, dict, set})
@@ -63,6 +67,8 @@ class Accounts:
         # Steps that are the softmax of the row that was looked up last, and the rows of watched places.
         self._straight: dict[Key, list[int]] = {}
         self._rows: dict[Key, list[tuple[int, Row]]] = {}
+        # Steps that were made at once, as ranges.
+        self._pieces: dict[Key, list[list[int]]] = {}
         # Told of each step: the account, its number and the step.
         self.heard: Callable[[Key, int, float], None] | None = None
         self._before = len(ledger.sources)
@@ -94,6 +100,7 @@ class Accounts:
                 steps=[round(step, 10) for step, _ in steps],
                 after=[after for _, after in steps],
                 straight=ranges(np.array(self._straight.get((function, name), []), dtype=np.int64)),
+                pieces=[each for each in self._pieces.get((function, name), []) if each[1] <= len(steps)],
             )
             # So many steps are one for each token that can be predicted, in the order of the text.
             if len(steps) == self._ledger.shard.size - 1 and self._ledger.rows is not None:
@@ -148,16 +155,24 @@ class Accounts:
             numbers[name] = number
             # A best value so far begins at infinity; that is no step.
             if known is not None and known != number and math.isfinite(number - known):
-                self._step((frame.f_code.co_name, name), known, number)
+                self._step((frame.f_code.co_name, name), known, number, tuple(values.values()))
 
-    def _step(self, account: Key, known: float, number: float) -> None:
+    def _step(self, account: Key, known: float, number: float, beside: Iterable[Any]) -> None:
         steps = self._steps.setdefault(account, [])
-        if len(steps) <= MOST:
-            self._look_up(account, len(steps), abs(number - known))
-            steps.append((number - known, len(self._ledger.sources) - self._before))
         self._ends[account] = number
-        if self.heard is not None:
-            self.heard(account, len(steps) - 1, number - known)
+        if len(steps) > MOST:
+            return
+        after, made = len(self._ledger.sources) - self._before, [number - known]
+        if len(steps) < TRIED or account in self._pieces:
+            made = _pieces(beside, number - known, abs(number)) or made
+        if len(made) > 1:
+            self._pieces.setdefault(account, []).append([len(steps), len(steps) + len(made)])
+        else:
+            self._look_up(account, len(steps), abs(made[0]))
+        for step in made:
+            steps.append((step, after))
+            if self.heard is not None:
+                self.heard(account, len(steps) - 1, step)
 
     def _look_up(self, account: Key, step: int, nats: float) -> None:
         """Compare a step with the row that was last asked for one number; no other loss has been seen."""
@@ -187,6 +202,39 @@ def _number(value: Any) -> float | None:
         with torch._C.DisableTorchFunction():
             if value.numel() == 1 and value.is_floating_point():
                 return float(value.detach())
+    return None
+
+
+def _pieces(values: Iterable[Any], step: float, number: float) -> list[float]:
+    """The numbers of the array that adds up to a step, with its sign; none where there is no such array.
+
+    Args:
+        values: of the function's variables.
+        step: by how much an account grew.
+        number: its size since then, which its last digits depend on.
+    """
+    best, found = 2e-6 * abs(step) + 1e-7 * number, None
+    for value in values:
+        numbers = _numbers(value)
+        if numbers is None:
+            continue
+        total = float(numbers.sum())
+        distance = abs(abs(total) - abs(step))
+        if distance <= best:
+            best, found = distance, numbers if (total < 0) == (step < 0) else -numbers
+    return [] if found is None else [float(each) for each in found]
+
+
+def _numbers(value: Any) -> NDArray[np.float64] | None:
+    """The numbers of an array that may be one step; None for all else."""
+    kind = type(value)
+    if issubclass(kind, np.ndarray):
+        if value.dtype.kind == "f" and 1 < value.size <= PIECES_LIMIT:
+            return np.asarray(value, dtype=np.float64).ravel()
+    elif issubclass(kind, torch.Tensor):
+        with torch._C.DisableTorchFunction():
+            if value.is_floating_point() and 1 < value.numel() <= PIECES_LIMIT:
+                return np.asarray(value.detach().to(torch.float64).reshape(-1).numpy())
     return None
 
 
