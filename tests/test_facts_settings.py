@@ -34,6 +34,8 @@ def test_commands_and_tables_state_settings() -> None:
         "SEED=7 torchrun train_gpt.py",
         "NAME=value PATH=./x.1",
         "LAYERS=4,5 python train_gpt.py",
+        "TRAIN_SEQ_SCHEDULE=1024@0.1,2048@0.7 python train_gpt.py",
+        "CHUNK_SIZES=100:2000 python train_gpt.py",
         "| Layers | 11 | 12 |",
         "| Heads of state | 11 |",
         "A=1",

@@ -166,14 +166,19 @@ class Reach:
         owner = module.index.parent(guard.test)
         if found.life is Life.LIVE or guard.leaves or not isinstance(owner, ast.If):
             return found
-        if (owner, guard.wanted) not in self._blocks:
-            block = owner.body if guard.wanted else owner.orelse
-            self._blocks[owner, guard.wanted] = (
+        return _outweighed(found, self.shown(owner, module, wanted=guard.wanted))
+
+    def shown(self, owner: ast.If, module: Module, *, wanted: bool) -> Reached | None:
+        """That one side of a condition ran, where a log of the claimed runs shows what only that side prints."""
+        if (owner, wanted) not in self._blocks:
+            block = owner.body if wanted else owner.orelse
+            place = module.at(owner.test.lineno)
+            self._blocks[owner, wanted] = (
                 self._witnessed([line.text for line in printed_by(block)], place)
                 or self._called_in(block, module, place)
-                or (self._witnessed(self._told_with(guard.test, module), place) if guard.wanted else None)
+                or (self._witnessed(self._told_with(owner.test, module), place) if wanted else None)
             )
-        return _outweighed(found, self._blocks[owner, guard.wanted])
+        return self._blocks[owner, wanted]
 
     def _called_in(self, block: Sequence[ast.stmt], module: Module, place: Location) -> Reached | None:
         """That a block ran, where a function did that nothing else calls."""

@@ -23,7 +23,9 @@ LABELS = {
     "ema decay": "ema_decay",
     "iterations": "iterations",
 }
-_ASSIGNMENT = re.compile(r"(?<![\w$./])([A-Z][A-Z0-9_]{2,40})=[\"']?(-?\d+(?:\.\d+)?(?:e-?\d+)?)[\"']?(?![\w.]|,[\w.])")
+_ASSIGNMENT = re.compile(
+    r"(?<![\w$./])([A-Z][A-Z0-9_]{2,40})=[\"']?(-?\d+(?:\.\d+)?(?:e-?\d+)?)[\"']?(?![\w.@%]|[,:/+-][\w.])"
+)
 # A line of a command: settings, then nothing, a line continuation, or the program that they are for.
 _COMMAND = re.compile(
     r"^[\s$]*(?:export\s+|env\s+)?(?:[A-Z][A-Z0-9_]*=\S*(?:\s+|$))+(?:\\?\s*|(?:torchrun|python3?|exec)\b.*)$"

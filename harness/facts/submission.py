@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.analysis.answers import Stated
+from harness.analysis.program import Program
+from harness.analysis.reach import Reach
+from harness.analysis.switches import switched
 from harness.facts.build_bytetable import build_bytetable
 from harness.facts.build_claims import build_claims
 from harness.facts.build_names import build_names
@@ -54,7 +58,8 @@ class Submission:
 
     `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was, `change`
     when no pull request was. `commanded` has the variables that a command of the README or of a shell script sets,
-    `strays` the numbers that logs without a run call bits per byte.
+    `switched` those that the logs show to have had another value than the default, `strays` the numbers that logs
+    without a run call bits per byte.
     """
 
     folder: str
@@ -75,6 +80,7 @@ class Submission:
     strays: tuple[Located[float], ...] = ()
     probe: ProbeFacts | Missing = NO_PROBE
     commanded: Mapping[str, str] = field(default_factory=dict)
+    switched: Mapping[str, str] = field(default_factory=dict)
     previous: Previous | Missing = NO_PREVIOUS
     change: ChangeFacts | Missing = NO_CHANGE
 
@@ -130,11 +136,18 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         pipeline=build_pipeline(code),
         settings=stated_settings(text or "", readme_path),
         commanded={name: setting.value for name, setting in stated.commanded.items()},
+        switched=_switched(code.program, stated, own.reached),
         statements=build_statements(document, written, scripts, code),
     )
     for each in (code, *(other.code for other, _ in others)):
         each.release()
     return submission
+
+
+def _switched(program: Program | None, stated: Stated, reached: Reach | None) -> dict[str, str]:
+    if program is None or reached is None:
+        return {}
+    return {name: each.value for name, each in switched(program, stated, reached).items()}
 
 
 def as_json(submission: Submission) -> dict[str, Value]:

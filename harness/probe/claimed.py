@@ -1,4 +1,4 @@
-"""The environment of the claimed run: what its logs show, else what the README's command sets.
+"""The environment of the claimed run: what its logs show, list or not, else what the README's command sets.
 
 A default in the source is not the value of the run: with test-time training off, a probe would prove nothing of it.
 """
@@ -42,7 +42,8 @@ def environment(submission: Submission, also: Iterable[str] = ()) -> dict[str, s
     stated = stated if submission.runs or submission.commanded else {}
     found: dict[str, str] = {}
     for name, default in sorted(defaults.items()):
-        value = agreed(runs, name.lower()) or _plain(submission.commanded.get(name)) or stated.get(name.lower())
+        value = agreed(runs, name.lower()) or submission.switched.get(name)
+        value = value or _plain(submission.commanded.get(name)) or stated.get(name.lower())
         if value is not None and not _PLACES.search(name) and fits(value, default):
             found[name] = value
     return found
