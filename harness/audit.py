@@ -26,8 +26,9 @@ from harness.challenge import (
 from harness.checks import RULES
 from harness.checks.combined import combine
 from harness.checks.record import row_of
-from harness.facts import probe, reproduction, submission
+from harness.facts import probe, reproduction, scorekinds, submission
 from harness.facts.build_previous import read_rows
+from harness.facts.build_stated import Claimed
 from harness.facts.previous import Previous, Row
 from harness.facts.size import NOT_RECOUNTED
 from harness.facts.submission import Submission
@@ -241,7 +242,9 @@ def _audited(folder: Path, options: Options, reader: Callable[[Path], Submission
     try:
         facts = read(folder, options.evidence, recount=options.recount) if reader is None else reader(folder)
         if options.probe is not None:
-            facts = dataclasses.replace(facts, probe=probe.read(options.probe, walk(folder)))
+            seen = probe.read(options.probe, walk(folder))
+            claimed = Claimed(facts.claims, facts.readme)
+            facts = dataclasses.replace(facts, probe=scorekinds.held_against(seen, facts.runs, claimed))
         edition = edition_for(facts, options.edition)
         if options.previous:
             previous = Previous(options.previous, edition, options.previous_chosen)

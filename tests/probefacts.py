@@ -20,6 +20,7 @@ RUN: dict[str, Any] = {
     "peak_memory_bytes": 300_000_000,
     "val_bpb": 2.5,
     "val_loss": 4.2,
+    "labels": ["final_int8_zlib_roundtrip_exact"],
     "unread": "",
     "replaced": [{"name": "torch.compile", "how": "runs uncompiled", "exact": False}],
     "refused": [],

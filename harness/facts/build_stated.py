@@ -58,7 +58,7 @@ def build_stated(folder: Folder, readme: Located[str] | None, runs: Sequence[Run
         claimed: what is claimed. Where submission.json claims no score and no log is there, a command is one for a
             run that nobody reports, so it states nothing.
     """
-    logged, unclear = _agreed(_logged(_counted(runs, claimed)))
+    logged, unclear = _agreed(_logged(counted(runs, claimed)))
     if not runs and claimed.withdrawn:
         return Stated(logged, {}, unclear)
     written: list[Written] = []
@@ -86,7 +86,7 @@ def renamed_shards(folder: Folder, readme: Located[str] | None) -> tuple[Located
     )
 
 
-def _counted(runs: Sequence[Run], claimed: Claimed) -> Sequence[Run]:
+def counted(runs: Sequence[Run], claimed: Claimed) -> Sequence[Run]:
     """The runs that print a claimed score; all of them when none does."""
     scores = claimed.scores()
     chosen = [run for run in runs if any(prints(run, score) for score in scores)]

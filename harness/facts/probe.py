@@ -44,6 +44,7 @@ class MiniatureRun:
         peak_memory_bytes: the most resident memory at one time.
         val_bpb: the score that it printed.
         val_loss: the loss beside it, in nats per token.
+        labels: of all scores that it printed.
         unread: where no score was read, a line that may hold one; else empty.
         crash: the error that ended it, at its line.
         approximated: what was replaced by something whose numbers differ.
@@ -62,6 +63,7 @@ class MiniatureRun:
     crash: Located[Crash] | None
     approximated: tuple[str, ...]
     refused: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ def _run(run: Mapping[str, Any], index: int, script: str, folder: Folder) -> Min
         crash=None if crash is None else _crash(crash, script, folder),
         approximated=tuple(f"{each['name']}: {each['how']}" for each in run["replaced"] if not each["exact"]),
         refused=tuple(f"{name}: {why}" for name, why in run["refused"]),
+        labels=tuple(run["labels"]),
     )
 
 

@@ -106,6 +106,7 @@ def _run(name: str, done: MiniatureRun) -> dict[str, Any]:
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "val_bpb": _finite(done.val_bpb),
         "val_loss": _finite(done.val_loss),
+        "labels": [_text(label) for label in done.printed.labels[:LISTED_LIMIT]],
         "unread": _text(done.printed.unread),
         "replaced": [
             {"name": _text(event.get("name")), "how": _text(event.get("how")), "exact": event.get("exact") is True}

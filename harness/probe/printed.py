@@ -30,6 +30,7 @@ class Printed:
         implied: where there is none, the loss that it stands for with the bytes per token of another score.
         model_bytes: the size of the compressed model.
         sizes: every number that may be a size in bytes.
+        labels: of all scores, as printed.
         unread: where there is no headline, the last line that names bits per byte and a number; empty when none does.
     """
 
@@ -39,6 +40,7 @@ class Printed:
     sizes: frozenset[int] = frozenset()
     unread: str = ""
     implied: float | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def loss(self) -> float | None:
@@ -64,7 +66,8 @@ def printed(data: bytes, name: str) -> Printed:
     loss = last.headline.value.val_loss
     nats = loss.value if isinstance(loss, Located) else _loss_beside(bits.value, last.scores)
     implied = _implied(bits.value, last.scores) if nats is None and last.headline.value.digits >= EXACT_DIGITS else None
-    return Printed(bits.value, nats, size, sizes, implied=implied)
+    labels = tuple(dict.fromkeys(score.label for score in (last.headline.value, *last.scores)))
+    return Printed(bits.value, nats, size, sizes, implied=implied, labels=labels)
 
 
 def _only(text: str, size: int | None, sizes: frozenset[int]) -> Printed:
