@@ -130,6 +130,12 @@ def test_what_counts_tokens_grows_with_the_length() -> None:
     assert (usual.module, longer.module) == ({"TRAIN_BATCH_TOKENS": 512}, {"TRAIN_BATCH_TOKENS": 1024})
 
 
+def test_windows_are_no_farther_apart_than_they_are_long() -> None:
+    text = 'import os\nA = os.environ.get("NGRAM_EVAL_STRIDE", 128)\nB = os.environ.get("CONV_STRIDE", 2)\n'
+    assert choose(text).environment == {"NGRAM_EVAL_STRIDE": "32"}
+    assert choose(text, length=128).environment == {"NGRAM_EVAL_STRIDE": "64"}
+
+
 @pytest.mark.parametrize(
     ("default", "claimed", "expected"),
     [

@@ -29,6 +29,8 @@ _MODULUS = re.compile(r"%\s*(?:\w+\.)*(\w+)|(?:&|\bmask\w*\s*=)[^#\n]{0,40}?\b(\
 # What is scored before it is counted: a text that is one piece would be scored with empty tables. In sequences. Other
 # things have chunks too, of which the large ones are tokens.
 PIECES, SEQUENCES, LARGE = r"(?:^|_)CHUNK_(?:TOKENS|SIZE|SZ|LEN)", 8, 4_096
+# Windows that are farther apart than they are long leave out what lies between.
+STRIDES = r"(?:^|_)STRIDE"
 # A shift or a power that is written out has no larger parts.
 BITS_LIMIT = 64
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
@@ -112,6 +114,7 @@ CAPPED_ENDINGS: dict[str, int] = {
     r"(?:^|_)GROUP_SIZE": SMALL["MODEL_DIM"],
     TABLES: PLACES,
     PIECES: SEQUENCES * LENGTH,
+    STRIDES: LENGTH // 2,
 }
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
@@ -212,7 +215,7 @@ def _by_ending(name: str, length: int) -> Iterator[tuple[str, int]]:
     """Endings of a name, and the most that it may be."""
     for ending, most in CAPPED_ENDINGS.items():
         if re.search(rf"{ending}$", name.upper()):
-            longer = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length}.get(ending, most)
+            longer = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length, STRIDES: length // 2}.get(ending, most)
             yield ending, longer if length > LENGTH else most
 
 
