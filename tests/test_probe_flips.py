@@ -89,6 +89,20 @@ def test_steps_out_of_one_array_are_matched_one_by_one_or_stay_together() -> Non
     assert [unit.places for unit in scores.views(ran(sources, apart))[BASE].units(bound, key, 6)][4:] == []
 
 
+def test_losses_of_evaluations_before_it_are_no_account_s() -> None:
+    before = [[3, [[1, 3]]], [4, [[3, 5]]], [5, [[1, 5]]]]
+    key = ("evaluate", "nats")
+    bound = Bound("account", (key,), "", "")
+    sources = {"kind": "sources", "sources": [*before, [7, [[1, 4]]], [8, [[4, 5]]]]}
+    view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, after=[4, 4, 4, 5])))[BASE]
+    found = view.units(bound, key, 4)
+    assert [(unit.at, unit.places) for unit in found] == [(7, (1,)), (7, (2,)), (7, (3,)), (8, (4,))]
+    # Two computations for each step, of which there are as many before the first one.
+    sources = {"kind": "sources", "sources": [*before, [7, [[1, 2]]], [8, [[2, 3]]], [9, [[3, 4]]], [10, [[4, 5]]]]}
+    view = scores.views(ran(sources, account(4.0, 4.0, after=[5, 7])))[BASE]
+    assert [unit.places for unit in view.units(bound, key, 4)] == [(1, 2), (3, 4)]
+
+
 def test_steps_are_in_the_order_of_the_losses_not_of_the_text() -> None:
     # The longer document comes first, as when documents are sorted.
     sources = {"kind": "sources", "sources": [[7, [[3, 6], [1, 3]]]]}

@@ -175,11 +175,29 @@ def _stepped(view: View, key: Key, tokens: int) -> list[Unit]:
     found: list[Unit] = []
     done: set[int] = set()
     last = 0
-    for after, steps in sorted(groups.items()):
+    ends = sorted(groups)
+    for index, after in enumerate(ends):
+        steps = groups[after]
         mine = sources[last:after]
+        if not index:
+            # Evaluations before this one have computed losses too.
+            usual = ends[1] - after if len(ends) > 1 else len(mine)
+            mine = _latest(mine, len(steps)) if len(steps) > 1 else mine[-usual:]
         last = after
         found += _matched(mine, steps, done, once=(steps[0][0], steps[-1][0] + 1) in once)
     return found
+
+
+def _latest(sources: list[tuple[int, list[int]]], count: int) -> list[tuple[int, list[int]]]:
+    """The fewest of the last computations that have so many places; all of them where none do."""
+    places: set[int] = set()
+    for index in range(len(sources) - 1, -1, -1):
+        places |= {place for place in sources[index][1] if place >= 0}
+        if len(places) == count:
+            return sources[index:]
+        if len(places) > count:
+            break
+    return sources
 
 
 def _matched(
