@@ -136,6 +136,12 @@ def test_windows_are_no_farther_apart_than_they_are_long() -> None:
     assert choose(text, length=128).environment == {"NGRAM_EVAL_STRIDE": "64"}
 
 
+def test_a_model_writes_few_sequences_to_be_calibrated_on() -> None:
+    text = "def written(model, num_seqs=64):\n    pass\nwritten(model, num_seqs=32)\ntotal_calib_seqs = 4\n"
+    made = choose(text)
+    assert (made.everywhere, made.shrunk) == ({"num_seqs": (8, 9)}, {"num_seqs": ("in the script", "8")})
+
+
 @pytest.mark.parametrize(
     ("default", "claimed", "expected"),
     [

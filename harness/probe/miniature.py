@@ -31,6 +31,10 @@ _MODULUS = re.compile(r"%\s*(?:\w+\.)*(\w+)|(?:&|\bmask\w*\s*=)[^#\n]{0,40}?\b(\
 PIECES, SEQUENCES, LARGE = r"(?:^|_)CHUNK_(?:TOKENS|SIZE|SZ|LEN)", 8, 4_096
 # Windows that are farther apart than they are long leave out what lies between.
 STRIDES = r"(?:^|_)STRIDE"
+# Sequences that a model writes itself, token by token, to be calibrated on.
+WRITTEN, WRITTEN_MOST = r"(?:^|_)(?:NUM|CALIB|GEN|AR)_SEQS", 8
+# Endings of numbers that are made smaller where they are written out too, not only in the environment.
+ANYWHERE = frozenset({TABLES, PIECES, WRITTEN})
 # A shift or a power that is written out has no larger parts.
 BITS_LIMIT = 64
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
@@ -115,6 +119,7 @@ CAPPED_ENDINGS: dict[str, int] = {
     TABLES: PLACES,
     PIECES: SEQUENCES * LENGTH,
     STRIDES: LENGTH // 2,
+    WRITTEN: WRITTEN_MOST,
 }
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
@@ -279,7 +284,7 @@ def _everywhere(text: str, keys: Mapping[str, str], length: int) -> dict[str, tu
     found: dict[str, tuple[int, int]] = {}
     for name, value in (pair for node in ast.walk(tree) for pair in _given(node)):
         number = _constant(value) or 0
-        sizes = [most for ending, most in _by_ending(name, length) if ending in {TABLES, PIECES}]
+        sizes = [most for ending, most in _by_ending(name, length) if ending in ANYWHERE]
         if name.upper() in keys:
             continue
         if sizes and number >= _least(name, sizes[0]):
