@@ -81,4 +81,5 @@ def test_the_line_that_shows_it_is_told() -> None:
     shown = {"adaptation:done": Location("train.log", 7)}
     reached = Reach(made, Configuration(made), shown.get)
     [switch] = switched(made, Stated({}, {}), reached).values()
+    assert switch.exact
     assert str(switch.shown) == "`adaptation:done` is printed (log at train.log:7)"

@@ -222,12 +222,24 @@ def configured(**changes: object) -> Submission:
     [
         *[(name, True) for name in ("FP16_EMBED_EXPORT", "LORA_RANK", "LQER_RANK", "RUN_PROFILE", "DIRICHLET_ALPHA")],
         *[(name, False) for name in ("DATA_PATH", "DATADIR", "CKPT_DIR", "TRAIN_FILES", "LOCAL_RANK", "RANK", "SEED")],
+        *[
+            (name, False)
+            for name in ("TTT_EVAL_ONLY", "EVAL_ONLY_PATH", "SKIP_TRAINING", "RESUME_FROM", "LOAD_SNAPSHOT")
+        ],
+        *[(name, True) for name in ("SKIP_GATES_ENABLED", "TTT_MLP_ONLY", "SKIP_SLIDING", "NGRAM_ONLY")],
         *[(name, False) for name in ("MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "MAX_WALLCLOCK_SECONDS", "RUN_ID")],
     ],
 )
 def test_places_of_a_machine_are_no_settings(name: str, kept: bool) -> None:  # noqa: FBT001
     told = dataclasses.replace(configured(), commanded={name: "1"})
     assert claimed.environment(told, {name}) == ({name: "1"} if kept else {})
+
+
+def test_switches_that_a_log_shows_stand_before_a_command() -> None:
+    told = dataclasses.replace(configured(), commanded={"TTT_ENABLED": "0"}, switched={"TTT_ENABLED": "1"})
+    assert claimed.environment(told) == {"TTT_ENABLED": "1"}
+    guessed = dataclasses.replace(configured(), guessed={"WIDTH": "2", "UNREAD": "2"})
+    assert claimed.environment(guessed) == {"WIDTH": "2"}
 
 
 def test_words_of_a_command_are_settings_too() -> None:

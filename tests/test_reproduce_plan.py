@@ -113,6 +113,11 @@ def test_settings_of_the_logs_are_used_where_they_differ_from_the_defaults() -> 
     disagreeing = dataclasses.replace(facts, runs=(runs[0], other))
     assert claimed.environment(disagreeing) == {"TIED": "1"}
     assert claimed.environment(factories.blank()) == {}
+    shown = dataclasses.replace(facts, switched={"NEW": "1", "VOCAB_SIZE": "9"}, guessed={"SEED": "2"})
+    assert claimed.environment(shown) == {"MATRIX_LR": "0.04", "TIED": "1"}
+    script = factories.script(environment=(at(("ADAPT", "0")), at(("ROUNDS", "0"))))
+    adapted = dataclasses.replace(shown, package=factories.package(entry=at(script)), switched={"ADAPT": "1"})
+    assert claimed.environment(dataclasses.replace(adapted, guessed={"ROUNDS": "2"})) == {"ADAPT": "1"}
 
 
 def test_claimed_limit_and_processes() -> None:

@@ -27,11 +27,19 @@ _TRUTH = re.compile(r"bool|flag|truth|enabled", re.IGNORECASE)
 
 
 class Switch(NamedTuple):
-    """A variable of the environment, the value that a run must have had, and what shows it."""
+    """A variable of the environment, the value that a run must have had, and what shows it.
+
+    Attributes:
+        name: of the variable.
+        value: as the environment holds it.
+        shown: what shows it.
+        exact: whether it is that very value: of a number is known only that it is not 0.
+    """
 
     name: str
     value: str
     shown: Reason
+    exact: bool
 
 
 def switched(program: Program, stated: Stated, reached: Reach) -> dict[str, Switch]:
@@ -57,7 +65,7 @@ def _switches(program: Program, stated: Stated, reached: Reach) -> Iterator[Swit
                 continue
             values = {each.name: value for each in plain if (value := _other(each, program))}
             turning = [
-                Switch(name, value, shown.reasons[0])
+                Switch(name, value, shown.reasons[0], value in OTHER)
                 for name, value in values.items()
                 if _turns(name, value, (node, module, not answer.true), program, stated)
             ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.analysis.answers import Stated
 from harness.analysis.program import Program
 from harness.analysis.reach import Reach
-from harness.analysis.switches import switched
+from harness.analysis.switches import Switch, switched
 from harness.facts.build_bytetable import build_bytetable
 from harness.facts.build_claims import build_claims
 from harness.facts.build_names import build_names
@@ -58,8 +58,8 @@ class Submission:
 
     `reproduction` is Missing when no evidence directory was given, `previous` when no previous record was, `change`
     when no pull request was. `commanded` has the variables that a command of the README or of a shell script sets,
-    `switched` those that the logs show to have had another value than the default, `strays` the numbers that logs
-    without a run call bits per byte.
+    `switched` those that the logs show to have had another value than the default, `guessed` those of which they show
+    only that it was not 0, `strays` the numbers that logs without a run call bits per byte.
     """
 
     folder: str
@@ -81,6 +81,7 @@ class Submission:
     probe: ProbeFacts | Missing = NO_PROBE
     commanded: Mapping[str, str] = field(default_factory=dict)
     switched: Mapping[str, str] = field(default_factory=dict)
+    guessed: Mapping[str, str] = field(default_factory=dict)
     previous: Previous | Missing = NO_PREVIOUS
     change: ChangeFacts | Missing = NO_CHANGE
 
@@ -119,6 +120,7 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         for each in scorers(walked, code, stated, text or "", (log_paths, claimed.scores()))
     ]
     followed = joined(own, others)
+    switches = _switched(code.program, stated, own.reached)
     submission = Submission(
         folder=shown(str(folder), PATH_SHOWN_CHARACTERS),
         name=walked.name,
@@ -136,7 +138,8 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
         pipeline=build_pipeline(code),
         settings=stated_settings(text or "", readme_path),
         commanded={name: setting.value for name, setting in stated.commanded.items()},
-        switched=_switched(code.program, stated, own.reached),
+        switched={each.name: each.value for each in switches if each.exact},
+        guessed={each.name: each.value for each in switches if not each.exact},
         statements=build_statements(document, written, scripts, code),
     )
     for each in (code, *(other.code for other, _ in others)):
@@ -144,10 +147,8 @@ def read(folder: Path, *, recount: bool = False) -> Submission:
     return submission
 
 
-def _switched(program: Program | None, stated: Stated, reached: Reach | None) -> dict[str, str]:
-    if program is None or reached is None:
-        return {}
-    return {name: each.value for name, each in switched(program, stated, reached).items()}
+def _switched(program: Program | None, stated: Stated, reached: Reach | None) -> list[Switch]:
+    return [] if program is None or reached is None else [*switched(program, stated, reached).values()]
 
 
 def as_json(submission: Submission) -> dict[str, Value]:

@@ -18,6 +18,10 @@ _PLACES = re.compile(
     r"|(?:DIR|PATH|SEEDS?)$|^(?:LOCAL_|NODE_|GROUP_)?RANK$|WALLCLOCK|NPROC"
 )
 
+# What leaves the training to an earlier run, whose files no folder holds, or the evaluation to a later one.
+_HALF = re.compile(
+    r"^(?:PREQUANT|QUANTIZE|TTT|EVAL|TTT_EVAL|TRAIN)_ONLY(?:_|$)|^SKIP_TRAIN|^RESUME(?:_|$)|^LOAD_|^SKIP_(?:POST_TRAIN|FINAL)_EVAL"
+)
 _WORD = re.compile(r"[\w.+-]{1,40}(?:,[\w.+-]{1,40}){0,40}")
 
 
@@ -42,9 +46,10 @@ def environment(submission: Submission, also: Iterable[str] = ()) -> dict[str, s
     stated = stated if submission.runs or submission.commanded else {}
     found: dict[str, str] = {}
     for name, default in sorted(defaults.items()):
-        value = agreed(runs, name.lower()) or submission.switched.get(name)
-        value = value or _plain(submission.commanded.get(name)) or stated.get(name.lower())
-        if value is not None and not _PLACES.search(name) and fits(value, default):
+        shown = agreed(runs, name.lower()) or submission.switched.get(name) or submission.guessed.get(name)
+        value = shown or _plain(submission.commanded.get(name)) or stated.get(name.lower())
+        left = _PLACES.search(name) or _HALF.search(name)
+        if value is not None and not left and fits(value, default):
             found[name] = value
     return found
 

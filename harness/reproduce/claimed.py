@@ -41,14 +41,15 @@ def processes(submission: Submission) -> int | None:
 def environment(submission: Submission) -> dict[str, str]:
     """Settings under which all logs agree, that differ from the script's defaults and that the script reads.
 
-    A default in the source is not the value of the run: a log that states the hyperparameters is believed instead.
+    A default in the source is not the value of the run: a log that states the hyperparameters is believed instead, and
+    so is one that holds what only the other side of a switch prints.
     """
     entry = submission.package.entry
     if not isinstance(entry, Located) or not submission.runs:
         return {}
     found: dict[str, str] = {}
     for name, default in (key.value for key in entry.value.environment):
-        value = agreed(submission.runs, name.lower())
+        value = agreed(submission.runs, name.lower()) or submission.switched.get(name)
         if value is None or name in BY_FLAG or name in OURS or _PLACES.search(name):
             continue
         if default is not None and not _same(value, default) and fits(value, default):
