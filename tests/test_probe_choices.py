@@ -184,12 +184,12 @@ def seen_row(crc: str, log: float, nats: float) -> View:
 
 
 def test_a_place_that_is_not_certain_needs_the_row_s_own_entry() -> None:
-    loose = [Unit(1, (2,), 3.0, step=1, loose=True)]
+    loose = [Unit(1, (2,), 3.0, step=(1, 0, 1), loose=True)]
     base, other = seen_row("a", -1.0, 3.0), seen_row("b", -2.0, 3.0)
     assert target.compare((base, loose), (other, loose), 2).result == target.DIFFERS
     apart = seen_row("b", -2.0, 4.0)
     assert target.compare((base, loose), (apart, loose), 2).result == target.UNSEEN
-    certain = [Unit(1, (2,), 3.0, straight=True, step=1)]
+    certain = [Unit(1, (2,), 3.0, straight=True, step=(1, 0, 1))]
     assert target.compare((base, certain), (apart, certain), 2).result == target.DIFFERS
 
 

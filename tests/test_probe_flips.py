@@ -74,19 +74,30 @@ def test_steps_out_of_one_array_are_matched_one_by_one_or_stay_together() -> Non
     bound = Bound("account", (key,), "", "")
     found = scores.views(ran(sources, several))[BASE].units(bound, key, 6)
     assert [(unit.at, unit.places, unit.nats, unit.step) for unit in found] == [
-        (7, (1,), 1.0, 0),
-        (7, (2,), 3.0, 1),
-        (7, (3,), 1.5, 2),
-        (7, (4,), 2.5, 3),
-        (8, (5,), 4.0, 4),
-        (8, (6,), 2.0, 5),
+        (7, (1,), 1.0, (0, 0, 2)),
+        (7, (2,), 3.0, (0, 1, 2)),
+        (7, (3,), 1.5, (1, 0, 2)),
+        (7, (4,), 2.5, (1, 1, 2)),
+        (8, (5,), 4.0, (2, 0, 2)),
+        (8, (6,), 2.0, (2, 1, 2)),
     ]
+    # An array may have them in another order than the text.
+    assert all(unit.loose for unit in found)
     # Three numbers for the two places that are new, out of one array: their sum is the score of both.
     padded = account(1.0, 3.0, 1.5, 2.5, 4.0, 2.0, 0.0, after=[1] * 4 + [2] * 3) | {"pieces": [[0, 4], [4, 7]]}
     found = scores.views(ran(sources, padded))[BASE].units(bound, key, 6)
     assert [(unit.places, unit.nats) for unit in found][4:] == [((5, 6), 6.0)]
     apart = account(1.0, 3.0, 1.5, 2.5, 4.0, 2.0, 0.0, after=[1] * 4 + [2] * 3) | {"pieces": [[4, 6]]}
     assert [unit.places for unit in scores.views(ran(sources, apart))[BASE].units(bound, key, 6)][4:] == []
+
+
+def test_damaged_pieces_are_read() -> None:
+    sources = {"kind": "sources", "sources": [[7, [[1, 5]]]]}
+    key = ("evaluate", "nats")
+    for pieces in ([[3, 1]], [[0, 4], [1, 3]], [[2, 3]], [[3, 4]]):
+        view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, after=[1] * 4) | {"pieces": pieces}))[BASE]
+        found = view.units(Bound("account", (key,), "", ""), key, 6)
+        assert [unit.places for unit in found] == [(1,), (2,), (3,), (4,)]
 
 
 def test_losses_of_evaluations_before_it_are_no_account_s() -> None:
@@ -101,6 +112,10 @@ def test_losses_of_evaluations_before_it_are_no_account_s() -> None:
     sources = {"kind": "sources", "sources": [*before, [7, [[1, 2]]], [8, [[2, 3]]], [9, [[3, 4]]], [10, [[4, 5]]]]}
     view = scores.views(ran(sources, account(4.0, 4.0, after=[5, 7])))[BASE]
     assert [unit.places for unit in view.units(bound, key, 4)] == [(1, 2), (3, 4)]
+    # What fits none of the last ones does not take the places of all.
+    sources = {"kind": "sources", "sources": [*before, [7, [[1, 4]]], [8, [[4, 7]]]]}
+    view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, 2.0, after=[4, 4, 5, 5, 5])))[BASE]
+    assert [unit.places for unit in view.units(bound, key, 6)] == [(4,), (5,), (6,)]
 
 
 def test_steps_are_in_the_order_of_the_losses_not_of_the_text() -> None:
@@ -121,7 +136,7 @@ def test_steps_are_in_the_order_of_the_losses_not_of_the_text() -> None:
 def test_no_sum_is_made_where_steps_may_belong_to_other_places() -> None:
     same = flips.Judged(flips.SAME, "")
     test = flips.Test("self-2", "self", 2, exercised=True)
-    loose = (Unit(1, (1,), 2.0, step=0, loose=True),)
+    loose = (Unit(1, (1,), 2.0, step=(0, 0, 1), loose=True),)
     found = dataclasses.replace(
         flips.nothing("not made"), bound=Bound("account", (("f", "n"),), "", ""), tests=(test,), units=loose
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -228,12 +229,37 @@ def test_an_array_that_adds_up_to_a_step_is_its_steps(of: Callable[[list[float]]
     assert account["total"] == -14.25
 
 
-def test_pieces_are_no_array_that_comes_near() -> None:
-    exact, near = np.array([1.0, 2.0]), np.array([1.5, 1.5 + 3e-6])
-    assert accounts._pieces([near, exact, "x", 3.0], 3.0, 3.0) == [1.0, 2.0]
-    assert accounts._pieces([near], 3.0, 3.0) == [1.5, 1.5 + 3e-6]
-    assert accounts._pieces([np.array([1.5, 1.6]), np.ones(5_000), np.arange(3)], 3.0, 3.0) == []
-    assert accounts._pieces([exact], -3.0, 3.0) == [-1.0, -2.0]
+def test_pieces_are_of_one_array() -> None:
+    exact, near = np.array([1.0, 2.0]), np.array([1.5, 1.5 + 3e-9])
+    assert accounts._pieces([near, exact, "x", 3.0], 3.0, 1e-12) == [1.0, 2.0]
+    assert accounts._pieces([exact, exact.copy(), torch.from_numpy(exact)], -3.0, 1e-12) == [-1.0, -2.0]
+    assert accounts._pieces([near.astype(np.float32)], 3.0, 1e-12) == [1.5, 1.5]
+    # The same numbers in another order, or their sums: which of them are the scores, nobody can tell.
+    assert accounts._pieces([exact, exact[::-1]], 3.0, 1e-12) == []
+    assert accounts._pieces([np.ones((3, 2)), np.full(3, 2.0)], 6.0, 1e-12) == []
+    assert accounts._pieces([np.array([1.5, 1.6]), np.ones(5_000), np.arange(3)], 3.0, 1e-12) == []
+
+
+def test_arrays_without_readable_numbers_are_passed_over() -> None:
+    strange: list[Any] = [
+        torch.ones(3, device="meta"),
+        torch.ones(3).to_sparse(),
+        np.array([math.inf, -math.inf]),
+        np.array([math.nan, 1.0]),
+        np.zeros(0),
+        np.array(["a", "b"], dtype=object),
+        torch.ones(3, requires_grad=True).to(torch.bfloat16),
+    ]
+    assert accounts._pieces(strange, 3.0, 1e-12) == [1.0, 1.0, 1.0]
+    assert accounts._pieces(strange[:-1], 3.0, 1e-12) == []
+    with np.errstate(all="raise"):
+        assert accounts._pieces(strange[:-1], 3.0, 1e-12) == []
+
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        assert accounts._pieces([x], 3.0, 1e-12) == []
+        return x.sum()
+
+    torch.func.vmap(inside)(torch.ones(2, 3))
 
 
 def test_a_best_value_that_begins_at_infinity_makes_no_step_of_it() -> None:

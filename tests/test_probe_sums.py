@@ -58,9 +58,10 @@ def test_likely_tokens_come_first_and_each_once() -> None:
     before = [int(TEXT.tokens[at]) for at in range(1, place) if TEXT.tokens[at - 1] == TEXT.tokens[place - 1]]
     assert set(before) <= set(order["tokens"][: len(before) + 1])
     assert (order["at"], order["account"]) == (unit.at, None)
-    account = kraft.variant(Unit(9, (200,), 2.0, step=199), Bound(ACCOUNT, (("f", "nats"),), "", ""), TEXT, 60)
+    account = kraft.variant(Unit(9, (200,), 2.0, step=(199, 0, 1)), Bound(ACCOUNT, (("f", "nats"),), "", ""), TEXT, 60)
     assert account.order is not None
-    assert (account.order["sum"]["account"], account.order["sum"]["step"]) == (["f", "nats"], 199)
+    told = account.order["sum"]
+    assert (told["account"], told["growth"], told["piece"], told["pieces"]) == (["f", "nats"], 199, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,8 @@ def test_tokens_are_put_at_a_place_of_a_script(tmp_path: Path, account: list[str
     token = int(unlike(SIZE)[100])
     tokens = [token, *(each for each in range(12) if each != token)]
     # The sixth window holds the place; steps are counted from the first.
-    order: dict[str, Any] = {"place": 100, "at": 7, "account": account, "step": 5, "tokens": tokens}
+    order: dict[str, Any] = {"place": 100, "at": 7, "account": account, "growth": 5, "tokens": tokens}
+    order |= {"piece": 0, "pieces": 1}
     order |= {"stop": 1.1, "coarse_stop": 1.1, "limit": 60}
     ran_ = run(tmp_path, SCRIPT, **plan(tmp_path, [{"name": "sum", "sum": order}]))
     [event] = ran_.of("sum")

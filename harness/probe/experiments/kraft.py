@@ -69,11 +69,14 @@ def places(units: Sequence[Unit], text: Phrased) -> list[Unit]:
 def variant(unit: Unit, bound: Bound, text: Phrased, seconds: float) -> Variant:
     """What the child is told for one sum."""
     place, key = unit.places[0], bound.keys[-1]
+    growth, piece, pieces = unit.step or (-1, 0, 1)
     told = {
         "place": place,
         "at": unit.at,
         "account": None if bound.by == PASS or isinstance(key, int) else list(key),
-        "step": unit.step,
+        "growth": growth,
+        "piece": piece,
+        "pieces": pieces,
         "tokens": _tokens(text, place),
         "stop": 1 + TOLERANCE,
         "coarse_stop": 1 + COARSE,

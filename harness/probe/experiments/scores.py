@@ -20,6 +20,9 @@ BASE: Final = ""
 PASS, ACCOUNT = "pass", "account"
 # A pass by its number, or an account by its function and its name.
 Key: TypeAlias = int | tuple[str, str]
+# A step of an account with its number, and a computation of losses with its places.
+Step: TypeAlias = tuple[tuple[int, int, int], float]
+Source: TypeAlias = tuple[int, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Unit:
         places: what it scores.
         nats: the score.
         straight: whether it is the softmax of one row, and nothing else.
-        step: its number among the steps of its account; -1 where there is none.
+        step: by which growth of its account it was counted, which of the numbers that it grew by at once it is, and how
+            many these were; None where there is no account.
         loose: whether it was matched to its place by the number of steps alone, or in an order that may be another.
     """
 
@@ -39,7 +43,7 @@ class Unit:
     places: tuple[int, ...]
     nats: float
     straight: bool = False
-    step: int = -1
+    step: tuple[int, int, int] | None = None
     loose: bool = False
 
 
@@ -161,62 +165,72 @@ def _stepped(view: View, key: Key, tokens: int) -> list[Unit]:
     if event is None or not isinstance(told, list):
         return []
     sources = [(int(at), spread(ranges)) for at, ranges in told]
+    numbers = _numbers(event)
     if not sources and len(event["steps"]) == tokens:
         # The token's own entry of a row that was looked up says that it is the place's.
         straight = set(spread(event.get("straight")))
         return [
-            Unit(index, (index + 1,), abs(float(step)), index in straight, index, loose=index not in straight)
+            Unit(index, (index + 1,), abs(float(step)), index in straight, numbers[index], loose=index not in straight)
             for index, step in enumerate(event["steps"])
         ]
-    groups: dict[int, list[tuple[int, float]]] = {}
-    for number, (step, after) in enumerate(zip(event["steps"], event["after"], strict=False)):
+    groups: dict[int, list[Step]] = {}
+    for number, step, after in zip(numbers, event["steps"], event["after"], strict=False):
         groups.setdefault(int(after), []).append((number, abs(float(step))))
-    once = {tuple(each) for each in event.get("pieces", [])}
     found: list[Unit] = []
     done: set[int] = set()
     last = 0
     ends = sorted(groups)
     for index, after in enumerate(ends):
-        steps = groups[after]
         mine = sources[last:after]
         if not index:
             # Evaluations before this one have computed losses too.
-            usual = ends[1] - after if len(ends) > 1 else len(mine)
-            mine = _latest(mine, len(steps)) if len(steps) > 1 else mine[-usual:]
+            mine = _latest(mine, len(groups[after]), ends[1] - after if len(ends) > 1 else len(mine))
         last = after
-        found += _matched(mine, steps, done, once=(steps[0][0], steps[-1][0] + 1) in once)
+        found += _matched(mine, groups[after], done)
     return found
 
 
-def _latest(sources: list[tuple[int, list[int]]], count: int) -> list[tuple[int, list[int]]]:
-    """The fewest of the last computations that have so many places; all of them where none do."""
+def _numbers(event: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+    """For each step: the growth that it belongs to, its place among the steps made at once, and how many these are."""
+    ends = {begin: end for begin, end in event.get("pieces", []) if end > begin + 1}
+    found: list[tuple[int, int, int]] = []
+    growth = 0
+    while len(found) < len(event["steps"]):
+        count = ends.get(len(found), len(found) + 1) - len(found)
+        found += [(growth, piece, count) for piece in range(count)]
+        growth += 1
+    return found
+
+
+def _latest(sources: list[Source], count: int, usual: int) -> list[Source]:
+    """The fewest of the last computations that have so many places; as many as are usual where none do."""
     places: set[int] = set()
     for index in range(len(sources) - 1, -1, -1):
         places |= {place for place in sources[index][1] if place >= 0}
-        if len(places) == count:
-            return sources[index:]
-        if len(places) > count:
+        if len(places) >= count > 1:
             break
-    return sources
+    return sources[index:] if sources and len(places) == count > 1 else sources[-usual:]
 
 
-def _matched(
-    sources: list[tuple[int, list[int]]], steps: list[tuple[int, float]], done: set[int], *, once: bool
-) -> list[Unit]:
-    """Units of some steps that were made since some losses were computed; `once`: all of them out of one array.
+def _matched(sources: list[Source], steps: list[Step], done: set[int]) -> list[Unit]:
+    """Units of some steps that were made since some losses were computed.
 
     Steps of single tokens are in the order of the losses, row by row. Where that is not the order of the text (sorted
-    documents, several in step with each other), the script may have mixed them in another one: the units are loose.
+    documents, several in step with each other), the script may have mixed them in another one: the units are loose. So
+    are those out of arrays, which may be in any order.
     """
     owners = {place: at for at, places in sources for place in places if place >= 0 and place not in done}
     if not owners:
         return []
     done |= set(owners)
-    if len(steps) == 1 or (once and len(steps) != len(owners)):
+    together = len({number[0] for number, _ in steps}) == 1
+    if together and len(steps) != max(len(owners), 2):
         nats = math.fsum(nats for _, nats in steps)
         return [Unit(max(owners.values()), tuple(sorted(owners)), nats, step=steps[0][0])]
     if len(steps) != len(owners):
         return []
-    loose = list(owners) != sorted(owners)
-    pairs = zip(owners.items(), steps, strict=True)
-    return [Unit(at, (place,), nats, step=number, loose=loose) for (place, at), (number, nats) in pairs]
+    unordered = list(owners) != sorted(owners)
+    return [
+        Unit(at, (place,), nats, step=number, loose=unordered or number[2] > 1)
+        for (place, at), (number, nats) in zip(owners.items(), steps, strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 What is mixed in numpy or in plain Python reaches no function of torch any more. The loop that adds it up still has a
 variable for it: after each line of the script's own functions, the numbers that the line names are looked at. Where one
-grew by what an array of the same function adds up to, its numbers are the steps.
+grew by what one array of the same function adds up to, its numbers are the steps.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ACCOUNTS_LIMIT = 24
 # An array of so many numbers may be one step. An account without any such array in so many steps has none.
 PIECES_LIMIT, TRIED = 4_096, 64
 Key = tuple[str, str]
+_NOTHING: NDArray[np.float64] = np.zeros(0)
 # What is certainly no number of this kind.
 PLAIN: frozenset[type] = frozenset({int, bool, str, bytes, type(None), list, tuple, dict, set})
 _HERE = os.path.dirname(os.path.dirname(__file__))
@@ -69,8 +70,10 @@ class Accounts:
         self._rows: dict[Key, list[tuple[int, Row]]] = {}
         # Steps that were made at once, as ranges.
         self._pieces: dict[Key, list[list[int]]] = {}
-        # Told of each step: the account, its number and the step.
-        self.heard: Callable[[Key, int, float], None] | None = None
+        # How often each has grown.
+        self._growths: dict[Key, int] = {}
+        # Told of each growth: the account, its number and the steps.
+        self.heard: Callable[[Key, int, list[float]], None] | None = None
         self._before = len(ledger.sources)
         self._tracer: Any = None
 
@@ -155,24 +158,25 @@ class Accounts:
             numbers[name] = number
             # A best value so far begins at infinity; that is no step.
             if known is not None and known != number and math.isfinite(number - known):
-                self._step((frame.f_code.co_name, name), known, number, tuple(values.values()))
+                least = _digits(values.get(name)) * abs(number)
+                self._step((frame.f_code.co_name, name), known, number, (least, tuple(values.values())))
 
-    def _step(self, account: Key, known: float, number: float, beside: Iterable[Any]) -> None:
+    def _step(self, account: Key, known: float, number: float, beside: tuple[float, tuple[Any, ...]]) -> None:
         steps = self._steps.setdefault(account, [])
         self._ends[account] = number
         if len(steps) > MOST:
             return
+        growth = self._growths[account] = self._growths.get(account, -1) + 1
         after, made = len(self._ledger.sources) - self._before, [number - known]
-        if len(steps) < TRIED or account in self._pieces:
-            made = _pieces(beside, number - known, abs(number)) or made
+        if growth < TRIED or account in self._pieces:
+            made = _pieces(beside[1], number - known, beside[0]) or made
         if len(made) > 1:
             self._pieces.setdefault(account, []).append([len(steps), len(steps) + len(made)])
         else:
             self._look_up(account, len(steps), abs(made[0]))
-        for step in made:
-            steps.append((step, after))
-            if self.heard is not None:
-                self.heard(account, len(steps) - 1, step)
+        steps += [(step, after) for step in made]
+        if self.heard is not None:
+            self.heard(account, growth, made)
 
     def _look_up(self, account: Key, step: int, nats: float) -> None:
         """Compare a step with the row that was last asked for one number; no other loss has been seen."""
@@ -205,37 +209,63 @@ def _number(value: Any) -> float | None:
     return None
 
 
-def _pieces(values: Iterable[Any], step: float, number: float) -> list[float]:
-    """The numbers of the array that adds up to a step, with its sign; none where there is no such array.
+def _digits(value: Any) -> float:
+    """The share of a number that its type does not tell."""
+    kind = type(value)
+    if issubclass(kind, torch.Tensor):
+        with torch._C.DisableTorchFunction():
+            return 4 * torch.finfo(value.dtype).eps
+    return 4 * float(np.finfo(kind if issubclass(kind, np.floating) else np.float64).eps)
+
+
+def _pieces(values: Iterable[Any], step: float, least: float) -> list[float]:
+    """The numbers of the array that adds up to a step, with its sign.
+
+    None where there is no such array, and where there are several that differ: rows and their sums, an array and the
+    same in another order.
 
     Args:
         values: of the function's variables.
         step: by how much an account grew.
-        number: its size since then, which its last digits depend on.
+        least: what of that the account's own type does not tell.
     """
-    best, found = 2e-6 * abs(step) + 1e-7 * number, None
+    found: NDArray[np.float64] | None = None
     for value in values:
-        numbers = _numbers(value)
-        if numbers is None:
+        try:
+            with np.errstate(all="ignore"):
+                numbers, share = _numbers(value)
+                total = float(numbers.sum())
+        # Some tensors hold no numbers that can be read; the script is not to notice that we tried.
+        except Exception:  # noqa: BLE001, S112
             continue
-        total = float(numbers.sum())
-        distance = abs(abs(total) - abs(step))
-        if distance <= best:
-            best, found = distance, numbers if (total < 0) == (step < 0) else -numbers
-    return [] if found is None else [float(each) for each in found]
+        if not numbers.size or not abs(abs(total) - abs(step)) <= share * abs(step) + least:
+            continue
+        numbers = numbers if (total < 0) == (step < 0) else -numbers
+        if found is None:
+            found = numbers
+        elif found.shape != numbers.shape or not np.allclose(found, numbers, rtol=1e-6, atol=1e-6):
+            return []
+    return [] if found is None else found.tolist()
 
 
-def _numbers(value: Any) -> NDArray[np.float64] | None:
-    """The numbers of an array that may be one step; None for all else."""
+def _numbers(value: Any) -> tuple[NDArray[np.float64], float]:
+    """The numbers of an array that may be one step, and the share that their sum may be off by; else nothing."""
     kind = type(value)
     if issubclass(kind, np.ndarray):
         if value.dtype.kind == "f" and 1 < value.size <= PIECES_LIMIT:
-            return np.asarray(value, dtype=np.float64).ravel()
+            return np.asarray(value, dtype=np.float64).ravel(), _off(value.dtype.itemsize)
     elif issubclass(kind, torch.Tensor):
         with torch._C.DisableTorchFunction():
-            if value.is_floating_point() and 1 < value.numel() <= PIECES_LIMIT:
-                return np.asarray(value.detach().to(torch.float64).reshape(-1).numpy())
-    return None
+            plain = value.layout is torch.strided and value.device.type == "cpu" and value.is_floating_point()
+            if plain and 1 < value.numel() <= PIECES_LIMIT:
+                numbers = value.detach().to(torch.float64).reshape(-1).numpy()
+                return np.asarray(numbers), _off(value.element_size())
+    return _NOTHING, 0.0
+
+
+def _off(size: int) -> float:
+    """What the sum of numbers of so many bytes may be off by: those of 8 are added in another order at most."""
+    return 1e-12 if size >= np.dtype(np.float64).itemsize else 2e-6
 
 
 def _lines(code: CodeType) -> dict[int, frozenset[str]]:

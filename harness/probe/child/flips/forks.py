@@ -182,9 +182,11 @@ class Forks:
             if at == order["at"] and order["place"] in places:
                 tell(writing, float(values[list(places).index(order["place"])]))
 
-        def stepped(key: tuple[str, str], step: int, nats: float) -> None:
-            if list(key) == order["account"] and step == order["step"]:
-                tell(writing, abs(nats))
+        def stepped(key: tuple[str, str], growth: int, steps: list[float]) -> None:
+            # Made of other pieces than before, none of them is the place's for certain.
+            mine = list(key) == order["account"] and growth == order["growth"] and len(steps) == order["pieces"]
+            if mine:
+                tell(writing, abs(steps[order["piece"]]))
 
         if order["account"] is None:
             self._ledger.heard = passed
