@@ -20,6 +20,11 @@ SCRIPT = """
         average = os.environ.get("AVERAGE", "1") == "1"
         plain = int(os.environ.get("PLAIN", "0"))
         stride = int(os.environ.get("EVAL_STRIDE", "0"))
+        only = bool(int(os.environ.get("TTT_EVAL_ONLY", "0")))
+    buckets = int(os.environ.get("BUCKETS", "0")) > 0
+    origin = os.environ.get("INIT_FROM", "") != ""
+    tilted = os.environ.get("TILT", "0").lower() in ("1", "true", "yes")
+    merged = int(os.environ.get("MERGE_ENABLED", 0))
     args = Settings()
     def adapted(model):
         print("adaptation begins with", model)
@@ -36,6 +41,16 @@ SCRIPT = """
             print("something plain happens")
         if args.stride > 0:
             print("windows that overlap")
+        if args.only:
+            print("training is skipped today")
+        if buckets:
+            print("a table of buckets")
+        if origin:
+            print("weights of another run")
+        if tilted:
+            print("rows are tilted a little")
+        if merged:
+            print("models are merged here")
         if args.adapt and args.plain:
             print("both of them together")
     main()
@@ -64,6 +79,12 @@ def found(*logged: str, stated: Stated | None = None, script: str = SCRIPT) -> d
         (("something plain happens",), {}),
         (("windows that overlap",), {"EVAL_STRIDE": "64"}),
         (("both of them together",), {}),
+        # No folder holds what an earlier run has trained.
+        (("training is skipped today",), {}),
+        (("a table of buckets",), {}),
+        (("weights of another run",), {}),
+        (("rows are tilted a little",), {"TILT": "1"}),
+        (("models are merged here",), {"MERGE_ENABLED": "1"}),
         (("training begins",), {}),
     ],
 )

@@ -76,3 +76,20 @@ def test_the_artifact_is_the_file_whose_size_was_printed(
 ) -> None:
     run = MiniatureRun(ENDED, (), told, {path: (f"hash of {path}", size) for path, size in files.items()})
     assert run.artifact() == (None if artifact is None else (artifact, f"hash of {artifact}"))
+
+
+def test_the_score_of_the_claimed_evaluation_is_the_one_that_counts() -> None:
+    text = (
+        b"step:8/8 train_loss:6.1 train_time:100ms\n"
+        b"final_int6_sliding_window_exact val_loss:5.00000000 val_bpb:1.80000000\n"
+        b"legal_ttt val_loss:5.1000 val_bpb:1.8600\n"
+        b"legal_ttt_exact val_loss:5.10000001 val_bpb:1.86000002\n"
+    )
+    # Adaptation that makes the score worse is an experiment, where nothing is known of the claim.
+    plain = printed(text, "output.log")
+    assert (plain.val_bpb, plain.labels[0]) == (1.8, "final_int6_sliding_window_exact")
+    wanted = printed(text, "output.log", frozenset({"training"}))
+    assert (wanted.val_bpb, wanted.val_loss, wanted.labels[0]) == (1.86000002, 5.10000001, "legal_ttt_exact")
+    assert set(wanted.labels) == set(plain.labels)
+    # What is not there cannot be judged: the headline stays, and its label says so.
+    assert printed(text, "output.log", frozenset({"cache"})) == plain

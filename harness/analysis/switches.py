@@ -18,12 +18,19 @@ from harness.analysis.program import Module, Program
 from harness.analysis.reach import Reach
 
 # The other value of a switch, as an environment variable holds it.
-OTHER = {"0": "1", "1": "0", "False": "True", "True": "False", "false": "true", "true": "false", "": "1"}
+OTHER = {"0": "1", "1": "0", "False": "True", "True": "False", "false": "true", "true": "false"}
 # And of what counts, where 0 turns it off: as many as show whether a later round knows more than the first.
 NUMBERS = {"STRIDE": "64", "EPOCHS": "2", "STEPS": "2", "PASSES": "2", "RANK": "4"}
 DEFAULT, LOG = "default", "log"
-# `bool(int(...))`, `env_flag("A")`.
+# `bool(int(...))`, `env_flag("A")`; `get("A", "0") == "1"`, `get("A", "").lower() in ("1", "true")`; `A_ENABLED`.
 _TRUTH = re.compile(r"bool|flag|truth|enabled", re.IGNORECASE)
+_WORDS = frozenset({"0", "1", "true", "false", "yes", "no", "on", "off", "y", "n", ""})
+_NAMED = re.compile(r"(?:^|_)(?:ENABLED?|USE|DISABLED?)(?:_|$)")
+# What leaves the training to an earlier run, whose files no folder holds, or the evaluation to a later one.
+HALF = re.compile(
+    r"EVAL_ONLY|ONLY_EVAL|(?:^|_)(?:PREQUANT|QUANTIZE|TTT|TRAIN|VAL)_ONLY(?:_|$)|SKIP_TRAIN|^RESUME(?:_|$)"
+    r"|^LOAD_(?:MODEL|CKPT|CHECKPOINT|SNAPSHOT|ARTIFACT|WEIGHTS|PATH|FROM)|SKIP_(?:\w+_)?EVALS?$"
+)
 
 
 class Switch(NamedTuple):
@@ -75,23 +82,34 @@ def _switches(program: Program, stated: Stated, reached: Reach) -> Iterator[Swit
 
 def _is_switch(reason: Reason) -> bool:
     """Whether a value rests on the default of a variable of the environment with two values."""
-    return reason.source == DEFAULT and reason.value in OTHER and not reason.name.startswith("-")
+    own = not reason.name.startswith("-") and not HALF.search(reason.name)
+    return own and reason.source == DEFAULT and reason.value in OTHER
 
 
 def _is_read_as_truth(name: str, program: Program) -> bool:
     """Whether a variable is made a truth where it is read; the 0 of a stride has no other value."""
+    if _NAMED.search(name):
+        return True
     for module in program.modules.values():
         for node in module.index.each(ast.Constant):
             if node.value != name:
                 continue
             for above in module.index.ancestors(node):
-                if isinstance(above, ast.Compare) or (
-                    isinstance(above, ast.Call) and _TRUTH.search(last_name(above.func))
-                ):
+                called = last_name(above.func) if isinstance(above, ast.Call) else ""
+                if _is_a_word(above) or _TRUTH.search(called):
                     return True
                 if isinstance(above, ast.stmt):
                     break
     return False
+
+
+def _is_a_word(node: ast.AST) -> bool:
+    """Whether a text is compared with words for on and off; an order asks for a number."""
+    alike = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
+    if not isinstance(node, ast.Compare) or not all(isinstance(each, alike) for each in node.ops):
+        return False
+    others = [each for side in node.comparators for each in getattr(side, "elts", [side])]
+    return all(isinstance(each, ast.Constant) and str(each.value).lower() in _WORDS for each in others)
 
 
 def _other(switch: Reason, program: Program) -> str:

@@ -9,7 +9,6 @@ from typing import Final
 from harness.challenge import VALIDATION_SPLITS
 from harness.checks.behaviour import BARE, FAMILY
 from harness.checks.common import undecided
-from harness.facts.probe import ProbeFacts
 from harness.facts.submission import Submission
 from harness.model import Evidence, Located, Location, Missing, Outcome, Status, Value, Verdict, rule
 
@@ -18,7 +17,6 @@ TOLERANCE = 0.03
 # A space counted twice adds about a sixth, its mark counted as three bytes about a third. What is farther away is
 # explained by none of them.
 EXPLAINED = (0.08, 0.40)
-SAME_COUNT_SHARE = 0.05
 # Bytes per token that a script may know of the official text, as a share of what it says.
 KNOWN_SHARE: Final = 1e-3
 _TABLE: Final = re.compile(
@@ -41,9 +39,9 @@ def bytes_miscounted_when_run(submission: Submission) -> Outcome | None:
 
     What it checks:
         The printed val_loss and val_bpb of the first run give the bytes per token that the script divides by:
-        val_loss / ln 2 / val_bpb. The text of that run is known to the byte. More than three percent apart warns
-        where the traced run shows that the script scores the whole text; a part of it may have other words, so that
-        up to eight percent are undecided where it does not. It fails where the script counts 8 to 40 percent too
+        val_loss / ln 2 / val_bpb. The text of that run is known to the byte. More than three percent apart warns.
+        Where the traced run does not show that the script scores the whole text, a part of it may have other words:
+        up to eight percent are undecided then, and more warns. It fails where the script counts 8 to 40 percent too
         many, as it does where leading spaces count twice or as the bytes of their mark, of the whole text. More than
         that is explained by no known error, and stays undecided. So does any difference where the folder ships a
         tokenizer or a table of its own, or the code holds the totals of the official text: these belong to another
@@ -77,7 +75,7 @@ def bytes_miscounted_when_run(submission: Submission) -> Outcome | None:
     told = f"the script counts {counted:.4f} bytes per token, the text has {true:.4f}"
     if abs(apart) <= TOLERANCE:
         return Outcome(Verdict.PASS, f"In miniature, {told}.", values, (where,))
-    whole = _scores_all(facts)
+    whole = facts.whole
     reason = _explained(submission, apart, whole=whole)
     if reason:
         return undecided(f"In miniature, {told}: {apart:+.1%}", reason, where)
@@ -111,15 +109,6 @@ def _is_official(value: float) -> bool:
     totals |= {split.scored_bytes for split in VALIDATION_SPLITS}
     ratios = {ratio for split in VALIDATION_SPLITS for ratio in split.bytes_per_token if ratio > 1}
     return value in totals or any(abs(value / ratio - 1) <= KNOWN_SHARE for ratio in ratios)
-
-
-def _scores_all(facts: ProbeFacts) -> bool:
-    """Whether the traced run shows that the reported score counts the whole text."""
-    if isinstance(facts.ledger, Missing) or facts.ledger.value.result != "bound":
-        return False
-    found = facts.ledger.value
-    missing = sum(end - start for start, end in found.missing)
-    return missing <= SAME_COUNT_SHARE * max(found.tokens, 1)
 
 
 RULES = (bytes_miscounted_when_run,)

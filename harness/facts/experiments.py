@@ -15,6 +15,9 @@ from harness.sources import probeevidence
 LEARNED_SHARE: Final = 0.1
 NOT_MADE = "the experiment was not made, since the script did not reach its score"
 
+# Of the text, at most so much is left out by an evaluation of all of it.
+FEW_SHARE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
@@ -81,6 +84,12 @@ class LedgerFacts:
     tokens: int
     timeline: tuple[Block, ...] = ()
     left_out: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the pass was found and leaves out no more than a few of the text's tokens."""
+        missing = sum(end - start for start, end in self.missing)
+        return self.result == "bound" and missing <= FEW_SHARE * max(self.tokens, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ class ProbeFacts:
         not_run: functions of the script that the traced run never entered, some of them.
         val_tokens: tokens of the validation text of the first run.
         val_bytes: bytes of text that these stand for.
+        whole: whether the traced run shows that the reported score counts the whole text, or nearly.
     """
 
     script: str
@@ -100,6 +101,7 @@ class ProbeFacts:
     not_run: tuple[str, ...] = ()
     val_tokens: int = 0
     val_bytes: int = 0
+    whole: bool = False
 
     def went_through(self, place: Location) -> bool | None:
         """Whether the traced run went through a line of a script; None where that is not known.
@@ -124,13 +126,14 @@ def read(directory: Path, folder: Folder) -> ProbeFacts | Missing:
     if evidence.code_sha256(evidence.code_files(folder)) != document["folder_sha256"]:
         return Missing("the folder's code is no longer what was run", Location(probeevidence.DOCUMENT_NAME))
     isolation = document["isolation"]
+    order = experiments.ledger(document["experiments"].get("ledger"))
     return ProbeFacts(
         script=document["script"],
         isolation=f"{isolation['level']} ({isolation['backend']})",
         shrunk=tuple(f"{name}: {old or 'unset'} -> {new}" for name, (old, new) in sorted(document["shrunk"].items())),
         runs=tuple(_run(run, index, document["script"], folder) for index, run in enumerate(document["runs"])),
         non_interference=experiments.experiment(document["experiments"].get("non_interference"), "non_interference"),
-        ledger=experiments.ledger(document["experiments"].get("ledger")),
+        ledger=order,
         reach=experiments.reach(document["experiments"].get("reach")),
         executed={each["path"]: experiments.ranges(each["ranges"]) for each in document.get("executed", ())},
         not_run=tuple(document.get("not_run", ())),
@@ -138,6 +141,7 @@ def read(directory: Path, folder: Folder) -> ProbeFacts | Missing:
         val_bytes=document["world"]["val_bytes"],
         flips=experiments.flips(document["experiments"].get("flips"), document["world"]["seed"]),
         two_ranks=experiments.two_ranks(document["experiments"].get("two_ranks")),
+        whole=isinstance(order, Located) and order.value.is_whole,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from harness.analysis.switches import HALF
 from harness.checks.common import counted
 from harness.facts.configured import agreed, fits
 from harness.facts.submission import Submission
@@ -18,10 +19,6 @@ _PLACES = re.compile(
     r"|(?:DIR|PATH|SEEDS?)$|^(?:LOCAL_|NODE_|GROUP_)?RANK$|WALLCLOCK|NPROC"
 )
 
-# What leaves the training to an earlier run, whose files no folder holds, or the evaluation to a later one.
-_HALF = re.compile(
-    r"^(?:PREQUANT|QUANTIZE|TTT|EVAL|TTT_EVAL|TRAIN)_ONLY(?:_|$)|^SKIP_TRAIN|^RESUME(?:_|$)|^LOAD_|^SKIP_(?:POST_TRAIN|FINAL)_EVAL"
-)
 _WORD = re.compile(r"[\w.+-]{1,40}(?:,[\w.+-]{1,40}){0,40}")
 
 
@@ -48,7 +45,7 @@ def environment(submission: Submission, also: Iterable[str] = ()) -> dict[str, s
     for name, default in sorted(defaults.items()):
         shown = agreed(runs, name.lower()) or submission.switched.get(name) or submission.guessed.get(name)
         value = shown or _plain(submission.commanded.get(name)) or stated.get(name.lower())
-        left = _PLACES.search(name) or _HALF.search(name)
+        left = _PLACES.search(name) or HALF.search(name)
         if value is not None and not left and fits(value, default):
             found[name] = value
     return found

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness.facts.scorekinds import Kinds
 from harness.probe.experiments.events import pairs
 from harness.probe.experiments.ledger import RUN
 from harness.probe.miniature import Miniature
 from harness.probe.notrun import functions_not_run
+from harness.probe.printed import NOT_KNOWN
 from harness.probe.session import MiniatureRun
 from harness.probe.world import World
 from harness.sandbox.backend import Sandbox
@@ -34,6 +36,7 @@ class Probe:
         claimed: settings of the claimed run.
         text: the script, unpacked.
         ranked: whether the script asks for ranks or a process group.
+        wanted: what is done in the evaluation whose score is claimed.
     """
 
     folder: Path
@@ -43,6 +46,7 @@ class Probe:
     text: str = ""
     ranked: bool = True
     longer: Miniature | None = None
+    wanted: Kinds = NOT_KNOWN
 
 
 def of(

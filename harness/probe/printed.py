@@ -9,9 +9,11 @@ from typing import Final
 
 from harness.facts.build_runs import build_runs
 from harness.facts.logfile import read_log
-from harness.facts.runs import Score
+from harness.facts.runs import Run, Score
+from harness.facts.scorekinds import Kinds, kinds
 from harness.model import Located
 
+NOT_KNOWN: Final[Kinds] = frozenset()
 # So many decimals tell a loss to well below what two passes of a small world differ by.
 EXACT_DIGITS: Final = 8
 UNREAD_LIMIT_CHARACTERS: Final = 120
@@ -30,7 +32,7 @@ class Printed:
         implied: where there is none, the loss that it stands for with the bytes per token of another score.
         model_bytes: the size of the compressed model.
         sizes: every number that may be a size in bytes.
-        labels: of all scores, as printed.
+        labels: of all scores, as printed, that of the score itself first.
         unread: where there is no headline, the last line that names bits per byte and a number; empty when none does.
     """
 
@@ -48,26 +50,46 @@ class Printed:
         return self.implied if self.val_loss is None else self.val_loss
 
 
-def printed(data: bytes, name: str) -> Printed:
+def printed(data: bytes, name: str, wanted: Kinds = NOT_KNOWN) -> Printed:
     """Read an output.
 
     Args:
         data: what was printed.
         name: of the output.
+        wanted: what is done in the evaluation whose score is claimed. In a small world adaptation may make a score
+            worse, and the headline be another one.
     """
     text = data.decode(errors="replace")
     sizes = frozenset(int(match[0].replace(",", "")) for match in _SIZE.finditer(text))
     runs = build_runs(read_log(data, name))
     last = runs[-1] if runs else None
     size = last.model_bytes.value if last is not None and isinstance(last.model_bytes, Located) else None
-    bits = last.headline.value.val_bpb if last is not None and isinstance(last.headline, Located) else None
-    if last is None or not isinstance(last.headline, Located) or not isinstance(bits, Located):
+    score = None if last is None else _reported(last, wanted)
+    bits = None if score is None else score.val_bpb
+    if last is None or score is None or not isinstance(bits, Located):
         return _only(text, size, sizes)
-    loss = last.headline.value.val_loss
+    loss = score.val_loss
     nats = loss.value if isinstance(loss, Located) else _loss_beside(bits.value, last.scores)
-    implied = _implied(bits.value, last.scores) if nats is None and last.headline.value.digits >= EXACT_DIGITS else None
-    labels = tuple(dict.fromkeys(score.label for score in (last.headline.value, *last.scores)))
+    implied = _implied(bits.value, last.scores) if nats is None and score.digits >= EXACT_DIGITS else None
+    labels = tuple(dict.fromkeys(each.label for each in (score, *last.scores)))
     return Printed(bits.value, nats, size, sizes, implied=implied, labels=labels)
+
+
+def _reported(run: Run, wanted: Kinds) -> Score | None:
+    """The headline; where that is of another evaluation than the claimed one, the last score of the claimed one."""
+    headline = run.headline.value if isinstance(run.headline, Located) else None
+    if headline is None or not wanted or kinds(headline.label) & wanted:
+        return headline
+    found = [each for each in run.scores if not each.diagnostic and kinds(each.label) & wanted]
+    exact = [each for each in found if found and _same(each, found[-1])]
+    return max(exact, key=lambda each: each.digits, default=headline)
+
+
+def _same(first: Score, second: Score) -> bool:
+    """Whether two prints are of one value."""
+    one, other = first.val_bpb, second.val_bpb
+    slack = 10.0 ** -min(first.digits, second.digits)
+    return isinstance(one, Located) and isinstance(other, Located) and abs(one.value - other.value) <= slack
 
 
 def _only(text: str, size: int | None, sizes: frozenset[int]) -> Printed:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from harness.facts import scorekinds
 from harness.facts.build_package import read_scripts
+from harness.facts.build_stated import Claimed
 from harness.facts.experiments import LEARNED_SHARE
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
@@ -78,7 +80,8 @@ def prepare(folder: Path, facts: Submission) -> Probe:
         small = _of_length(text, settings, miniature.LENGTH, TRAIN_TOKENS)
         longer = _of_length(text, settings, miniature.LONGER, LONGER_TRAIN_TOKENS)
     ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
-    return Probe(folder, script.path, small, settings, script.texts[-1], ranked, longer)
+    wanted = scorekinds.wanted(facts.runs, Claimed(facts.claims, facts.readme))
+    return Probe(folder, script.path, small, settings, script.texts[-1], ranked, longer, wanted)
 
 
 @contextlib.contextmanager
@@ -164,7 +167,7 @@ class _Runs:
         seconds = self.seconds + (forks["seconds"] if forks else 0)
         seconds = max(min(seconds, self.until - time.monotonic()), LEAST_SECONDS)
         self.tell(f"{name}: {probe.script} on {data.val_tokens:,} validation tokens, at most {seconds:.0f} s")
-        request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced, forks, size)
+        request = Request(probe.folder, probe.script, probe.miniature, data, seconds, traced, forks, size, probe.wanted)
         self.done[name] = session.run(request, self.directory / name, self.sandbox)
         self.tell(f"{name}: {_ended(self.done[name])}")
         return self.done[name]

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from harness.facts.scorekinds import Kinds
 from harness.model import HarnessError
 from harness.probe import eventlines
 from harness.probe.miniature import Miniature
-from harness.probe.printed import Printed, printed
+from harness.probe.printed import NOT_KNOWN, Printed, printed
 from harness.probe.world import World
 from harness.sandbox import runner
 from harness.sandbox.backend import Sandbox
@@ -56,6 +57,7 @@ class Request:
             not.
         flips: where to fork and what to change in each copy, as the child reads it; None: nothing.
         ranks: processes of the world; more than one meet over gloo.
+        wanted: what is done in the evaluation whose score is claimed.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Request:
     traced: tuple[str, ...] = ()
     flips: Mapping[str, Any] | None = None
     ranks: int = 1
+    wanted: Kinds = NOT_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class MiniatureRun:
         printed: its score, loss and sizes, as it printed them.
         files: SHA-256 and size in bytes of each file that it left and that may be the artifact, by path.
         damaged: events that could not be read.
+        wanted: what is done in the evaluation whose score is claimed.
     """
 
     outcome: Outcome
@@ -85,6 +89,7 @@ class MiniatureRun:
     printed: Printed = field(default_factory=Printed)
     files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     damaged: int = 0
+    wanted: Kinds = NOT_KNOWN
 
     def artifact(self) -> tuple[str, str] | None:
         """Path and SHA-256 of the one file that has the printed size of the model; None where that is not clear.
@@ -147,7 +152,14 @@ def run(request: Request, into: Path, sandbox: Sandbox) -> MiniatureRun:
     with tempfile.TemporaryDirectory(prefix="harness-child-") as place:
         outcome = runner.run(_job(request, _packages(Path(place))), into, sandbox=sandbox)
     events = _read_events(outcome.channel, request.world.val_tokens)
-    return MiniatureRun(outcome, tuple(events.found), _printed(outcome), _files(outcome.kept), events.damaged)
+    return MiniatureRun(
+        outcome,
+        tuple(events.found),
+        _printed(outcome, request.wanted),
+        _files(outcome.kept),
+        events.damaged,
+        request.wanted,
+    )
 
 
 def _packages(place: Path) -> Path:
@@ -227,9 +239,9 @@ def _lines(channel: Path | None) -> Iterator[str]:
             yield line
 
 
-def _printed(outcome: Outcome) -> Printed:
+def _printed(outcome: Outcome, wanted: Kinds) -> Printed:
     with outcome.output.open("rb") as file:
-        return printed(file.read(LOG_LIMIT_BYTES), outcome.output.name)
+        return printed(file.read(LOG_LIMIT_BYTES), outcome.output.name, wanted)
 
 
 def _files(kept: Path) -> dict[str, tuple[str, int]]:

@@ -91,7 +91,8 @@ class Store:
 def _name(made: Probe, sandbox: Sandbox) -> str:
     """A name that changes with the code of the folder, the configuration that is run, where, and the probe."""
     code = evidence.code_sha256(evidence.code_files(walk(made.folder)))
-    settings = json.dumps([made.script, made.miniature.environment, made.miniature.overrides()], sort_keys=True)
+    chosen = [made.script, made.miniature.environment, made.miniature.overrides(), sorted(made.wanted)]
+    settings = json.dumps(chosen, sort_keys=True)
     where = f"{sandbox.level} {sandbox.backend.name} {_torch()}"
     key = hashlib.sha256(f"{code}\n{settings}\n{where}\n{_probe_sha256()}".encode()).hexdigest()
     return f"{_UNSAFE.sub('_', made.folder.resolve().name)[:NAME_LIMIT_CHARACTERS]}-{key[:KEY_CHARACTERS]}"

@@ -51,13 +51,18 @@ def kind_of(label: str) -> Kind:
         >>> kind_of("final_int6_sliding_window_exact").name, kind_of("pre-quantization post-ema").name
         ('SLIDING', 'DIAGNOSTIC')
     """
-    words = _NEGATED.sub(" ", label).replace("_", " ")
+    words = named(label)
     if _DIAGNOSTIC.search(words) or _DIAGNOSTIC.search(label):
         return Kind.DIAGNOSTIC
     for kind, pattern in ((Kind.ADAPTED, _ADAPTED), (Kind.SLIDING, _SLIDING), (Kind.ROUND_TRIP, _ROUND_TRIP)):
         if pattern.search(words):
             return kind
     return Kind.UNNAMED
+
+
+def named(label: str) -> str:
+    """A label without what it says was not done, and with spaces between its words."""
+    return _NEGATED.sub(" ", label).replace("_", " ")
 
 
 def uncommon_kinds(logs: Sequence[Collection[Kind]]) -> frozenset[Kind]:

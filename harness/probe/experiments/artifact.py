@@ -29,7 +29,7 @@ def judge(run: MiniatureRun) -> tuple[str, str]:
         return UNCLEAR, "the artifact is not read back in the run that forks"
     if run.printed.loss is None:
         return UNCLEAR, "the run that forks printed no loss"
-    if _ended(damaged) and _loss(damaged) == run.printed.loss:
+    if _ended(damaged) and _loss(damaged, run) == run.printed.loss:
         return DEPENDS, "with every byte of the artifact changed, the printed loss is the same"
     return _noise(run, noisy, run.printed.loss)
 
@@ -40,7 +40,7 @@ def _noise(run: MiniatureRun, noisy: Mapping[str, Any], base: float) -> tuple[st
     count, stepped = (told[0].get("tensors"), told[0].get("stepped")) if len(told) == 1 else (0, 0)
     if not stepped:
         return UNCLEAR, "no parameter was stepped by an optimizer of torch before the artifact is read"
-    loss = _loss(noisy)
+    loss = _loss(noisy, run)
     if not _ended(noisy) or loss is None:
         return UNCLEAR, "with noise in the trained weights, the script did not come to a score"
     if not count:
@@ -60,5 +60,5 @@ def _ended(event: Mapping[str, Any]) -> bool:
     return event.get("ended") == "exit" and event.get("status") == 0
 
 
-def _loss(event: Mapping[str, Any]) -> float | None:
-    return printed(str(event.get("printed")).encode(), "printed").loss
+def _loss(event: Mapping[str, Any], run: MiniatureRun) -> float | None:
+    return printed(str(event.get("printed")).encode(), "printed", run.wanted).loss
