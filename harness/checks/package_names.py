@@ -46,8 +46,8 @@ def local_unbound(submission: Submission) -> Outcome | None:
 
     What it checks:
         No function, and no statement of the module, reads a variable of its own at a place that comes before every
-        assignment to it. Only places are reported that raise whenever they are reached; on the way of every run they
-        fail, behind a condition they warn.
+        assignment to it, or after a `del` of it with no assignment between. Only places are reported that raise
+        whenever they are reached; on the way of every run they fail, behind a condition they warn.
 
     Why it matters:
         "This must successfully compile and run within the records folder." An UnboundLocalError ends the run.

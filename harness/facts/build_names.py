@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from harness.analysis.arguments import bad_calls
 from harness.analysis.attributes import Attributes
 from harness.analysis.certain import Reach as CodeReach
+from harness.analysis.deleted import gone
 from harness.analysis.index import Index
 from harness.analysis.scopes import NAME_ERRORS, Scopes, binds_unseen, caught, certainly_unbound, in_annotation
 from harness.facts.code import Code, CodeBase
@@ -81,6 +83,16 @@ class _Looked:
         for node in sorted(self._scopes.early, key=lambda node: node.lineno):
             if certainly_unbound(self._scopes, node) and not caught(self.code.index, node, NAME_ERRORS):
                 yield self._error(node, node.id, "is read before anything is assigned to it")
+        for use, deletion in gone(self.code.index):
+            if not caught(self.code.index, use, NAME_ERRORS):
+                yield self._gone(use, deletion)
+
+    def _gone(self, use: ast.Name, deletion: ast.Name) -> Located[CodeError]:
+        """A use of what is deleted before; certain only where both are."""
+        verb = "deleted again" if isinstance(use.ctx, ast.Del) else "read"
+        found = self._error(use, use.id, f"is {verb} after line {deletion.lineno} has deleted it")
+        certain = found.value.reach is Reach.CERTAIN and self._reach_of(deletion) is not Reach.CERTAIN
+        return Located(replace(found.value, reach=Reach.POSSIBLE), found.location) if certain else found
 
     def attributes(self) -> Iterator[Located[CodeError]]:
         found = Attributes(self.code.index)
