@@ -45,6 +45,11 @@ def account(*steps: float, after: Sequence[int], name: str = "nats") -> dict[str
     }
 
 
+def computed(*sources: list[Any], learned: Mapping[int, list[list[int]]] | None = None) -> dict[str, Any]:
+    """Computations of losses, each its number and its places; by number the places that had been learned."""
+    return {"kind": "sources", "sources": [[at, places, (learned or {}).get(at, [])] for at, places in sources]}
+
+
 def row(crc: str, logs: Sequence[float | None], position: int = 2, at: int = 1) -> dict[str, Any]:
     return {"kind": "row", "position": position, "at": at, "crc": crc, "logs": list(logs)}
 

@@ -19,7 +19,7 @@ from tests.test_probe_sums import TEXT
 
 TOKENS = 5
 ACCOUNT = account(1.0, 3.0, 1.5, 2.5, after=[1, 1, 2, 2])
-SOURCES = {"kind": "sources", "sources": [[7, [[1, 3]]], [8, [[-1, 0], [2, 5]]]]}
+SOURCES = {"kind": "sources", "sources": [[7, [[1, 3]], []], [8, [[-1, 0], [2, 5]], [[2, 3]]]]}
 SUM = {"kind": "sum", "place": 2, "total": 1.0, "count": 4, "first": [[3, 2.5]]}
 VARIANT = {"kind": "variant", "name": "noise", "ended": "exit", "status": 0, "printed": "x \u00e4 \U0001f600"}
 GOOD = [
@@ -71,8 +71,11 @@ DAMAGED: list[str] = [
             {**ACCOUNT, "after": [None]},
             {**ACCOUNT, "straight": [[0, 5]]},
             {"kind": "sources", "sources": [3]},
-            {"kind": "sources", "sources": [[7, [[1, 2, 3]]]]},
-            {"kind": "sources", "sources": [[7, [[-5, 3]]]]},
+            {"kind": "sources", "sources": [[7, [[1, 2, 3]], []]]},
+            {"kind": "sources", "sources": [[7, [[-5, 3]], []]]},
+            {"kind": "sources", "sources": [[7, [[1, 3]]]]},
+            {"kind": "sources", "sources": [[7, [[1, 3]], [[-1, 0]]]]},
+            {"kind": "sources", "sources": [[7, [[1, 3]], 3]]},
             without(row("a", [-1.0]), "crc"),
             {**row("a", [-1.0]), "position": [2]},
             {**SUM, "first": [3]},

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from harness.probe.experiments import artifact, flips, scores, suffix, target
+from harness.probe.experiments import artifact, flips, ledger, scores, suffix, target
+from harness.probe.experiments.ledger import Ledger
 from harness.probe.experiments.scores import BASE, Bound, Unit, View
 from harness.probe.printed import Printed
 from harness.probe.session import MiniatureRun
-from tests.proberuns import CHOSEN, account, copies, ran, row, score, whole
+from tests.proberuns import CHOSEN, account, computed, copies, ran, row, score, whole
 
 PRINTED = "final_int8_zlib_roundtrip_exact val_loss:{:.8f} val_bpb:1.20000000\n"
 
@@ -46,7 +47,7 @@ def test_scores_of_the_pass_with_the_printed_loss() -> None:
 
 
 def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
-    sources = {"kind": "sources", "sources": [[7, [[1, 3]]], [8, [[2, 5]]], [9, [[1, 5]]]]}
+    sources = computed([7, [[1, 3]]], [8, [[2, 5]]], [9, [[1, 5]]])
     events = [sources, account(1.0, 3.0, 1.5, 2.5, after=[1, 1, 2, 2]), account(1, 1, after=[1, 2], name="other")]
     view = scores.views(ran(*events))[BASE]
     bound = scores.bind(view, 2.0, 4)
@@ -68,7 +69,7 @@ def test_an_account_of_the_script_s_own_takes_the_place_of_a_pass() -> None:
 
 
 def test_steps_out_of_one_array_are_matched_one_by_one_or_stay_together() -> None:
-    sources = {"kind": "sources", "sources": [[7, [[1, 5]]], [8, [[3, 7]]]]}
+    sources = computed([7, [[1, 5]]], [8, [[3, 7]]])
     several = account(1.0, 3.0, 1.5, 2.5, 4.0, 2.0, after=[1, 1, 1, 1, 2, 2]) | {"pieces": [[0, 2], [2, 4], [4, 6]]}
     key = ("evaluate", "nats")
     bound = Bound("account", (key,), "", "")
@@ -91,8 +92,45 @@ def test_steps_out_of_one_array_are_matched_one_by_one_or_stay_together() -> Non
     assert [unit.places for unit in scores.views(ran(sources, apart))[BASE].units(bound, key, 6)][4:] == []
 
 
+def accounted(*events: Any, loss: float = 2.0, tokens: int = 4) -> Ledger | None:
+    """The ledger of a run whose scores are an account."""
+    made = MiniatureRun(ran(*events).outcome, tuple(events), Printed(2.5, loss))
+    view = scores.views(made)[BASE]
+    bound = scores.bind(view, loss, tokens)
+    assert isinstance(bound, Bound)
+    units = tuple(view.units(bound, bound.keys[-1], tokens))
+    return ledger.of_account(made, dataclasses.replace(flips.nothing(""), bound=bound, units=units), tokens + 1)
+
+
+def test_an_account_tells_the_order_of_scores_and_updates_too() -> None:
+    steps = account(1.0, 3.0, 1.5, 2.5, after=[1, 1, 2, 2])
+    found = accounted(computed([7, [[1, 3]]], [8, [[1, 5]]], learned={8: [[1, 4]]}), steps)
+    assert found is not None
+    assert (found.result, found.count, found.tokens, found.missing, found.doubled) == ("bound", 4, 4, (), ())
+    # The first two were scored before; only the third had been learned when its score was made.
+    assert (found.learned_before, found.learned) == (1, ((3, 4),))
+    assert "variable nats of evaluate, on the text whose phrases repeat" in found.reason
+    clean = accounted(computed([7, [[1, 3]]], [8, [[1, 5]]], learned={8: [[1, 3]]}), steps)
+    assert clean is not None
+    assert clean.learned_before == 0
+
+
+def test_places_that_are_counted_at_once_may_have_been_scored_before() -> None:
+    steps = account(4.0, 4.0, after=[2, 4])
+    sources = computed([5, [[1, 2]]], [6, [[2, 3]]], [7, [[3, 4]]], [8, [[4, 5]]], learned={6: [[1, 2]], 8: [[3, 5]]})
+    found = accounted(sources, steps)
+    assert found is not None
+    assert (found.learned_before, found.learned) == (1, ((4, 5),))
+
+
+def test_an_account_with_steps_of_no_place_tells_nothing() -> None:
+    sources = computed([7, [[1, 3]]], [8, [[1, 4]]])
+    assert accounted(sources, account(1.0, 3.0, 1.5, 2.5, after=[1, 1, 2, 2])) is None
+    assert ledger.of_account(ran(), flips.nothing("not made"), 5) is None
+
+
 def test_damaged_pieces_are_read() -> None:
-    sources = {"kind": "sources", "sources": [[7, [[1, 5]]]]}
+    sources = computed([7, [[1, 5]]])
     key = ("evaluate", "nats")
     for pieces in ([[3, 1]], [[0, 4], [1, 3]], [[2, 3]], [[3, 4]]):
         view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, after=[1] * 4) | {"pieces": pieces}))[BASE]
@@ -104,23 +142,23 @@ def test_losses_of_evaluations_before_it_are_no_account_s() -> None:
     before = [[3, [[1, 3]]], [4, [[3, 5]]], [5, [[1, 5]]]]
     key = ("evaluate", "nats")
     bound = Bound("account", (key,), "", "")
-    sources = {"kind": "sources", "sources": [*before, [7, [[1, 4]]], [8, [[4, 5]]]]}
+    sources = computed(*before, [7, [[1, 4]]], [8, [[4, 5]]])
     view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, after=[4, 4, 4, 5])))[BASE]
     found = view.units(bound, key, 4)
     assert [(unit.at, unit.places) for unit in found] == [(7, (1,)), (7, (2,)), (7, (3,)), (8, (4,))]
     # Two computations for each step, of which there are as many before the first one.
-    sources = {"kind": "sources", "sources": [*before, [7, [[1, 2]]], [8, [[2, 3]]], [9, [[3, 4]]], [10, [[4, 5]]]]}
+    sources = computed(*before, [7, [[1, 2]]], [8, [[2, 3]]], [9, [[3, 4]]], [10, [[4, 5]]])
     view = scores.views(ran(sources, account(4.0, 4.0, after=[5, 7])))[BASE]
     assert [unit.places for unit in view.units(bound, key, 4)] == [(1, 2), (3, 4)]
     # What fits none of the last ones does not take the places of all.
-    sources = {"kind": "sources", "sources": [*before, [7, [[1, 4]]], [8, [[4, 7]]]]}
+    sources = computed(*before, [7, [[1, 4]]], [8, [[4, 7]]])
     view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, 2.0, after=[4, 4, 5, 5, 5])))[BASE]
     assert [unit.places for unit in view.units(bound, key, 6)] == [(4,), (5,), (6,)]
 
 
 def test_steps_are_in_the_order_of_the_losses_not_of_the_text() -> None:
     # The longer document comes first, as when documents are sorted.
-    sources = {"kind": "sources", "sources": [[7, [[3, 6], [1, 3]]]]}
+    sources = computed([7, [[3, 6], [1, 3]]])
     view = scores.views(ran(sources, account(1.0, 3.0, 1.5, 2.5, 2.0, after=[1] * 5)))[BASE]
     found = view.units(Bound("account", (("evaluate", "nats"),), "", ""), ("evaluate", "nats"), 5)
     assert [(unit.places, unit.nats) for unit in found] == [

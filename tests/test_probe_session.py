@@ -267,7 +267,7 @@ def test_the_environment_is_that_of_the_claimed_run() -> None:
 @pytest.fixture
 def without_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """No copies of the process and no sums: the tests of the cases on copies make them, at a fraction of the time."""
-    left_out = probing._plain(flips.nothing("left out"))
+    left_out = probing._plain(flips.nothing("left out")), None
     monkeypatch.setattr(probing, "_flips", lambda *_, **_options: left_out)
 
 
@@ -288,6 +288,22 @@ def test_learning_before_the_score_fails(case: Case, disguise: str, tmp_path: Pa
     verdicts = probe(write_folder(case, tmp_path / "run", disguise), tmp_path / "evidence", sandbox)
     # The warm-up learns from two windows alone, fewer than a tenth of the text.
     assert verdicts["PG704"] is (Verdict.WARN if case.name == "warm_up" else Verdict.FAIL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "disguise", "verdict"), [("illegal", "renamed", Verdict.FAIL), ("legal", "plain", Verdict.PASS)]
+)
+def test_the_order_of_scores_that_numpy_makes_is_seen_where_copies_are_made(
+    kind: str, disguise: str, verdict: Verdict, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Sums take a minute, and say nothing of the order.
+    monkeypatch.setattr(flips, "needs_sum", lambda _: False)
+    folder = write_folder(Case("segmented_updates", kind), tmp_path / "run", disguise)
+    verdicts = probe(folder, tmp_path / "evidence", sandbox, ("PG704", "PG705"))
+    assert (verdicts["PG704"], verdicts["PG705"]) == (verdict, Verdict.PASS)
+    found = probeevidence.read(tmp_path / "evidence")["experiments"]["ledger"]
+    assert "on the text whose phrases repeat" in found["reason"]
 
 
 @pytest.mark.slow

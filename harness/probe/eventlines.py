@@ -66,10 +66,12 @@ class Reader:
             return False
         if kind == "sources":
             shape = _described()[SOURCE][1]
-            if not all(shape({"at": at, "targets": targets}) for at, targets in event["sources"]):
+            told = event["sources"]
+            if not all(shape({"at": at, "targets": targets, "learned": early}) for at, targets, early in told):
                 return False
             # What is not of the text stands at -1.
-            return self._within([targets for _, targets in event["sources"]], -1, self._tokens)
+            known = self._within([early for _, _, early in told], 0, self._tokens)
+            return known and self._within([targets for _, targets, _ in told], -1, self._tokens)
         if kind == "account":
             # These are steps, not places.
             return self._within([event.get("straight", []), event.get("pieces", [])], 0, len(event["steps"]))

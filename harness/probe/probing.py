@@ -135,9 +135,10 @@ def run(
             found["non_interference"] = _non_interference(runs, made, Path(place) / "other", kept)
             found["ledger"] = _ledger(runs, made, Path(place) / "unique")
             found["reach"] = _plain(reach.judge(runs.done[ledger.RUN]))
-            found["flips"] = _flips(
-                runs, made, Path(place) / "phrased", accounts=found["ledger"]["result"] != ledger.BOUND
-            )
+            unbound = found["ledger"]["result"] != ledger.BOUND
+            found["flips"], other = _flips(runs, made, Path(place) / "phrased", accounts=unbound)
+            if unbound and other is not None:
+                found["ledger"] = _plain(other)
             found["two_ranks"] = _two_ranks(runs, made, Path(place) / "two-ranks", certain=_certain(found))
     probeevidence.write(directory, document.of(runs.probe, made, sandbox, runs.done, found))
 
@@ -223,11 +224,14 @@ def _ledger(runs: _Runs, made: World, folder: Path) -> dict[str, Any]:
     return _plain(found)
 
 
-def _flips(runs: _Runs, made: World, folder: Path, *, accounts: bool) -> dict[str, Any]:
-    """Fork the trained process where it reads its artifact, and change later tokens, single ones and the artifact."""
+def _flips(runs: _Runs, made: World, folder: Path, *, accounts: bool) -> tuple[dict[str, Any], Ledger | None]:
+    """Fork the trained process where it reads its artifact, and change later tokens, single ones and the artifact.
+
+    With the order of scores and updates where these are an account of the script's own.
+    """
     artifact = runs.done[BARE].artifact()
     if artifact is None:
-        return _plain(flips.nothing("the first run left no file of the size that it printed for its model"))
+        return _plain(flips.nothing("the first run left no file of the size that it printed for its model")), None
     reading = variants.reads_back(runs.done[ledger.RUN], artifact[0])
     data, shards, text = phrased.phrased_world(made, runs.probe.miniature, folder)
     chosen = variants.choose(text, runs.probe.miniature.spec.seed, damage=reading)
@@ -247,7 +251,7 @@ def _flips(runs: _Runs, made: World, folder: Path, *, accounts: bool) -> dict[st
     for name, each in (("later tokens", found.later), ("targets", found.target), ("artifact", found.artifact)):
         runs.tell(f"flips, {name}: {each.result} ({each.reason})")
     runs.tell(f"sums: {found.sum.result} ({found.sum.reason})")
-    return _plain(found)
+    return _plain(found), ledger.of_account(runs.done[variants.RUN], found, data.val_tokens)
 
 
 def _sums(

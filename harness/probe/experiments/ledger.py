@@ -2,17 +2,22 @@
 
 The tracer tells, for each pass of counted scores, how many tokens were scored with weights that had learned from them,
 and which tokens are missing or counted twice. The pass that the script reports is the one whose mean is the loss that
-the script prints (see `binding`); where several have about that mean, they all have to agree.
+the script prints (see `binding`); where several have about that mean, they all have to agree. Scores that are mixed
+outside of torch are in no pass: there the account of the run that forks tells the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from harness.probe.experiments import binding
 from harness.probe.experiments.events import pairs
+from harness.probe.experiments.flips import Flips
+from harness.probe.experiments.scores import ACCOUNT, BASE, spread, views
 from harness.probe.experiments.timeline import Block, timeline
 from harness.probe.session import MiniatureRun
 
@@ -92,6 +97,61 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
         timeline=blocks,
         left_out=left_out,
     )
+
+
+def of_account(run: MiniatureRun, copies: Flips, val_tokens: int) -> Ledger | None:
+    """The reported pass of a run that forks, where its scores are an account of the script's own; None where not.
+
+    Only where every step of the account found the places that it is the score of.
+
+    Args:
+        run: the run that forks.
+        copies: what it shows.
+        val_tokens: tokens of its validation text.
+    """
+    bound, units = copies.bound, copies.units
+    if bound is None or bound.by != ACCOUNT or not units:
+        return None
+    view = views(run)[BASE]
+    account = next((each for each in view.of("account") if (each["function"], each["name"]) == bound.keys[-1]), None)
+    if account is None or binding.apart(sum(unit.nats for unit in units), abs(account["total"])) > binding.CLEAR:
+        return None
+    told = next(iter(view.of("sources")), {}).get("sources", ())
+    early = {at: set(spread(learned)) for at, _, learned in told}
+    first: dict[int, int] = {}
+    for at, targets, _ in told:
+        first |= {place: at for place in spread(targets) if place not in first}
+    counted = np.zeros(val_tokens, dtype=np.int64)
+    learned: list[int] = []
+    for unit in units:
+        counted[list(unit.places)] += 1
+        # Of several places that were counted at once, some may have been scored long before the last one.
+        single = len(unit.places) == 1
+        learned += [place for place in unit.places if place in early.get(unit.at if single else first[place], ())]
+    learned.sort()
+    return Ledger(
+        BOUND,
+        f"{bound.reason}, on the text whose phrases repeat",
+        where=bound.where,
+        count=int(counted.sum()),
+        learned_before=len(learned),
+        learned=_ranges(learned)[:RANGES_LIMIT],
+        missing=_ranges([place for place in range(1, val_tokens) if not counted[place]])[:RANGES_LIMIT],
+        doubled=_ranges(np.flatnonzero(counted > 1).tolist())[:RANGES_LIMIT],
+        tokens=max(val_tokens - 1, 0),
+        passes=len(run.of("pass")),
+    )
+
+
+def _ranges(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Places in order as half-open ranges."""
+    found: list[tuple[int, int]] = []
+    for place in places:
+        if found and found[-1][1] == place:
+            found[-1] = found[-1][0], place + 1
+        else:
+            found.append((place, place + 1))
+    return tuple(found)
 
 
 def _learned(run: MiniatureRun, chosen: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:

@@ -164,7 +164,7 @@ def _stepped(view: View, key: Key, tokens: int) -> list[Unit]:
     told = next(iter(view.of("sources")), {}).get("sources")
     if event is None or not isinstance(told, list):
         return []
-    sources = [(int(at), spread(ranges)) for at, ranges in told]
+    sources = [(int(at), spread(ranges)) for at, ranges, _ in told]
     numbers = _numbers(event)
     if not sources and len(event["steps"]) == tokens:
         # The token's own entry of a row that was looked up says that it is the place's.

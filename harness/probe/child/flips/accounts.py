@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..tracer.entries import Source
 from ..tracer.ledger import Ledger
 from ..tracer.positions import ranges
 from ..tracer.rows import STRAIGHT_NATS, Row
@@ -93,7 +94,7 @@ class Accounts:
         found = sorted(self._steps.items(), key=lambda item: -len(item[1]))
         kept = [(key, steps) for key, steps in found if LEAST <= len(steps) <= MOST]
         sources = self._ledger.sources[self._before :]
-        self._emit("sources", sources=[[each.at, ranges(each.targets, again=True)] for each in sources])
+        self._emit("sources", sources=[self._told(each) for each in sources])
         for (function, name), steps in kept[:ACCOUNTS_LIMIT]:
             self._emit(
                 "account",
@@ -109,6 +110,11 @@ class Accounts:
             if len(steps) == self._ledger.shard.size - 1 and self._ledger.rows is not None:
                 for step, row in self._rows.get((function, name), []):
                     self._ledger.rows.tell(step, step + 1, row)
+
+    def _told(self, source: Source) -> list[Any]:
+        """A computation of losses: its number, its places, and those of them that had been learned from before."""
+        known = source.targets[source.targets >= 0]
+        return [source.at, ranges(source.targets, again=True), ranges(known[source.learned[known]])]
 
     def _own(self, code: CodeType) -> bool:
         """Whether a function is the script's own; it is asked for every call that is made."""
