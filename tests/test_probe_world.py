@@ -136,6 +136,12 @@ def test_windows_are_no_farther_apart_than_they_are_long() -> None:
     assert choose(text, length=128).environment == {"NGRAM_EVAL_STRIDE": "64"}
 
 
+def test_what_begins_after_so_many_tokens_begins() -> None:
+    text = 'import os\nA = int(os.environ.get("NGRAM_MIN_TOKENS", "5000"))\ndef mixed(min_tokens=4096):\n    pass\n'
+    made = choose(text)
+    assert (made.environment, made.everywhere) == ({"NGRAM_MIN_TOKENS": "64"}, {"min_tokens": (64, 65)})
+
+
 def test_a_model_writes_few_sequences_to_be_calibrated_on() -> None:
     text = "def written(model, num_seqs=64):\n    pass\nwritten(model, num_seqs=32)\ntotal_calib_seqs = 4\n"
     made = choose(text)

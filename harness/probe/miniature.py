@@ -33,8 +33,10 @@ PIECES, SEQUENCES, LARGE = r"(?:^|_)CHUNK_(?:TOKENS|SIZE|SZ|LEN)", 8, 4_096
 STRIDES = r"(?:^|_)STRIDE"
 # Sequences that a model writes itself, token by token, to be calibrated on.
 WRITTEN, WRITTEN_MOST = r"(?:^|_)(?:NUM|CALIB|GEN|AR)_SEQS", 8
+# So many tokens have to be seen before something begins, which the small text has to have.
+BEFORE = r"(?:^|_)(?:MIN|START|WARMUP|BEGIN)_TOKENS"
 # Endings of numbers that are made smaller where they are written out too, not only in the environment.
-ANYWHERE = frozenset({TABLES, PIECES, WRITTEN})
+ANYWHERE = frozenset({TABLES, PIECES, WRITTEN, BEFORE})
 # A shift or a power that is written out has no larger parts.
 BITS_LIMIT = 64
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
@@ -120,6 +122,7 @@ CAPPED_ENDINGS: dict[str, int] = {
     PIECES: SEQUENCES * LENGTH,
     STRIDES: LENGTH // 2,
     WRITTEN: WRITTEN_MOST,
+    BEFORE: LENGTH,
 }
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
