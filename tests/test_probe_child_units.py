@@ -125,6 +125,19 @@ def test_overrides_find_a_name_wherever_a_larger_number_is_given(heard: Heard) -
     assert all(event["where"] == "everywhere" for event in heard.events)
 
 
+def test_overrides_find_what_a_number_of_numbers_is_compared_with(heard: Heard) -> None:
+    text = (
+        "def keep(t, limit=65536):\n"
+        "    return [t.numel() <= 65536, 1 << 16 >= t.numel(), 5 < t.numel() < 70000, t.size > 65536, limit]\n"
+    )
+    tree = ast.parse(text)
+    Overrides({"everywhere": {"numel()": [4096, 4097]}}).apply(tree, "s.py")
+    assert ast.unparse(tree.body[0]).split("return ")[1] == (
+        "[t.numel() <= 4096, 4096 >= t.numel(), 5 < t.numel() < 4096, t.size > 65536, limit]"
+    )
+    assert {event["line"] for event in heard.events} == {2}
+
+
 def test_autocast_runs_in_float32_what_cuda_s_does() -> None:
     logits = torch.randn(4, 1024, requires_grad=True)
     weight = torch.eye(1024)

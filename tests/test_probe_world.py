@@ -142,6 +142,21 @@ def test_what_begins_after_so_many_tokens_begins() -> None:
     assert (made.environment, made.everywhere) == ({"NGRAM_MIN_TOKENS": "64"}, {"min_tokens": (64, 65)})
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def keep(t):\n    return t.numel() <= 65536\n", {"numel()": (4_096, 4_097)}),
+        ("def keep(t):\n    return 65_536 > t.numel()\n", {"numel()": (4_096, 4_097)}),
+        ("INT8_KEEP_FLOAT_MAX_NUMEL = 65_536\n", {"INT8_KEEP_FLOAT_MAX_NUMEL": (4_096, 4_097)}),
+        ("def keep(t):\n    return t.numel() <= 1024 or t.size(0) > 65536\n", {}),
+    ],
+)
+def test_matrices_of_a_small_model_are_quantized_too(text: str, expected: dict[str, tuple[int, int]]) -> None:
+    assert choose(text).everywhere == expected
+    # Where a script may have ended for that, they are left as they are.
+    assert choose(text, length=128).everywhere == {}
+
+
 def test_a_model_writes_few_sequences_to_be_calibrated_on() -> None:
     text = "def written(model, num_seqs=64):\n    pass\nwritten(model, num_seqs=32)\ntotal_calib_seqs = 4\n"
     made = choose(text)

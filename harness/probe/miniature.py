@@ -35,8 +35,12 @@ STRIDES = r"(?:^|_)STRIDE"
 WRITTEN, WRITTEN_MOST = r"(?:^|_)(?:NUM|CALIB|GEN|AR)_SEQS", 8
 # So many tokens have to be seen before something begins, which the small text has to have.
 BEFORE = r"(?:^|_)(?:MIN|START|WARMUP|BEGIN)_TOKENS"
+# What has fewer numbers stays as it is where a model is quantized, which a small model's matrices all have: calibration
+# on validation tokens would show in no artifact. Not where a script ends so.
+FLOATS, FLOATS_MOST, ANY = r"(?:NUMEL\(\)|(?:KEEP_FLOAT|SMALL_TENSOR)_MAX_NUMEL)", 4_096, 1 << 40
+NUMBERS = "numel()"
 # Endings of numbers that are made smaller where they are written out too, not only in the environment.
-ANYWHERE = frozenset({TABLES, PIECES, WRITTEN, BEFORE})
+ANYWHERE = frozenset({TABLES, PIECES, WRITTEN, BEFORE, FLOATS})
 # A shift or a power that is written out has no larger parts.
 BITS_LIMIT = 64
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
@@ -123,6 +127,7 @@ CAPPED_ENDINGS: dict[str, int] = {
     STRIDES: LENGTH // 2,
     WRITTEN: WRITTEN_MOST,
     BEFORE: LENGTH,
+    FLOATS: FLOATS_MOST,
 }
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
@@ -223,7 +228,8 @@ def _by_ending(name: str, length: int) -> Iterator[tuple[str, int]]:
     """Endings of a name, and the most that it may be."""
     for ending, most in CAPPED_ENDINGS.items():
         if re.search(rf"{ending}$", name.upper()):
-            longer = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length, STRIDES: length // 2}.get(ending, most)
+            sizes = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length, STRIDES: length // 2, FLOATS: ANY}
+            longer = sizes.get(ending, most)
             yield ending, longer if length > LENGTH else most
 
 
@@ -308,6 +314,11 @@ def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         yield from ((argument.arg, value) for argument, value in pairs if value is not None)
     elif isinstance(node, ast.keyword) and node.arg:
         yield node.arg, node.value
+    elif isinstance(node, ast.Compare):
+        # `tensor.numel() <= 65_536`
+        sides = [node.left, *node.comparators]
+        if any(isinstance(side, ast.Call) and ast.unparse(side.func).endswith(".numel") for side in sides):
+            yield from ((NUMBERS, side) for side in sides)
     elif isinstance(node, (ast.Assign, ast.AnnAssign)):
         for target, value in _assigned(node):
             if isinstance(target, (ast.Name, ast.Attribute)):

@@ -9,6 +9,10 @@ from typing import Any
 from .events import channel
 
 
+# Stands for what a tensor's `numel()` is compared with.
+NUMBERS = "numel()"
+
+
 class Overrides:
     """Puts values into syntax trees; every line keeps its number.
 
@@ -102,6 +106,9 @@ def _holders(node: ast.AST) -> Iterator[tuple[str, tuple[Any, str, int], ast.AST
     """Names that are given a value here, with the place of that value."""
     if isinstance(node, ast.keyword) and node.arg:
         yield node.arg, (node, "value", -1), node
+    elif isinstance(node, ast.Compare) and any(map(_counts, (node.left, *node.comparators))):
+        yield NUMBERS, (node, "left", -1), node
+        yield from ((NUMBERS, (node, "comparators", index), node) for index in range(len(node.comparators)))
     elif isinstance(node, ast.arguments):
         plain = [*node.posonlyargs, *node.args]
         for index, argument in enumerate(plain[len(plain) - len(node.defaults) :]):
@@ -111,6 +118,11 @@ def _holders(node: ast.AST) -> Iterator[tuple[str, tuple[Any, str, int], ast.AST
     for target, holder in _pairs(node):
         if isinstance(target, (ast.Name, ast.Attribute)):
             yield target.id if isinstance(target, ast.Name) else target.attr, holder, target
+
+
+def _counts(node: ast.expr) -> bool:
+    """Whether this asks a tensor how many numbers it has."""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "numel"
 
 
 def _reaches(node: Any, least: int) -> bool:
