@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_flips_lie_where_leaks_live(text: Phrased) -> None:
     assert sum(place in text.hits for place in places) >= 2
     assert all(text.tokens[place] != BOS_TOKEN for place in places)
     told = variants.order(tuple(chosen.values()), "work/final.ptz", 60, reading=True)
-    assert (told["artifact"], told["when"], told["variants"][0]) == ("final.ptz", "read", {"name": "nothing"})
+    assert (told["artifact"], told["when"], told["variants"][0]) == (r"final\.ptz", "read", {"name": "nothing"})
     for each in told["variants"]:
         if "flip" in each:
             assert each["token"] != text.tokens[each["flip"]]
@@ -81,3 +82,21 @@ def test_short_texts_and_other_vocabularies(count: int, vocabulary: int) -> None
     assert made.tokens.size == count
     assert int(np.max(made.tokens)) < vocabulary
     assert all(0 <= each.place < count for each in variants.choose(made, 0, damage=False) if each.name != "nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "same"),
+    [
+        ("work/final_model.int6.ptz", "final_model.int6.ptz", True),
+        ("work/final_model.int6.ptz", "final_modelxint6.ptz", False),
+        ("a/c61abf86-2489-4bbf-95d6-5aa8474a0e24.zlib", "798e36b7-c4bf-4a2a-8d9a-8c1f4578fd59.zlib", True),
+        ("run_20260407_113245_q.bin", "run_20270101_000000_q.bin", True),
+        ("model-0123456789abcdef.pt", "model-fedcba9876543210.pt", True),
+        ("model_1774000000.pt", "model_1774000321.pt", True),
+        ("model_v2.pt", "model_v3.pt", False),
+        ("decodeddecoder.pt", "decodeddecoders.pt", False),
+    ],
+)
+def test_a_file_is_known_again_by_what_no_run_names_otherwise(name: str, other: str, same: bool) -> None:  # noqa: FBT001
+    assert (re.fullmatch(variants.named(name), other) is not None) is same
+    assert re.fullmatch(variants.named(name), name.rpartition("/")[2])

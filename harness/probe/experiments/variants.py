@@ -6,6 +6,7 @@ compared at all. Places of flips are seeded and lie where leaks live.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,11 @@ from harness.probe.phrased import BEGINS, BYTE, Phrased
 from harness.probe.session import MiniatureRun
 
 RUN: Final = "flips"
+# What names one run: an identifier, a hash, a time.
+_OF_A_RUN: Final = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<![0-9a-z])[0-9a-f]{12,64}(?![0-9a-z])"
+    r"|\d{8}[_-]?\d{4,6}|\d{10,}"
+)
 NOTHING, SUFFIX, SELF, DOCUMENT, DAMAGED, NOISE = "nothing", "suffix", "self", "document", "damaged", "noise"
 
 
@@ -77,7 +83,7 @@ def order(
     """
     return {
         "accounts": accounts,
-        "artifact": artifact.rpartition("/")[2],
+        "artifact": named(artifact),
         "when": "read" if reading else "write",
         "seconds": seconds,
         "watched": sorted({each.place for each in variants if each.place >= 0}),
@@ -87,9 +93,14 @@ def order(
 
 def reads_back(run: MiniatureRun, artifact: str) -> bool:
     """Whether a traced run opened its artifact for reading."""
-    name = artifact.rpartition("/")[2]
-    opened = [event for event in run.of("file") if str(event.get("path")).rpartition("/")[2] == name]
+    name = re.compile(named(artifact))
+    opened = [event for event in run.of("file") if name.fullmatch(str(event.get("path")).rpartition("/")[2])]
     return any(str(event.get("mode")).startswith("r") for event in opened)
+
+
+def named(artifact: str) -> str:
+    """A pattern for the name of a file in any run: identifiers and times are others in each."""
+    return "[0-9a-fA-F_-]+".join(re.escape(piece) for piece in _OF_A_RUN.split(artifact.rpartition("/")[2]))
 
 
 def _suffix(text: Phrased, seed: int, place: int) -> Variant:

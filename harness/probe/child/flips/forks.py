@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import select
 import signal
 import sys
@@ -36,7 +37,7 @@ def install(plan: Any, ledger: Ledger, channel: Channel) -> Callable[[], None]:
     """Begin to wait for the artifact; returns what ends it.
 
     Args:
-        plan: the plan; `experiment["flips"]` names the artifact, when to fork, and the variants.
+        plan: the plan; `experiment["flips"]` has a pattern for the artifact's name, when to fork, and the variants.
         ledger: the tracer's.
         channel: where events go.
     """
@@ -92,7 +93,7 @@ class Forks:
             self._accounts.finish()
 
     def _is_time(self, path: str, mode: str) -> bool:
-        if os.path.basename(path) != self._order["artifact"]:
+        if re.fullmatch(self._order["artifact"], os.path.basename(path)) is None:
             return False
         reading = mode.startswith("r") and "+" not in mode
         return reading and os.path.exists(path) if self._order["when"] == "read" else not reading
