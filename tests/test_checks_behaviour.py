@@ -106,7 +106,7 @@ def test_without_evidence_nothing_is_decided(code: str, folder: Path) -> None:
         (1.5149 / 1.35, {}, Verdict.FAIL, "+34.9%"),
         (1.5149 / 1.5, {}, Verdict.UNDECIDED, "no known error counts so many"),
         (1.5149 * 1.2, {}, Verdict.WARN, "-16.7%"),
-        (1.5149 / 1.2, {"missing": [[100, 900]]}, Verdict.WARN, "whole text is not known"),
+        (1.5149 / 1.2, {"missing": [[100, 900]]}, Verdict.UNDECIDED, "it scored a part of the text"),
         (1.5149 / 1.2, {"result": "unbound"}, Verdict.WARN, "whole text is not known"),
         (1.5149 / 1.05, {"result": "unbound"}, Verdict.UNDECIDED, "it may have scored a part of the text"),
         (None, {}, Verdict.UNDECIDED, "no loss beside its score"),

@@ -39,13 +39,13 @@ def bytes_miscounted_when_run(submission: Submission) -> Outcome | None:
 
     What it checks:
         The printed val_loss and val_bpb of the first run give the bytes per token that the script divides by:
-        val_loss / ln 2 / val_bpb. The text of that run is known to the byte. More than three percent apart warns.
-        Where the traced run does not show that the script scores the whole text, a part of it may have other words:
-        up to eight percent are undecided then, and more warns. It fails where the script counts 8 to 40 percent too
-        many, as it does where leading spaces count twice or as the bytes of their mark, of the whole text. More than
-        that is explained by no known error, and stays undecided. So does any difference where the folder ships a
-        tokenizer or a table of its own, or the code holds the totals of the official text: these belong to another
-        text than the small world's.
+        val_loss / ln 2 / val_bpb. The text of that run is known to the byte. More than three percent apart warns. It
+        fails where the script counts 8 to 40 percent too many, as it does where leading spaces count twice or as the
+        bytes of their mark, of the whole text. More than that is explained by no known error, and stays undecided. A
+        part of the text may have other words: where the traced run shows that only a part is scored, any difference
+        is undecided, and where it shows neither, one of up to eight percent. So is any difference where the folder
+        ships a tokenizer or a table of its own, or the code holds the totals of the official text: these belong to
+        another text than the small world's.
 
     Why it matters:
         "If changes are made to the tokenizer or dataset, prove with certainty that the val_bpb is correctly
@@ -75,18 +75,18 @@ def bytes_miscounted_when_run(submission: Submission) -> Outcome | None:
     told = f"the script counts {counted:.4f} bytes per token, the text has {true:.4f}"
     if abs(apart) <= TOLERANCE:
         return Outcome(Verdict.PASS, f"In miniature, {told}.", values, (where,))
-    whole = facts.whole
-    reason = _explained(submission, apart, whole=whole)
+    reason = _explained(submission, apart, whole=facts.whole)
     if reason:
         return undecided(f"In miniature, {told}: {apart:+.1%}", reason, where)
-    verdict = Verdict.FAIL if apart > EXPLAINED[0] and whole else Verdict.WARN
-    part = "" if whole else "; whether it scores the whole text is not known"
+    verdict = Verdict.FAIL if apart > EXPLAINED[0] and facts.whole else Verdict.WARN
+    part = "" if facts.whole else "; whether it scores the whole text is not known"
     return Outcome(verdict, f"In miniature, {told}: {apart:+.1%}{part}.", values, (where,))
 
 
-def _explained(submission: Submission, apart: float, *, whole: bool) -> str:
+def _explained(submission: Submission, apart: float, *, whole: bool | None) -> str:
     """Why a difference may be none of the script's making, or ""."""
-    part = "it may have scored a part of the text" if not whole and abs(apart) <= EXPLAINED[0] else ""
+    part = "it scored a part of the text" if whole is False else ""
+    part = "it may have scored a part of the text" if whole is None and abs(apart) <= EXPLAINED[0] else part
     many = "no known error counts so many" if apart > EXPLAINED[1] else ""
     return _of_another_text(submission) or part or many
 

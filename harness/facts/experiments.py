@@ -86,10 +86,10 @@ class LedgerFacts:
     left_out: int = 0
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the pass was found and leaves out no more than a few of the text's tokens."""
+    def is_whole(self) -> bool | None:
+        """Whether the pass leaves out no more than a few of the text's tokens; None where it was not found."""
         missing = sum(end - start for start, end in self.missing)
-        return self.result == "bound" and missing <= FEW_SHARE * max(self.tokens, 1)
+        return missing <= FEW_SHARE * max(self.tokens, 1) if self.result == "bound" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class ProbeFacts:
         not_run: functions of the script that the traced run never entered, some of them.
         val_tokens: tokens of the validation text of the first run.
         val_bytes: bytes of text that these stand for.
-        whole: whether the traced run shows that the reported score counts the whole text, or nearly.
+        whole: whether the reported score counts the whole text, or nearly; None where that is not known.
     """
 
     script: str
@@ -101,7 +101,7 @@ class ProbeFacts:
     not_run: tuple[str, ...] = ()
     val_tokens: int = 0
     val_bytes: int = 0
-    whole: bool = False
+    whole: bool | None = None
 
     def went_through(self, place: Location) -> bool | None:
         """Whether the traced run went through a line of a script; None where that is not known.
@@ -141,7 +141,7 @@ def read(directory: Path, folder: Folder) -> ProbeFacts | Missing:
         val_bytes=document["world"]["val_bytes"],
         flips=experiments.flips(document["experiments"].get("flips"), document["world"]["seed"]),
         two_ranks=experiments.two_ranks(document["experiments"].get("two_ranks")),
-        whole=isinstance(order, Located) and order.value.is_whole,
+        whole=order.value.is_whole if isinstance(order, Located) else None,
     )
 
 
