@@ -157,6 +157,13 @@ def test_matrices_of_a_small_model_are_quantized_too(text: str, expected: dict[s
     assert choose(text, length=128).everywhere == {}
 
 
+def test_embeddings_are_as_wide_as_the_model_where_they_were() -> None:
+    text = 'import os\nA = os.environ.get("MODEL_DIM", 512)\nB = int(os.environ.get("EMBEDDING_DIM", 512))\n'
+    assert choose(text).environment == {"MODEL_DIM": "128", "EMBEDDING_DIM": "128"}
+    assert choose(text, {"EMBEDDING_DIM": "254"}).environment == {"MODEL_DIM": "128", "EMBEDDING_DIM": "254"}
+    assert "EMBEDDING_DIM" not in choose(text.replace("MODEL_DIM", "WIDTH")).environment
+
+
 def test_a_model_writes_few_sequences_to_be_calibrated_on() -> None:
     text = "def written(model, num_seqs=64):\n    pass\nwritten(model, num_seqs=32)\ntotal_calib_seqs = 4\n"
     made = choose(text)

@@ -108,6 +108,8 @@ LENGTHS: dict[str, float] = {
 }
 # Always set, since they have to fit each other.
 WIDTHS = frozenset({"MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS"})
+# As wide as the model, where they are so in the claimed run: else a projection comes in between.
+AS_WIDE = ("EMBEDDING_DIM", "EMBED_DIM")
 # Never raised above what is claimed, nor set where that is not known.
 CAPPED: dict[str, int] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
 # What only prints along the way is turned off; where a script divides by it unasked, it does not come to it instead.
@@ -194,6 +196,11 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
         value = claimed.get(name, keys.get(name, ""))
         if name in keys and (name in quiet or _is_larger(name, value, small)):
             environment[name], shrunk[name] = str(small), (value, str(small))
+    width = claimed.get("MODEL_DIM", keys.get("MODEL_DIM", ""))
+    for name in AS_WIDE:
+        value = claimed.get(name, keys.get(name, ""))
+        if _number(value) is not None and _number(value) == _number(width):
+            environment[name], shrunk[name] = str(sizes["MODEL_DIM"]), (value, str(sizes["MODEL_DIM"]))
     by_ending = ((name, most) for name in keys for _, most in _by_ending(name, length))
     for name, most in (*CAPPED.items(), *by_ending):
         value = claimed.get(name, keys.get(name, ""))
