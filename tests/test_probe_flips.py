@@ -127,6 +127,8 @@ def test_an_account_with_steps_of_no_place_tells_nothing() -> None:
     sources = computed([7, [[1, 3]]], [8, [[1, 4]]])
     assert accounted(sources, account(1.0, 3.0, 1.5, 2.5, after=[1, 1, 2, 2])) is None
     assert ledger.of_account(ran(), flips.nothing("not made"), 5) is None
+    # Steps in the order of the text, without any loss that was seen.
+    assert accounted(computed(), account(1.0, 3.0, 1.5, 2.5, after=[0, 0, 0, 0])) is None
 
 
 def test_damaged_pieces_are_read() -> None:

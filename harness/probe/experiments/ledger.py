@@ -102,7 +102,7 @@ def judge(run: MiniatureRun, val_tokens: int) -> Ledger:
 def of_account(run: MiniatureRun, copies: Flips, val_tokens: int) -> Ledger | None:
     """The reported pass of a run that forks, where its scores are an account of the script's own; None where not.
 
-    Only where every step of the account found the places that it is the score of.
+    Only where every step of the account found the places that it is the score of, by losses that were computed before.
 
     Args:
         run: the run that forks.
@@ -116,7 +116,10 @@ def of_account(run: MiniatureRun, copies: Flips, val_tokens: int) -> Ledger | No
     account = next((each for each in view.of("account") if (each["function"], each["name"]) == bound.keys[-1]), None)
     if account is None or binding.apart(sum(unit.nats for unit in units), abs(account["total"])) > binding.CLEAR:
         return None
-    told = next(iter(view.of("sources")), {}).get("sources", ())
+    told = next(iter(view.of("sources")), {}).get("sources")
+    if not told:
+        # No computation of losses was seen, so that nobody knows what its weights had learned.
+        return None
     early = {at: set(spread(learned)) for at, _, learned in told}
     first: dict[int, int] = {}
     for at, targets, _ in told:
