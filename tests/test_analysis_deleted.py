@@ -54,7 +54,28 @@ def test_what_is_gone_cannot_be_used(body: str, places: tuple[int, int]) -> None
         "del model.weight\nprint(model)",
         "del tokens[0]\nprint(tokens)",
         "model.train()\ndel model",
+        # Names of their own.
+        "del model\nprint([model for model in tokens])",
+        "del model\nprint(sorted(tokens, key=lambda model: model))",
+        # Bound again by what is called.
+        "def load():\n    nonlocal model\n    model = 1\ndel model\nload()\nprint(model)",
+        # The condition is another one by then.
+        "if flag:\n    del model\n    flag = False\nif flag:\n    model.train()",
+        "if flag:\n    del model\n    other = None\nif other:\n    model.train()",
+        "if flag.on:\n    del model\n    flag.on = False\nif flag.on:\n    model.train()",
     ],
 )
 def test_what_may_be_there_again_is_no_error(body: str) -> None:
     assert found(body) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model = 1\ndel model\nexec('model = 2')\nprint(model)\n",
+        "def load():\n    global model\n    model = 2\nmodel = 1\ndel model\nload()\nprint(model)\n",
+    ],
+)
+def test_a_name_of_the_module_may_be_bound_from_elsewhere(text: str) -> None:
+    assert [*gone(Index(ast.parse(text)))] == []
+    assert [*gone(Index(ast.parse("model = 1\ndel model\nprint(model)\n")))]

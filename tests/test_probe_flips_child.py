@@ -262,6 +262,15 @@ def test_arrays_without_readable_numbers_are_passed_over() -> None:
     torch.func.vmap(inside)(torch.ones(2, 3))
 
 
+def test_what_a_further_epoch_had_learned_is_no_score_s() -> None:
+    watch = accounts.Accounts(SimpleNamespace(sources=[]), Seen().emit)
+    learned = np.array([False, False, True, True])
+    source = SimpleNamespace(at=7, targets=np.array([1, 2, 3, -1]), learned=learned, grad=False)
+    assert watch._told(source) == [7, [[1, 4], [-1, 0]], [[2, 4]]]
+    source.grad = True
+    assert watch._told(source) == [7, [[1, 4], [-1, 0]], []]
+
+
 def test_a_best_value_that_begins_at_infinity_makes_no_step_of_it() -> None:
     seen, _ = accounted(lambda: improved([9.0, 7.0, 5.0, 4.0, 3.5]))
     [account] = [each for each in seen.of("account") if each["name"] == "best"]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from harness.analysis.index import Function, Index, last_name
+from harness.analysis.index import Function, Index, last_name, place_of
+from harness.analysis.scopes import binds_unseen, in_comprehension
 
 _BLOCKS = ("body", "orelse", "finalbody")
 _LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
@@ -27,26 +28,24 @@ def gone(index: Index) -> Iterator[Gone]:
     """The first use after each deletion that comes to a name which is no longer there."""
     for statement in index.each(ast.Delete):
         function = index.function_of(statement)
+        if function is None and binds_unseen(index):
+            continue
         for target in statement.targets:
-            if isinstance(target, ast.Name) and not _is_outer(index, function, target.id):
+            if isinstance(target, ast.Name) and not _is_shared(index, target.id):
                 yield from _after(index, function, target)
 
 
-def _is_outer(index: Index, function: Function | None, name: str) -> bool:
-    """Whether a function takes a name from outside, where another function may bind it."""
-    for kind in (ast.Global, ast.Nonlocal):
-        for each in index.each(kind):
-            if name in getattr(each, "names", ()) and index.function_of(each) is function:
-                return True
-    return False
+def _is_shared(index: Index, name: str) -> bool:
+    """Whether a function declares that a name is one of outside: what it calls, or calls it, may bind it again."""
+    declared = (*index.each(ast.Global), *index.each(ast.Nonlocal))
+    return any(name in getattr(each, "names", ()) for each in declared)
 
 
 def _after(index: Index, function: Function | None, target: ast.Name) -> Iterator[Gone]:
-    place = _end(target)
-    later = sorted((each for each in _mentions(index, target.id) if _place(each) > place), key=_place)
-    for each in later:
-        if index.function_of(each) is not function:
-            # A function that is made later may run before the deletion.
+    later = (each for each in _mentions(index, target.id) if place_of(each) > place_of(target))
+    for each in sorted(later, key=place_of):
+        if index.function_of(each) is not function or in_comprehension(index, each, index.tree):
+            # A function that is made later may run before the deletion; a comprehension or lambda has its own names.
             continue
         if not isinstance(each, ast.Name) or isinstance(each.ctx, ast.Store):
             return
@@ -81,7 +80,14 @@ def _is_reached(index: Index, deletion: ast.AST, use: ast.AST) -> bool:
     tests = [[each.test for each in way if isinstance(each, (ast.If, ast.While, ast.IfExp))] for way in ways]
     names = [{name for test in side for name in _names(test)} for side in tests]
     alike = {ast.unparse(test) for test in tests[0]} >= {ast.unparse(test) for test in tests[1]}
-    return not names[1] & _ASKING and (alike or not names[0] & names[1])
+    settled = not any(_is_changed(index, name, deletion, use) for name in names[1])
+    return settled and not names[1] & _ASKING and (alike or not names[0] & names[1])
+
+
+def _is_changed(index: Index, name: str, deletion: ast.AST, use: ast.AST) -> bool:
+    """Whether something gives a name of a condition another value between a deletion and a use."""
+    stores = (*index.stored.get(name, ()), *index.stored_attributes.get(name, ()))
+    return any(place_of(deletion) < place_of(each) < place_of(use) for each in stores)
 
 
 def _field(holder: ast.AST, node: ast.AST) -> str:
@@ -117,11 +123,3 @@ def _names(test: ast.expr) -> Iterator[str]:
             yield node.id
         elif isinstance(node, ast.Attribute):
             yield node.attr
-
-
-def _place(node: ast.AST) -> tuple[int, int]:
-    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
-
-
-def _end(node: ast.AST) -> tuple[int, int]:
-    return getattr(node, "end_lineno", 0), getattr(node, "end_col_offset", 0)

@@ -250,7 +250,7 @@ def certainly_unbound(scopes: Scopes, node: ast.Name) -> bool:
     index, unit = scopes.index, scopes.units[scopes.unit_of(node)]
     if unit.kind == _CLASS or (unit.kind == _MODULE and (node.id in PYTHON_NAMES or binds_unseen(index))):
         return False
-    if _in_comprehension(index, node, unit.node):
+    if in_comprehension(index, node, unit.node):
         return False
     own = scopes.own(scopes.unit_of(node))
     if id(node) not in own or any(
@@ -259,7 +259,7 @@ def certainly_unbound(scopes: Scopes, node: ast.Name) -> bool:
         return False
     stores = [each for each in own.values() if isinstance(each, ast.Name) and each.id == node.id and each is not node]
     stores = [
-        each for each in stores if isinstance(each.ctx, ast.Store) and not _in_comprehension(index, each, unit.node)
+        each for each in stores if isinstance(each.ctx, ast.Store) and not in_comprehension(index, each, unit.node)
     ]
     first = scopes.bound[scopes.unit_of(node), node.id]
     if not (stores or isinstance(node.ctx, ast.Store)) or (node.lineno, node.col_offset) >= first:
@@ -269,7 +269,8 @@ def certainly_unbound(scopes: Scopes, node: ast.Name) -> bool:
     return not any(isinstance(index.parent(each), ast.NamedExpr) for each in stores)
 
 
-def _in_comprehension(index: Index, node: ast.AST, end: ast.AST) -> bool:
+def in_comprehension(index: Index, node: ast.AST, end: ast.AST) -> bool:
+    """Whether a comprehension or a lambda, which may bind names of its own, stands between a node and another."""
     for above in index.ancestors(node):
         if above is end:
             return False

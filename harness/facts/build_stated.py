@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.analysis.answers import Reason, Setting, Stated
 from harness.facts.claims import ManifestClaims, ReadmeClaims
-from harness.facts.runs import RUN_SPECIFIC_KEYS, Run
+from harness.facts.runs import RUN_SPECIFIC_KEYS, Run, Score
 from harness.model import HarnessError, Located, Location
 from harness.sources import commands
 from harness.sources.folder import Folder, shown
@@ -95,8 +95,13 @@ def counted(runs: Sequence[Run], claimed: Claimed) -> Sequence[Run]:
 
 def prints(run: Run, claim: float) -> bool:
     """Whether a run prints a claimed score, as other than an intermediate value."""
-    printed = [score.val_bpb for score in run.scores if not score.diagnostic]
-    return any(isinstance(value, Located) and abs(value.value - claim) <= SAME_SCORE for value in printed)
+    return any(is_claim(score, claim) for score in run.scores)
+
+
+def is_claim(score: Score, claim: float) -> bool:
+    """Whether a score is a claimed one, as other than an intermediate value."""
+    value = score.val_bpb
+    return not score.diagnostic and isinstance(value, Located) and abs(value.value - claim) <= SAME_SCORE
 
 
 def _logged(runs: Iterable[Run]) -> Mapping[str, list[Setting]]:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from harness.facts.build_stated import SAME_SCORE, Claimed, counted
+from harness.facts.build_stated import Claimed, counted, is_claim
 from harness.facts.probe import ProbeFacts
-from harness.facts.runs import Run, Score
+from harness.facts.runs import Run
 from harness.model import Located, Location, Missing
 from harness.sources.scorelabels import Kind, kind_of, named
 
@@ -57,8 +57,8 @@ def claimed_labels(runs: Sequence[Run], claimed: Claimed) -> tuple[str, ...]:
     claims = claimed.scores()
     chosen = counted(runs, claimed)
     heads = [run.headline.value for run in chosen if isinstance(run.headline, Located)]
-    near = [score for score in heads if _is_one_of(score, claims)]
-    found = [score for run in chosen for score in run.scores if _is_one_of(score, claims)]
+    near = [score for score in heads if any(is_claim(score, each) for each in claims)]
+    found = [score for run in chosen for score in run.scores if any(is_claim(score, each) for each in claims)]
     final = max((kind_of(score.label) for score in found), default=Kind.DIAGNOSTIC)
     best = near or [score for score in found if kind_of(score.label) == final] or heads
     return tuple(dict.fromkeys(score.label for score in best))
@@ -89,10 +89,3 @@ def held_against(probe: ProbeFacts | Missing, runs: Sequence[Run], claimed: Clai
     )
     other = Missing(f"{told}, but `{judged.strip()[:60]}`", Location(probe.script))
     return replace(probe, ledger=other, flips=other, two_ranks=other)
-
-
-def _is_one_of(score: Score, claims: Sequence[float]) -> bool:
-    value = score.val_bpb
-    if score.diagnostic or not isinstance(value, Located):
-        return False
-    return any(abs(value.value - claim) <= SAME_SCORE for claim in claims)

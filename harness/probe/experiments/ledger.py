@@ -8,14 +8,14 @@ outside of torch are in no pass: there the account of the run that forks tells t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from harness.probe.experiments import binding
-from harness.probe.experiments.events import pairs
+from harness.probe.experiments.events import pairs, ranges
 from harness.probe.experiments.flips import Flips
 from harness.probe.experiments.scores import ACCOUNT, BASE, spread, views
 from harness.probe.experiments.timeline import Block, timeline
@@ -131,30 +131,18 @@ def of_account(run: MiniatureRun, copies: Flips, val_tokens: int) -> Ledger | No
         # Of several places that were counted at once, some may have been scored long before the last one.
         single = len(unit.places) == 1
         learned += [place for place in unit.places if place in early.get(unit.at if single else first[place], ())]
-    learned.sort()
     return Ledger(
         BOUND,
         f"{bound.reason}, on the text whose phrases repeat",
         where=bound.where,
         count=int(counted.sum()),
         learned_before=len(learned),
-        learned=_ranges(learned)[:RANGES_LIMIT],
-        missing=_ranges([place for place in range(1, val_tokens) if not counted[place]])[:RANGES_LIMIT],
-        doubled=_ranges(np.flatnonzero(counted > 1).tolist())[:RANGES_LIMIT],
+        learned=pairs(ranges(np.unique(np.array(learned, dtype=np.int64))))[:RANGES_LIMIT],
+        missing=pairs(ranges(1 + np.flatnonzero(counted[1:] == 0)))[:RANGES_LIMIT],
+        doubled=pairs(ranges(np.flatnonzero(counted > 1)))[:RANGES_LIMIT],
         tokens=max(val_tokens - 1, 0),
         passes=len(run.of("pass")),
     )
-
-
-def _ranges(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Places in order as half-open ranges."""
-    found: list[tuple[int, int]] = []
-    for place in places:
-        if found and found[-1][1] == place:
-            found[-1] = found[-1][0], place + 1
-        else:
-            found.append((place, place + 1))
-    return tuple(found)
 
 
 def _learned(run: MiniatureRun, chosen: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:

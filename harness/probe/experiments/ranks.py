@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.probe.experiments.events import ranges
 from harness.probe.experiments.ledger import Ledger
 from harness.probe.session import MiniatureRun
 from harness.sandbox.levels import Level
@@ -195,17 +196,10 @@ def _joined(number: int, group: list[_Part]) -> dict[str, Any]:
         "mean": sum(part.summary["sum"] for part in group) / count,
         "count": count,
         "where": group[0].summary["where"],
-        "missing": _ranges(1 + np.flatnonzero(targets == 0)),
-        "doubled": _ranges(1 + np.flatnonzero(targets > 1)),
+        "missing": ranges(1 + np.flatnonzero(targets == 0)),
+        "doubled": ranges(1 + np.flatnonzero(targets > 1)),
         "learned_before": sum(part.summary["learned_before"] for part in group),
     }
-
-
-def _ranges(places: NDArray[np.int64]) -> list[list[int]]:
-    if not places.size:
-        return []
-    pieces = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
-    return [[int(piece[0]), int(piece[-1]) + 1] for piece in pieces]
 
 
 def _why_not(run: MiniatureRun) -> str:

@@ -112,9 +112,13 @@ class Accounts:
                     self._ledger.rows.tell(step, step + 1, row)
 
     def _told(self, source: Source) -> list[Any]:
-        """A computation of losses: its number, its places, and those of them that had been learned from before."""
+        """A computation of losses: its number, its places, and those of them that had been learned from before.
+
+        What has a gradient may be a further epoch on tokens whose scores, made before, are added up after it.
+        """
         known = source.targets[source.targets >= 0]
-        return [source.at, ranges(source.targets, again=True), ranges(known[source.learned[known]])]
+        early = known[:0] if source.grad else known[source.learned[known]]
+        return [source.at, ranges(source.targets, again=True), ranges(early)]
 
     def _own(self, code: CodeType) -> bool:
         """Whether a function is the script's own; it is asked for every call that is made."""
