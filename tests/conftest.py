@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from harness.probe.child import events
 from harness.sandbox.canaries import fly
 from harness.sandbox.establish import BACKENDS
 from harness.sandbox.levels import Level
+from tests.heard import Heard
 
 settings.register_profile("bounded", max_examples=30, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=500, deadline=None)
@@ -29,6 +31,14 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(directory))
     return directory
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
+    """What the probe's child writes into its channel."""
+    channel = Heard()
+    monkeypatch.setattr(events, "_channel", channel)
+    return channel
 
 
 @pytest.fixture(scope="session")
