@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.challenge import BOS_TOKEN
-from harness.probe import miniature
+from harness.probe import miniature, sizes
 from harness.probe.experiments import variants
 from harness.probe.phrased import BEGINS, BYTE, INSIDE, Phrased, phrased_text
 
@@ -73,7 +73,7 @@ def test_flips_lie_where_longer_windows_begin(text: Phrased) -> None:
     places = [each.place for each in variants.choose(longer, 0, damage=False) if each.kind == "self"]
     assert {0, 1} <= {place % 128 for place in places}
     assert 0.3 < longer.near(0.2, hit=True) % 128 / 128 < 0.7
-    assert miniature.choose("", {}, miniature.LONGER).length == 128
+    assert miniature.choose("", {}, sizes.LONGER).length == 128
 
 
 @pytest.mark.parametrize(("count", "vocabulary"), [(30, 64), (70, 256), (200, 8192)])

@@ -10,7 +10,7 @@ import sentencepiece as spm
 
 from harness.challenge import BOS_TOKEN
 from harness.model import HarnessError
-from harness.probe import miniature
+from harness.probe import miniature, sizes
 from harness.probe.miniature import choose
 from harness.probe.probing import _naming
 from harness.probe.unique import unique_tokens
@@ -287,7 +287,7 @@ class Hyperparameters:
 """
 
 
-@pytest.mark.parametrize(("length", "places"), [(miniature.LENGTH, 256), (miniature.LONGER, 1 << 18)])
+@pytest.mark.parametrize(("length", "places"), [(sizes.LENGTH, 256), (sizes.LONGER, 1 << 18)])
 def test_tables_of_counts_are_as_full_as_in_the_real_run(length: int, places: int) -> None:
     made = choose(TABLES, {}, length)
     large = {"NUM_BUCKETS", "HASH_SIZE", "BUCKETS", "table_size", "full_buckets"}

@@ -10,127 +10,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness.model import HarnessError
+from harness.probe import sizes
 from harness.probe.world import Spec
 
 Value = int
 PLACES_LIMIT = 8
-LENGTH = 64
-# What a script may want instead, where it ends at the usual length: rows of at least 128 tokens, all of its vocabulary.
-LONGER = 2 * LENGTH
-# Each score costs a product with the whole vocabulary, and a sum over it costs a run for each token.
-VOCABULARY = 1_024
 BYTES = 256
-# A table of counts has some ten tokens of a real validation text for each place, and here too: what does not add up to
-# one because contexts and tokens share places would look clean in an empty one. Where a script ends so, it gets more.
-TABLES, PLACES, MORE_PLACES = r"(?:^|_)(?:BUCKETS|TABLE_SIZE|HASH_SIZE)", 256, 1 << 18
-# Also where no name says so: a large power of two that a hash is reduced by.
-MODULI = range(1 << 18, 1 << 28)
-_MODULUS = re.compile(r"%\s*(?:\w+\.)*(\w+)|(?:&|\bmask\w*\s*=)[^#\n]{0,40}?\b(\w+)\s*-\s*1\b")
-# What is scored before it is counted: a text that is one piece would be scored with empty tables. In sequences. Other
-# things have chunks too, of which the large ones are tokens.
-PIECES, SEQUENCES, LARGE = r"(?:^|_)CHUNK_(?:TOKENS|SIZE|SZ|LEN)", 8, 4_096
-# Windows that are farther apart than they are long leave out what lies between.
-STRIDES = r"(?:^|_)STRIDE"
-# Sequences that a model writes itself, token by token, to be calibrated on.
-WRITTEN, WRITTEN_MOST = r"(?:^|_)(?:NUM|CALIB|GEN|AR)_SEQS", 8
-# So many tokens have to be seen before something begins, which the small text has to have.
-BEFORE = r"(?:^|_)(?:MIN|START|WARMUP|BEGIN)_TOKENS"
-# What has fewer numbers stays as it is where a model is quantized, which a small model's matrices all have: calibration
-# on validation tokens would show in no artifact. Not where a script ends so.
-FLOATS, FLOATS_MOST, ANY = r"(?:NUMEL\(\)|(?:KEEP_FLOAT|SMALL_TENSOR)_MAX_NUMEL)", 4_096, 1 << 40
-NUMBERS = "numel()"
-# Endings of numbers that are made smaller where they are written out too, not only in the environment.
-ANYWHERE = frozenset({TABLES, PIECES, WRITTEN, BEFORE, FLOATS})
 # A shift or a power that is written out has no larger parts.
 BITS_LIMIT = 64
-# Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
-SMALL: dict[str, int] = {
-    "ITERATIONS": 8,
-    "NUM_ITERATIONS": 8,
-    "TRAIN_STEPS": 8,
-    "MAX_STEPS": 8,
-    "TOTAL_STEPS": 8,
-    "WARMUP_STEPS": 1,
-    "LR_WARMUP_STEPS": 1,
-    "MUON_MOMENTUM_WARMUP_STEPS": 4,
-    "BATCH_SIZE": 2,
-    "MODEL_DIM": 128,
-    "NUM_HEADS": 4,
-    "NUM_KV_HEADS": 2,
-    "VAL_MAX_TOKENS": 8_192,
-    "EVAL_BATCH_SEQS": 8,
-    "EVAL_BATCH_SIZE": 8,
-    "SLIDING_BATCH_SIZE": 8,
-    "SW_EVAL_BATCH": 8,
-    "TTT_LORA_RANK": 4,
-    "TTT_BATCH_SEQS": 4,
-    "TTT_BATCH_SIZE": 4,
-    "GLOBAL_TTT_BATCH_SEQS": 4,
-    "PHASED_TTT_PREFIX_DOCS": 8,
-    # Two processes that pause at each phase need a batch of documents each.
-    "PHASED_TTT_NUM_PHASES": 2,
-    "GPTQ_CALIBRATION_BATCHES": 2,
-    "GPTQ_CALIB_BATCHES": 2,
-    "GPTQ_CALIB_SAMPLES": 2,
-    "GPTQ_CALIB_SEQS": 2,
-    "GPTQ_NUM_SEQS": 2,
-    "GPTQ_RESERVE_SECONDS": 0,
-    "GPTQ_RESERVE_MS": 0,
-    "GPTQ_BATCH_SIZE": 2,
-    "VAR_EVAL_STEPS": 4,
-    "POP_SIZE": 8,
-    "D_STATE": 16,
-    "MAMBA3_D_STATE": 16,
-    "SIGREG_NUM_PROJ": 16,
-    "BIGRAM_VOCAB_SIZE": 256,
-    "BIGRAM_BUCKETS": 256,
-    "BIGRAM_HASH_BUCKETS": 256,
-}
-# The same as multiples of the length. Gradients are of eight parts, one sequence each.
-LENGTHS: dict[str, float] = {
-    "TRAIN_SEQ_LEN": 1,
-    "SEQ_LEN": 1,
-    "ROPE_TRAIN_SEQ_LEN": 1,
-    "YARN_MAX_LEN": 1,
-    "TRAIN_BATCH_TOKENS": 8,
-    "VAL_BATCH_SIZE": 16,
-    "VAL_BATCH_TOKENS": 16,
-    "EVAL_SEQ_LEN": 1,
-    "EVAL_STRIDE": 0.5,
-    "SLIDING_EVAL_STRIDE": 0.5,
-    "STRIDE": 0.5,
-    "TTT_CHUNK_TOKENS": 8,
-    "TTT_CHUNK_SIZE": 0.25,
-    "TTT_EVAL_SEQ_LEN": 1,
-    "GLOBAL_TTT_CHUNK_TOKENS": 8,
-    "GPTQ_GEN_LEN": 1,
-    "SLIDING_WINDOW": 0.5,
-}
-# Always set, since they have to fit each other.
-WIDTHS = frozenset({"MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS"})
-# As wide as the model, where they are so in the claimed run: else a projection comes in between.
-AS_WIDE = ("EMBEDDING_DIM", "EMBED_DIM")
-# Never raised above what is claimed, nor set where that is not known.
-CAPPED: dict[str, int] = {"TTT_EPOCHS": 2, "GLOBAL_TTT_EPOCHS": 2, "TTT_GRAD_STEPS": 2, "SLOT_STEPS": 2}
+# Names that a hash is reduced by: `% size`, `& size - 1`.
+_MODULUS = re.compile(r"%\s*(?:\w+\.)*(\w+)|(?:&|\bmask\w*\s*=)[^#\n]{0,40}?\b(\w+)\s*-\s*1\b")
 # What only prints along the way is turned off; where a script divides by it unasked, it does not come to it instead.
 QUIET, NEVER = 0, 1_000_000
 _ASKED = re.compile(
     r"val_loss_every\s*(?:>|!=|and\b)|\b(?:if|and|not)\s+(?:\w+\.)*val_loss_every\s*(?:and\b|:|\))", re.IGNORECASE
 )
-# The same for numbers by the end of their names: tables of so many bits hold more places than the small text has
-# contexts, what begins at some step has to begin in the few that there are, and a row of weights is not longer than the
-# model is wide.
-CAPPED_ENDINGS: dict[str, int] = {
-    r"(?:TABLE|HASH|BUCKET)S?_BITS": 18,
-    r"(?:START|BEGIN)_(?:STEP|ITER)S?": 4,
-    r"(?:^|_)GROUP_SIZE": SMALL["MODEL_DIM"],
-    TABLES: PLACES,
-    PIECES: SEQUENCES * LENGTH,
-    STRIDES: LENGTH // 2,
-    WRITTEN: WRITTEN_MOST,
-    BEFORE: LENGTH,
-    FLOATS: FLOATS_MOST,
-}
 # A key, and a literal behind it, which another bracket or comma ends, or the beginning of anything else.
 _KEY = re.compile(
     r"""["'](?P<name>[A-Z][A-Z0-9_]{2,40})["']\s*"""
@@ -164,7 +58,7 @@ class Miniature:
     everywhere: dict[str, tuple[Value, Value]] = field(default_factory=dict)
     shrunk: dict[str, tuple[str, str]] = field(default_factory=dict)
     spec: Spec = field(default_factory=Spec)
-    length: int = LENGTH
+    length: int = sizes.LENGTH
 
     def overrides(self) -> dict[str, dict[str, object]]:
         """In the form that the child's plan has."""
@@ -175,7 +69,7 @@ class Miniature:
         }
 
 
-def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LENGTH) -> Miniature:
+def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = sizes.LENGTH) -> Miniature:
     """Shrink a script.
 
     Args:
@@ -187,27 +81,27 @@ def choose(text: str, claimed: Mapping[str, str] | None = None, length: int = LE
         HarnessError: the size of the vocabulary is no number.
     """
     claimed = dict(claimed or {})
-    vocabulary = {} if length > LENGTH else {"VOCAB_SIZE": VOCABULARY}
-    sizes = SMALL | vocabulary | {name: round(times * length) for name, times in LENGTHS.items()}
+    vocabulary = {} if length > sizes.LENGTH else {"VOCAB_SIZE": sizes.VOCABULARY}
+    small = sizes.SMALL | vocabulary | {name: round(times * length) for name, times in sizes.LENGTHS.items()}
     keys = _consulted(text)
     environment, shrunk = dict(claimed), {}
     quiet = {"VAL_LOSS_EVERY": QUIET if _ASKED.search(text) else NEVER}
-    for name, small in {**sizes, **quiet}.items():
+    for name, most in {**small, **quiet}.items():
         value = claimed.get(name, keys.get(name, ""))
-        if name in keys and (name in quiet or _is_larger(name, value, small)):
-            environment[name], shrunk[name] = str(small), (value, str(small))
+        if name in keys and (name in quiet or sizes.is_larger(name, value, most)):
+            environment[name], shrunk[name] = str(most), (value, str(most))
     width = claimed.get("MODEL_DIM", keys.get("MODEL_DIM", ""))
-    for name in AS_WIDE:
+    for name in sizes.AS_WIDE:
         value = claimed.get(name, keys.get(name, ""))
         if _number(value) is not None and _number(value) == _number(width):
-            environment[name], shrunk[name] = str(sizes["MODEL_DIM"]), (value, str(sizes["MODEL_DIM"]))
-    by_ending = ((name, most) for name in keys for _, most in _by_ending(name, length))
-    for name, most in (*CAPPED.items(), *by_ending):
+            environment[name], shrunk[name] = str(small["MODEL_DIM"]), (value, str(small["MODEL_DIM"]))
+    by_ending = ((name, most) for name in keys for _, most in sizes.by_ending(name, length))
+    for name, most in (*sizes.CAPPED.items(), *by_ending):
         value = claimed.get(name, keys.get(name, ""))
-        if (_number(value) or 0) >= _least(name, most):
+        if (_number(value) or 0) >= sizes.least(name, most):
             environment[name], shrunk[name] = str(most), (value, str(most))
-    classes, module = _written(text, keys, sizes)
-    everywhere = {name: pair for name, pair in _everywhere(text, keys, length).items() if name.upper() not in sizes}
+    classes, module = _written(text, keys, small)
+    everywhere = {name: pair for name, pair in _everywhere(text, keys, length).items() if name.upper() not in small}
     shrunk |= {name: ("in the script", str(value)) for name, value in module.items()}
     shrunk |= {name: ("in the script", str(value)) for name, value in classes.get(_CLASS, {}).items()}
     shrunk |= {name: ("in the script", str(value)) for name, (value, _) in everywhere.items()}
@@ -220,30 +114,6 @@ def _places(keys: Mapping[str, str], spec: Spec) -> dict[str, str]:
     """Where the data are, for a script that has no place of its own for them."""
     where = {"DATA_PATH": f"./data/{spec.shards}", "TOKENIZER_PATH": f"./data/{spec.tokenizer}"}
     return {name: place for name, place in where.items() if keys.get(name) == ""}
-
-
-def _is_larger(name: str, value: str, small: int) -> bool:
-    """Whether a setting is to be made small: what is smaller stays, for 0 turns many a thing off."""
-    try:
-        return name in WIDTHS or float(value) > small
-    except ValueError:
-        # Left to an expression that was not followed.
-        return True
-
-
-def _by_ending(name: str, length: int) -> Iterator[tuple[str, int]]:
-    """Endings of a name, and the most that it may be."""
-    for ending, most in CAPPED_ENDINGS.items():
-        if re.search(rf"{ending}$", name.upper()):
-            sizes = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length, STRIDES: length // 2, FLOATS: ANY}
-            longer = sizes.get(ending, most)
-            yield ending, longer if length > LENGTH else most
-
-
-def _least(name: str, most: int) -> int:
-    """From where on a number is too large."""
-    other = re.search(rf"{PIECES}$", name.upper()) is not None and not name.upper().endswith("CHUNK_TOKENS")
-    return LARGE if other else most + 1
 
 
 def handed_on(text: str) -> frozenset[str]:
@@ -263,7 +133,7 @@ def _consulted(text: str) -> dict[str, str]:
 
 
 def _written(
-    text: str, keys: Mapping[str, str], sizes: Mapping[str, int]
+    text: str, keys: Mapping[str, str], small: Mapping[str, int]
 ) -> tuple[dict[str, dict[str, Value]], dict[str, Value]]:
     """Plain numbers in the class of settings and in the module that no key of the environment sets."""
     try:
@@ -271,21 +141,21 @@ def _written(
     except SyntaxError:
         return {}, {}
     module = {
-        name: sizes[name]
+        name: small[name]
         for name, value in _numbers(body)
-        if name in sizes and name not in keys and _is_larger(name, str(value), sizes[name])
+        if name in small and name not in keys and sizes.is_larger(name, str(value), small[name])
     }
     classes: dict[str, dict[str, Value]] = {}
     for node in body:
         if isinstance(node, ast.ClassDef) and node.name == _CLASS:
-            small = {
-                name: sizes[name.upper()]
+            found = {
+                name: small[name.upper()]
                 for name, value in _numbers(node.body)
-                if name.upper() in sizes
+                if name.upper() in small
                 and name.upper() not in keys
-                and _is_larger(name.upper(), str(value), sizes[name.upper()])
+                and sizes.is_larger(name.upper(), str(value), small[name.upper()])
             }
-            classes[node.name] = small
+            classes[node.name] = found
     return {name: values for name, values in classes.items() if values}, module
 
 
@@ -296,17 +166,17 @@ def _everywhere(text: str, keys: Mapping[str, str], length: int) -> dict[str, tu
     except SyntaxError:
         return {}
     moduli = {name for match in _MODULUS.finditer(text) for name in match.groups() if name}
-    places = MORE_PLACES if length > LENGTH else PLACES
+    places = sizes.MORE_PLACES if length > sizes.LENGTH else sizes.PLACES
     found: dict[str, tuple[int, int]] = {}
     for name, value in (pair for node in ast.walk(tree) for pair in _given(node)):
         number = _constant(value) or 0
-        sizes = [most for ending, most in _by_ending(name, length) if ending in ANYWHERE]
+        limits = [most for ending, most in sizes.by_ending(name, length) if ending in sizes.ANYWHERE]
         if name.upper() in keys:
             continue
-        if sizes and number >= _least(name, sizes[0]):
-            found[name] = sizes[0], _least(name, sizes[0])
-        elif name in moduli and number in MODULI and not int(number) & int(number) - 1:
-            found[name] = places, MODULI.start
+        if limits and number >= sizes.least(name, limits[0]):
+            found[name] = limits[0], sizes.least(name, limits[0])
+        elif name in moduli and number in sizes.MODULI and not int(number) & int(number) - 1:
+            found[name] = places, sizes.MODULI.start
     return found
 
 
@@ -325,7 +195,7 @@ def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         # `tensor.numel() <= 65_536`
         sides = [node.left, *node.comparators]
         if any(isinstance(side, ast.Call) and ast.unparse(side.func).endswith(".numel") for side in sides):
-            yield from ((NUMBERS, side) for side in sides)
+            yield from ((sizes.NUMBERS, side) for side in sides)
     elif isinstance(node, (ast.Assign, ast.AnnAssign)):
         for target, value in _assigned(node):
             if isinstance(target, (ast.Name, ast.Attribute)):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from harness.challenge import BOS_TOKEN
 from harness.probe import world
-from harness.probe.miniature import LENGTH, Miniature
+from harness.probe.miniature import Miniature
+from harness.probe.sizes import LENGTH
 from harness.probe.unique import ATTEMPTS, DOCUMENT_TOKENS, FIRST_TOKEN
 from harness.probe.world import World
 

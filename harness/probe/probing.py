@@ -18,7 +18,7 @@ from harness.facts.build_stated import Claimed
 from harness.facts.experiments import LEARNED_SHARE
 from harness.facts.submission import Submission
 from harness.model import HarnessError, Missing
-from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, unique, world
+from harness.probe import claimed, document, ledgerlines, miniature, phrased, session, sizes, unique, world
 from harness.probe.bounds import RUN_SECONDS, TOTAL_SECONDS
 from harness.probe.document import Probe
 from harness.probe.experiments import flips, kraft, ledger, noninterference, ranks, reach, scores, variants
@@ -77,8 +77,8 @@ def prepare(folder: Path, facts: Submission) -> Probe:
     text = "\n".join((script.texts[-1], *helpers))
     settings = claimed.environment(facts, miniature.handed_on(text))
     with _naming(folder, script.path):
-        small = _of_length(text, settings, miniature.LENGTH, TRAIN_TOKENS)
-        longer = _of_length(text, settings, miniature.LONGER, LONGER_TRAIN_TOKENS)
+        small = _of_length(text, settings, sizes.LENGTH, TRAIN_TOKENS)
+        longer = _of_length(text, settings, sizes.LONGER, LONGER_TRAIN_TOKENS)
     ranked = any(_RANKED.search(text) for text in (script.texts[-1], *helpers))
     wanted = scorekinds.wanted(facts.runs, Claimed(facts.claims, facts.readme))
     return Probe(folder, script.path, small, settings, script.texts[-1], ranked, longer, wanted)
@@ -182,7 +182,7 @@ def _first(runs: _Runs, place: Path, kept: Path) -> tuple[World, MiniatureRun]:
     if longer is None or not _may_be_too_small(bare, runs.probe.miniature, longer):
         return made, bare
     vocabulary = longer.spec.vocabulary
-    runs.tell(f"{BARE}: once more, on sequences of {miniature.LONGER} tokens out of a vocabulary of {vocabulary:,}")
+    runs.tell(f"{BARE}: once more, on sequences of {sizes.LONGER} tokens out of a vocabulary of {vocabulary:,}")
     runs.probe = dataclasses.replace(runs.probe, miniature=longer)
     made = _world(runs.probe, place / "longer", kept)
     remove_tree(runs.directory / BARE)
