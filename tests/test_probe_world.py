@@ -272,7 +272,8 @@ _B = 4194304
 M = 1 << 20
 SEED_MODULUS = 1 << 32
 STEP = 1 << 20
-slot, row, rest = key % _B, key & (M - 1), key % SEED_MODULUS
+PERIOD = 1.5
+slot, row, rest, phase = key % _B, key & (M - 1), key % SEED_MODULUS, angle % PERIOD
 chunk_size = 32768
 class Counts:
     chunk_size = 256

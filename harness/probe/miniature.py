@@ -175,7 +175,8 @@ def _everywhere(text: str, keys: Mapping[str, str], length: int) -> dict[str, tu
             continue
         if limits and number >= sizes.least(name, limits[0]):
             found[name] = limits[0], sizes.least(name, limits[0])
-        elif name in moduli and number in sizes.MODULI and not int(number) & int(number) - 1:
+        # A float would be looked for in the range number by number.
+        elif name in moduli and isinstance(number, int) and number in sizes.MODULI and not number & number - 1:
             found[name] = places, sizes.MODULI.start
     return found
 
