@@ -15,7 +15,7 @@ from harness.checks import fingerprint, metric
 from harness.facts.claims import DeclaredSplit, ReadmeClaims
 from harness.facts.runs import Run
 from harness.facts.statements import StatementFacts
-from harness.model import Missing, Outcome, Verdict
+from harness.model import Located, Location, Missing, Outcome, Verdict
 from tests import factories
 from tests.factories import UNSTATED, at
 
@@ -320,3 +320,18 @@ def test_a_readme_row_is_the_claim_rounded_or_cut_off(claim: float, verdict: Ver
     outcome = metric.readme_differs_from_claim.check(factories.submission(claims=claims, readme=readme))
     assert outcome is not None
     assert outcome.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("loss", "bits", "verdict"),
+    [(2.7872, 1.6507, Verdict.WARN), (3.7872, 1.6507, Verdict.FAIL), (2.8, 1.7, Verdict.FAIL)],
+)
+def test_a_part_of_the_text_has_other_words(loss: float, bits: float, verdict: Verdict) -> None:
+    """Where the log's own validations fit a split, the same tokens are not counted twice too often."""
+    place = Location("train_seed1.log", 70)
+    check = factories.score(bits, path=place.path, val_loss=Located(loss, place), digits=4, loss_digits=4)
+    run = scored(3.68022869, 1.99298916)
+    outcome = bytes_per_token(dataclasses.replace(run, validation=Located(check, place)))
+    assert outcome.verdict is verdict
+    assert ("fit sp1024" in outcome.message) == (verdict is Verdict.WARN)
+    assert bytes_per_token(run).verdict is Verdict.FAIL

@@ -26,6 +26,8 @@ from harness.model import Fact, Located, Location, Missing, Outcome, Status, Val
 
 FAMILY = "metric"
 PART_OF_SPLIT = 1e-2
+# Four printed decimals tell one split from the next.
+BLURRED = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,9 @@ class Ratio:
         return self.high - self.low > PATH_SPREAD * self.value
 
 
-def ratio_of(run: Run) -> Ratio | None:
-    """The run's bytes per token, or None when its headline lacks the loss or the bits per byte."""
-    score = known(run.headline)
+def ratio_of(run: Run, of: Fact[Score] | None = None) -> Ratio | None:
+    """The bytes per token of a run's headline or of another score; None when it lacks the loss or the bits per byte."""
+    score = known(run.headline if of is None else of)
     loss, bits = (known(score.val_loss), known(score.val_bpb)) if score is not None else (None, None)
     if score is None or loss is None or bits is None or not (math.isfinite(loss) and math.isfinite(bits)):
         return None
@@ -78,7 +80,9 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
         `val_loss / ln 2 / val_bpb` of each claimed run against the constants of the known tokenizers on the
         challenge's validation split, by the interval that the printed digits allow. With another tokenizer, times
         the logged validation tokens they give the 151.08 million bytes of the validation text; it fails when they
-        give over one part in a hundred more than it has. One byte per token without a sign of a byte alphabet is
+        give over one part in a hundred more than it has. Where the validations of the same log, during training, have
+        a known split's bytes per token, the score may be of a part of the text, which has other words: it warns.
+        One byte per token without a sign of a byte alphabet is
         what a loss made of the bits gives too: undecided. A split of one's own, declared as `validation_split` in
         submission.json, is compared with its declaration.
 
@@ -119,7 +123,8 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
 def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
     """Bytes per token of no known tokenizer: held against the size of the text, where the tokens are counted."""
     texts = [(ratio, text) for ratio in strange if (text := text_of(ratio.run)) is not None]
-    over = [(ratio, text) for ratio, text in texts if text.beyond]
+    right = [splits for ratio, _ in texts if (splits := _validated_on(ratio.run))]
+    over = [(ratio, text) for ratio, text in texts if text.beyond and not _validated_on(ratio.run)]
     whole = [ratio for ratio, text in texts if text.whole]
     limit = f"the validation text has {VALIDATION_TEXT_BYTES:,}"
     where = places(*(fact for ratio, _ in texts for fact in (ratio.run.headline, ratio.run.val_tokens)))
@@ -140,7 +145,16 @@ def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
         return Outcome(Verdict.PASS, f"{message}: {total:,.0f} bytes, {limit}.", values, where)
     clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{likely_cause(ratio)}" for ratio in strange]
     message = f"Bytes per token of no known validation split: {listed(clauses)}; known are {_known_constants()}."
+    for splits in right[:1]:
+        names = " or ".join(split.name for split in splits)
+        message += f" The log's validations during training fit {names}: the score may be of a part of the text."
     return Outcome(Verdict.WARN, message, values, _where(strange))
+
+
+def _validated_on(run: Run) -> tuple[ValidationSplit, ...]:
+    """The known splits that the validations during training fit, where their digits tell."""
+    ratio = ratio_of(run, run.validation)
+    return fitting(ratio) if ratio is not None and ratio.high - ratio.low < BLURRED * ratio.value else ()
 
 
 def text_of(run: Run) -> TextSize | None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from harness.facts.build_curves import curve, finite, losses, validation
 from harness.facts.logfile import LogFile, named_seed
 from harness.facts.phasekinds import ADAPTATION, CALIBRATION, DIAGNOSTIC, EVALUATION, SUM, phase_kind
 from harness.facts.runs import Coverage, Phase, Run, Score
-from harness.model import Fact, Located, Location, Missing
+from harness.model import Fact, Located, Missing
 from harness.sources.folder import shown
 from harness.sources.logevents import (
     SUMMARY,
@@ -34,8 +35,6 @@ from harness.sources.logevents import (
 from harness.sources.scorelabels import Kind, choose, kind_of, same_value, uncommon_kinds
 
 CONFIG_VALUE_CHARACTERS = 300
-LOSSES_LIMIT = 120
-CURVE_LIMIT = 2_000
 # Compilation falls into the first steps.
 WARM_STEPS = 20
 # Phases that belong to scoring although they stand outside the printed evaluation time.
@@ -77,7 +76,8 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         source=_source(log),
         source_bytes=_source_bytes(log),
         complete=_complete(log, headline),
-        curve=_curve(log),
+        curve=curve(log),
+        validation=validation(log),
         compressed_code_bytes=_compressed_code(log),
         named_seed=_named_seed(log),
         evaluation_only=not log.of(StepEvent),
@@ -85,26 +85,13 @@ def _run(log: LogFile, uncommon: frozenset[Kind]) -> Run:
         resumed=log.resumed(),
         sha256=log.sha256,
         phases=phases,
-        losses=_losses(log),
+        losses=losses(log),
         coverage=tuple(Coverage(e.unit, e.count, e.tokens_each, log.at(e.line)) for e in log.of(CoverageEvent)),
         announced=tuple(Located(shown(e.text), log.at(e.line)) for e in log.of(AnnouncedEvent)),
         devices=tuple(Located(shown(e.name), log.at(e.line)) for e in log.of(DeviceEvent)),
         named_bpb=tuple(Located(value, log.at(line)) for value, line in log.named),
         versions={e.name: Located(shown(e.version), log.at(e.line)) for e in log.of(VersionEvent)},
     )
-
-
-def _losses(log: LogFile) -> tuple[tuple[int, float], ...]:
-    """The training losses, thinned evenly to what a figure needs."""
-    found = [
-        (e.step, e.train_loss) for e in log.of(StepEvent) if e.train_loss is not None and math.isfinite(e.train_loss)
-    ]
-    return tuple(found[:: max(-(-len(found) // LOSSES_LIMIT), 1)])
-
-
-def _curve(log: LogFile) -> tuple[tuple[int, float], ...]:
-    points = [(e.step, e.val_bpb) for e in log.of(StepEvent) if e.val_bpb is not None and math.isfinite(e.val_bpb)]
-    return tuple(points[-CURVE_LIMIT:])
 
 
 def _family(log: LogFile) -> str:
@@ -128,19 +115,13 @@ def _score(event: ScoreEvent, log: LogFile) -> Score:
         time = Located((timed[0].eval_milliseconds or 0.0) / 1_000, log.at(timed[0].line))
     return Score(
         label=shown(event.label),
-        val_bpb=_finite(event.val_bpb, place),
-        val_loss=_finite(event.val_loss, place),
+        val_bpb=finite(event.val_bpb, place),
+        val_loss=finite(event.val_loss, place),
         digits=event.digits,
         loss_digits=event.loss_digits,
         eval_seconds=time,
         diagnostic=kind_of(event.label) == Kind.DIAGNOSTIC,
     )
-
-
-def _finite(value: float | None, place: Location) -> Fact[float]:
-    if value is None:
-        return Missing("the line prints no such value", place)
-    return Located(value, place) if math.isfinite(value) else Missing(f"the log prints {value}", place)
 
 
 def _no_headline(log: LogFile) -> Missing:

@@ -9,6 +9,7 @@ from harness.model import Fact, Located, Location, Missing
 
 NO_COMPRESSED_CODE = Missing("the log prints no compressed code size")
 NO_SLOWEST_STEP = Missing("the log does not tell how long its slowest steps take")
+NO_VALIDATION = Missing("the log prints no validation with loss and bits per byte during training")
 NO_NAMED_SEED = Missing("the file name holds no seed")
 # Logged hyperparameters that differ between honest runs of one configuration: identity, place, and machine.
 RUN_SPECIFIC_KEYS = frozenset(
@@ -107,6 +108,7 @@ class Run:
         source_bytes: bytes of the embedded source.
         complete: Located(True) when the log reaches a final metric; Located(False) with a crash line; Missing.
         curve: (step, val_bpb) of the validations during training.
+        validation: the last validation during training that prints both loss and bits per byte.
         compressed_code_bytes: code size as logged after compression, where the log has it.
         named_seed: the seed in the log's file name.
         evaluation_only: True when the log scores an artifact and holds no training step.
@@ -165,3 +167,4 @@ class Run:
     named_bpb: tuple[Located[float], ...] = ()
     summed_up: bool = False
     slowest_step_seconds: Fact[float] = NO_SLOWEST_STEP
+    validation: Fact[Score] = NO_VALIDATION
