@@ -39,3 +39,12 @@ def test_statistics_that_a_quantizer_gets_are_calibration(split: str, use: str, 
     reach = Reach(made, Configuration(made))
     calibrations = Calibrations(made, reach, Origins(made, reach.skipped)).all()
     assert [each.fed for each in calibrations] == found
+
+
+@pytest.mark.parametrize(("split", "found"), [("train", [True]), ("val", [])])
+def test_calibration_on_training_data_is_told_apart(split: str, found: list[bool]) -> None:
+    made = program(SCRIPT.format(split=split, use="state = quantize_int6_awq(weights, calib=stats)"))
+    reach = Reach(made, Configuration(made))
+    calibrations = list(Calibrations(made, reach, Origins(made, reach.skipped)).on_training())
+    assert [each.fed for each in calibrations] == found
+    assert [each.steps[0].what for each in calibrations] == ["training files"] * len(found)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from harness.checks import budget_readings as checks
+from harness.facts.legality import LegalityFacts, Passage
 from harness.facts.phasekinds import phase_kind
 from harness.facts.runs import Phase
 from harness.model import Location, Outcome, Verdict
@@ -18,7 +20,9 @@ def phase(kind: str, seconds: float) -> Phase:
     return Phase(kind, seconds, Location("a.log", 88), counted=False, kind=kind)
 
 
-def calibrated(seconds: float, train: float | None, scored: float | None, processes: int = 8) -> Outcome:
+def calibrated(
+    seconds: float, train: float | None, scored: float | None, processes: int = 8, **changes: Any
+) -> Outcome:
     run = factories.run(
         1,
         train_seconds=factories.fact(train, "a.log", 80),
@@ -26,7 +30,7 @@ def calibrated(seconds: float, train: float | None, scored: float | None, proces
         phases=(phase("calibration", seconds),),
         world_size=at(processes, "a.log", 7),
     )
-    outcome = checks.calibration_outside_budget.check(factories.submission(runs=(run,)))
+    outcome = checks.calibration_outside_budget.check(factories.submission(runs=(run,), **changes))
     assert outcome is not None
     return outcome
 
@@ -43,6 +47,30 @@ def calibrated(seconds: float, train: float | None, scored: float | None, proces
 )
 def test_calibration_has_to_fit_somewhere(train: float | None, scored: float | None, verdict: Verdict) -> None:
     assert calibrated(12.0, train, scored).verdict is verdict
+
+
+RECALL = Passage("collect_hessians", proved=True, steps=(at("call", "train_gpt.py", 50),), runs="live")
+
+
+@pytest.mark.parametrize(
+    ("train", "recall", "changes", "verdict"),
+    [
+        (588.0, RECALL, {}, Verdict.PASS),
+        (600.0, RECALL, {}, Verdict.WARN),  # no training data is read in the evaluation time
+        (None, RECALL, {}, Verdict.PASS),
+        (600.0, dataclasses.replace(RECALL, runs="unknown"), {}, Verdict.PASS),
+        (600.0, dataclasses.replace(RECALL, proved=False), {}, Verdict.PASS),
+        (600.0, RECALL, {"calibrations": (RECALL,)}, Verdict.PASS),  # validation data, too
+    ],
+)
+def test_training_data_is_read_in_the_training_time(
+    train: float | None, recall: Passage, changes: dict[str, Any], verdict: Verdict
+) -> None:
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), recalls=(recall,), **changes)
+    outcome = calibrated(12.0, train, 400.0, legality=legality)
+    assert outcome.verdict is verdict
+    assert ("`collect_hessians`" in outcome.message) == (verdict is Verdict.WARN)
+    assert (Location("train_gpt.py", 50) in outcome.locations) == (verdict is Verdict.WARN)
 
 
 def test_seconds_of_another_machine_prove_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.checks import budget_runs as checks
+from harness.facts.legality import LegalityFacts, Passage
 from harness.facts.runs import Phase, Run
 from harness.model import Location, Outcome, Verdict
 from harness.sources.logevents import AnnouncedEvent, DeviceEvent, PhaseEvent
@@ -45,6 +46,20 @@ def test_announced_and_untimed(text: str, line: int, seconds: float | None, time
         phases=phases[:timed],
     )
     assert verdict(checks.untimed_phase, run) is ends
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(600.1, Verdict.WARN), (588.0, Verdict.UNDECIDED)])
+def test_the_code_tells_which_data_an_announced_calibration_reads(seconds: float, ends: Verdict) -> None:
+    run = factories.run(
+        1, train_seconds=at(seconds, LOG, 80), announced=(at("gptq:calibrating with 9 batches...", LOG, 82),)
+    )
+    recall = Passage("collect_hessians", proved=True, steps=(at("call", "train_gpt.py", 50),), runs="live")
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), recalls=(recall,))
+    outcome = check(checks.untimed_phase, run, legality=legality)
+    assert outcome is not None
+    assert outcome.verdict is ends
+    assert ("`collect_hessians` reads training data" in outcome.message) == (ends is Verdict.WARN)
+    assert verdict(checks.untimed_phase, run) is Verdict.UNDECIDED
 
 
 def test_other_machines_have_no_comparable_phase() -> None:

@@ -31,6 +31,10 @@ def run_of(text: str, path: str = "train.log") -> Run:
         ("inner_ttt_eval_time:544.1s", "inner_ttt_eval_time", 544100.0),
         ("GPTQ:collected 67 Hessians and 0 stats in 3.5s", "GPTQ:collected 67 Hessians", 3500.0),
         ("gptq:hessians collected layers=68 time=37.2s", "gptq:hessians collected", 37200.0),
+        ("gptq:hessians collected n=12 elapsed=9.5s", "gptq:hessians collected", 9500.0),
+        ("Hessians collected in 11.7s", "Hessians collected", 11700.0),
+        ("gptq:loop-aware calibrated 12 layers in 2.5s", "gptq:loop-aware calibrated 12 layers", 2500.0),
+        ("gptq: Hessians for 12 layers in 0.1s", "gptq: Hessians for 12 layers", 100.0),
         ("gptq:budget_check train:586066ms + gptq:9823ms = 595889ms", "gptq:budget_check", 9823.0),
     ],
 )

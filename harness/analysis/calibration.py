@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.analysis.alternation import Step
 from harness.analysis.announced import Lines, announcements
 from harness.analysis.index import Function, last_name
-from harness.analysis.origins import PARAMETER, VALIDATION, Origins, reaching
+from harness.analysis.origins import PARAMETER, TRAINING, VALIDATION, Origins, reaching
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach, Reached
 
@@ -23,7 +23,7 @@ _QUANTIZES = re.compile(r"hessian|gptq|awq|quant", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A call of a calibrating function with validation data.
+    """A call of a calibrating function with data of one split.
 
     Attributes:
         function: its name.
@@ -50,12 +50,19 @@ class Calibrations:
 
     def all(self) -> Iterator[Calibration]:
         """Every call of a calibrating function with validation data."""
+        yield from self._on(VALIDATION)
+
+    def on_training(self) -> Iterator[Calibration]:
+        """Every call of a calibrating function with training data and nothing else."""
+        yield from self._on(TRAINING)
+
+    def _on(self, split: str) -> Iterator[Calibration]:
         for module in self._program.modules.values():
             for function in module.index.functions.values():
                 if _CALIBRATES.search(function.node.name) and not _SCORES.search(function.node.name):
-                    yield from self._of(function, module)
+                    yield from self._of(function, module, split)
 
-    def _of(self, function: Function, module: Module) -> Iterator[Calibration]:
+    def _of(self, function: Function, module: Module, split: str) -> Iterator[Calibration]:
         for home, call, filled in self._program.call_sites(function):
             reached = self._reach.of(call, home)
             if reached.life is Life.DEAD:
@@ -65,28 +72,28 @@ class Calibrations:
             for parameter, value in given.items():
                 labels = self._origins.closed(self._origins.of(value, home.scope_of(call)))
                 kinds = {label.kind for label in labels}
-                if kinds != {VALIDATION}:
+                if kinds != {split}:
                     continue
                 named = next(label.place for label in labels if label.place is not None)
-                steps = [Step("validation files", named), Step("call", home.at(call.lineno))]
+                steps = [Step(f"{split} files", named), Step("call", home.at(call.lineno))]
                 fed = self._fed(function, module, parameter)
                 if fed is not None:
                     steps.append(Step("the model gets them", module.at(fed.lineno)))
                 quantizes = _QUANTIZES.search(function.name) is not None or _goes_on(call, home)
                 proved = fed is not None and quantizes
-                always = proved and self._always(value, home, call)
+                always = proved and self._always(value, home, call, split)
                 texts = announcements(call, home, self._program, self._reach)
                 yield Calibration(function.name, always, tuple(steps), reached, texts)
 
-    def _always(self, value: ast.expr, module: Module, call: ast.Call) -> bool:
-        """Whether a value is validation data whichever of its assignments holds."""
+    def _always(self, value: ast.expr, module: Module, call: ast.Call, split: str) -> bool:
+        """Whether a value is data of a split whichever of its assignments holds."""
         scope = module.scope_of(call)
         holder = scope.holder(value.id) if isinstance(value, ast.Name) else None
         if holder is None or not isinstance(value, ast.Name):
             return True
         bindings = [each for each in reaching(value, scope, holder) if not self._reach.skipped(each.value, module)]
         found = [self._origins.closed(self._origins.of(each.value, holder)) for each in bindings if each.replaces]
-        return all(any(label.kind == VALIDATION for label in labels) for labels in found)
+        return all(any(label.kind == split for label in labels) for labels in found)
 
     def _fed(self, function: Function, module: Module, parameter: str) -> ast.Call | None:
         """A call in the function that hands a parameter's data to a name that was passed in, the model."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from harness.challenge import EVAL_CAP_SECONDS, TRAIN_CAP_SECONDS
 from harness.checks.common import counted, known, listed, of_claimed_seeds, places, reason_of, seed_name, undecided
+from harness.facts.legality import Passage
 from harness.facts.runs import Run
 from harness.facts.submission import Submission
 from harness.model import Located, Outcome, Status, Value, Verdict, rule
@@ -30,6 +31,13 @@ def track(submission: Submission) -> str:
         if re.search(r"10[-_ ]?min", text):
             return "record"
     return ""
+
+
+def recalled(submission: Submission) -> tuple[Passage, ...]:
+    """The calibrations of the code, where each reads training data and nothing else, and surely runs."""
+    found = submission.legality.recalls
+    sure = all(each.proved and each.runs == "live" and each.silent is None for each in found)
+    return found if sure and not submission.legality.calibrations else ()
 
 
 def _untimed(runs: Sequence[Run], timed: Sequence[Run]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.challenge import EVAL_CAP_SECONDS, TRAIN_CAP_SECONDS
-from harness.checks.budget import FAMILY, OVERSHOOT_SECONDS, RECORD_WORLD_SIZE, track
+from harness.checks.budget import FAMILY, OVERSHOOT_SECONDS, RECORD_WORLD_SIZE, recalled, track
 from harness.checks.common import known, of_claimed_seeds, places, reason_of, seed_name, undecided
+from harness.facts.legality import Passage
 from harness.facts.phasekinds import BESIDE_EVALUATION, CALIBRATION
 from harness.facts.runs import Run
 from harness.facts.submission import Submission
@@ -32,14 +33,16 @@ def calibration_outside_budget(submission: Submission) -> Outcome | None:
     What it checks:
         The calibration that each claimed run times (Hessians collected, calibration text generated), added to the
         logged training time, and to the logged evaluation time. It warns when both sums are above their cap; one
-        second of overshoot of the training cap is left aside. Artifact production is not added.
+        second of overshoot of the training cap is left aside. Where the code calibrates on training data and on
+        nothing else, the evaluation time, in which none may be read, has no room for it. Artifact production is not
+        added.
 
     Why it matters:
         Nothing is untimed: calibration has to fit in one of the two budgets, and submissions that read training
         data after their time were closed. Which budget it belongs to is read differently, hence a warning.
 
     Evidence:
-        The timed phases of the log, its training time and its evaluation time.
+        The timed phases of the log, its training time and its evaluation time, and the call with training data.
 
     How to fix:
         Stop training earlier by the time of the calibration, and print how long it took.
@@ -51,9 +54,10 @@ def calibration_outside_budget(submission: Submission) -> Outcome | None:
         return undecided("The time of calibration cannot be told", "no log was read")
     timed = [run for run in runs if seconds_of(run, CALIBRATION) and _on_record_machine(run)]
     silent = [run for run in runs if not seconds_of(run, CALIBRATION) and _announces_calibration(run)]
-    over = [run for run in timed if _fits_nowhere(run)]
+    called = recalled(submission)
+    over = [run for run in timed if (_is_late(run) if called else _fits_nowhere(run))]
     if over:
-        return _over(over)
+        return _late(over, called) if called else _over(over)
     if silent:
         where = places(*(value for run in silent for value in _announcing(run)))
         subject = f"The time of calibration cannot be told for {seed_name(silent[0])}"
@@ -80,14 +84,32 @@ def _within(timed: Sequence[Run]) -> Outcome:
 def _fits(run: Run) -> bool:
     """Whether calibration fits on top of training or of evaluation, as far as the log tells their times."""
     train, scored, calibration = known(run.train_seconds), known(run.eval_seconds), seconds_of(run, CALIBRATION)
-    in_training = train is not None and train + calibration <= TRAIN_CAP_SECONDS + OVERSHOOT_SECONDS
+    in_training = train is not None and not _is_late(run)
     return in_training or (scored is not None and scored + calibration <= EVAL_CAP_SECONDS)
+
+
+def _is_late(run: Run) -> bool:
+    """Whether the training time is known and calibration does not fit on top of it."""
+    train = known(run.train_seconds)
+    return train is not None and train + seconds_of(run, CALIBRATION) > TRAIN_CAP_SECONDS + OVERSHOOT_SECONDS
 
 
 def _fits_nowhere(run: Run) -> bool:
     """Whether both times are known and calibration fits on top of neither."""
     told = isinstance(run.train_seconds, Located) and isinstance(run.eval_seconds, Located)
     return told and not _fits(run)
+
+
+def _late(late: Sequence[Run], called: Sequence[Passage]) -> Outcome:
+    """The outcome where calibration reads training data after the training time."""
+    run = late[0]
+    train, more = known(run.train_seconds) or 0.0, seconds_of(run, CALIBRATION)
+    message = (
+        f"Calibration of {more:,.1f} s ({seed_name(run)}) reads training data (`{called[0].what}`) and does not fit "
+        f"in the training time: with it {train + more:,.1f} s; the cap is {TRAIN_CAP_SECONDS:.0f} s."
+    )
+    where = (*_phase_places(late, CALIBRATION), *places(run.train_seconds, *called[0].steps))
+    return Outcome(Verdict.WARN, message, {"train_seconds": train, "calibration_seconds": more}, where)
 
 
 def _over(over: Sequence[Run]) -> Outcome:

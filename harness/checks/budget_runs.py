@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.challenge import TRAIN_CAP_SECONDS
-from harness.checks.budget import FAMILY, RECORD_WORLD_SIZE, track
+from harness.checks.budget import FAMILY, RECORD_WORLD_SIZE, recalled, track
 from harness.checks.common import known, listed, many, of_claimed_seeds, places, reason_of, seed_name, undecided
 from harness.facts.phasekinds import ARTIFACT, CALIBRATION, SUM
 from harness.facts.runs import Run
@@ -23,15 +23,16 @@ def untimed_phase(submission: Submission) -> Outcome | None:
 
     What it checks:
         Lines by which a claimed run begins to collect Hessians, to generate calibration text or to calibrate, after
-        its last training step, and which no later line times. It warns when the line says that training data is
-        read and training had already used its 600 seconds; otherwise the time is undecided.
+        its last training step, and which no later line times. It warns when training had already used its 600
+        seconds and the line says that training data is read, or the code calibrates on training data and on nothing
+        else; otherwise the time is undecided.
 
     Why it matters:
         Nothing is untimed: calibration fits in the training or in the evaluation time, and training data may not be
         read in evaluation. Submissions that calibrated on training data after their 600 seconds were closed.
 
     Evidence:
-        The line that announces the work, and the training time before it.
+        The line that announces the work, the training time before it, and the call with training data.
 
     How to fix:
         Print how long each phase took, and reserve that time before the end of training.
@@ -44,14 +45,17 @@ def untimed_phase(submission: Submission) -> Outcome | None:
     found = [(run, lines) for run in runs if (lines := _untimed(run))]
     if not found:
         return Outcome(Verdict.PASS, f"No calibration stands untimed in {many(len(runs), 'log')}.")
-    late = [(run, lines) for run, lines in found if _reads_late(run, lines)]
+    called = recalled(submission)
+    late = [(run, lines) for run, lines in found if _used_up(run) and (called or _named(lines))]
     run, lines = (late or found)[0]
     seconds = known(run.train_seconds)
     subject = f"{seed_name(run)} announces `{lines[0].value[:LINE_CHARACTERS]}` after training, and no line times it"
     where = places(*(line for _, each in found for line in each), run.train_seconds)
     if late and seconds is not None:
-        message = f"{subject}; training had used {seconds:,.3f} s of {TRAIN_CAP_SECONDS:.0f} s by then."
-        return Outcome(Verdict.WARN, message, {"train_seconds": seconds}, where)
+        message = f"{subject}; training had used {seconds:,.3f} s of {TRAIN_CAP_SECONDS:.0f} s by then"
+        message += f", and `{called[0].what}` reads training data." if called else "."
+        steps = places(*(step for each in called[:1] for step in each.steps))
+        return Outcome(Verdict.WARN, message, {"train_seconds": seconds}, (*where, *steps))
     left = "" if seconds is None else f"; training took {seconds:,.3f} s of {TRAIN_CAP_SECONDS:.0f} s"
     return undecided("The time of calibration cannot be told", f"{subject}{left}", *where)
 
@@ -78,10 +82,14 @@ def _trained_line(run: Run) -> float:
     return fact.location.line or 0 if isinstance(fact, Located) else math.inf
 
 
-def _reads_late(run: Run, lines: list[Located[str]]) -> bool:
-    """Whether training data is read although training had used up its time."""
-    used = (known(run.train_seconds) or 0.0) >= TRAIN_CAP_SECONDS
-    return used and any("train" in line.value.lower() for line in lines)
+def _used_up(run: Run) -> bool:
+    """Whether training had used up its time."""
+    return (known(run.train_seconds) or 0.0) >= TRAIN_CAP_SECONDS
+
+
+def _named(lines: list[Located[str]]) -> bool:
+    """Whether a line says that training data is read."""
+    return any("train" in line.value.lower() for line in lines)
 
 
 @rule(

@@ -43,9 +43,10 @@ def build_legality(
     program = code.program
     if program is None or reach is None:
         return LegalityFacts(_unread(package))
-    origins = Origins(program, reach.skipped)
+    origins = Origins(program, reach.skipped, reach.configuration.stated)
     adaptations = Adaptations(program, reach, origins)
     trainings = tuple(_training(each, stated, logged) for each in adaptations.all())
+    calibrations = Calibrations(program, reach, origins)
     return LegalityFacts(
         Located(code.entry, Location(code.entry)),
         trainings,
@@ -56,12 +57,16 @@ def build_legality(
         ),
         tuple(
             _passage(each.function, each.steps, each.reached, _silent(each, logged), proved=each.fed)
-            for each in (*Calibrations(program, reach, origins).all(), *Hooked(program, reach, origins).all())
+            for each in (*calibrations.all(), *Hooked(program, reach, origins).all())
         ),
         tuple(Located(f"{each.kind}: {each.name}", each.place) for each in contacts(program, reach)),
         fetches=tuple(
             _passage(each.name, each.steps, each.reached, _silent(each, logged))
             for each in Fetching(program, reach, origins).all()
+        ),
+        recalls=tuple(
+            _passage(each.function, each.steps, each.reached, _silent(each, logged), proved=each.fed)
+            for each in calibrations.on_training()
         ),
     )
 

@@ -84,6 +84,7 @@ class LegalityFacts:
             gradient's loss does and nothing else.
         rescorings: caches that one pass over the validation tokens fills and another scores with.
         calibrations: calls of calibrating functions with validation tokens.
+        recalls: calls of calibrating functions with training tokens.
         contacts: calls that reach the network, other programs or code made at run time.
         fetches: uses of the network that belong to the evaluation.
         renamed: commands of the README or of a shell script that give a validation shard the name of a training shard.
@@ -97,3 +98,4 @@ class LegalityFacts:
     contacts: tuple[Located[str], ...] = ()
     renamed: tuple[Located[str], ...] = ()
     fetches: tuple[Passage, ...] = ()
+    recalls: tuple[Passage, ...] = ()

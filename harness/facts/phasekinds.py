@@ -28,7 +28,13 @@ _KINDS = (
     (COMPILE, re.compile(r"compile warmup")),
     (LOADING, re.compile(r"Deserialize")),
     (ARTIFACT, re.compile(r"Serialize|(?i:gptq):(?:quantized|compressed|quantization done)|serialize_wallclock")),
-    (CALIBRATION, re.compile(r"(?i:gptq|codebook):(?:collected|generated|calibrat|hessians? ?_?collect)")),
+    (
+        CALIBRATION,
+        re.compile(
+            r"(?i:gptq|codebook): ?(?:collected|generated|(?:[\w-]{1,30} )?calibrat|[Hh]essians? ?(?:_?collect|for))"
+            r"|[Hh]essians collected"
+        ),
+    ),
     (PRECOMPUTATION, re.compile(r"precompute|temp_scaling")),
     (EVALUATION, re.compile(r"ttt:completed")),
     (ADAPTATION, re.compile(r"ttt\w{0,20}: ?done")),

@@ -85,7 +85,8 @@ _TIMED_PHASES = (
     re.compile(r"(GPTQ:total quantization time): (\d+\.?\d*)(s)(?!\w)"),
     re.compile(r"((?:total_eval_\w{1,40}|inner_\w{1,20}_eval_time))\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
     re.compile(r"(GPTQ:collected \d+ Hessians) and [^=:]{1,60}? in (\d+\.?\d*)(s)(?!\w)"),
-    re.compile(r"(gptq:hessians collected)\b.{0,80}?time=(\d+\.?\d*)(ms|s)(?!\w)"),
+    re.compile(r"((?:gptq:)?[Hh]essians collected)\b.{0,80}?(?:time=|elapsed=| in )(\d+\.?\d*)(ms|s)(?!\w)"),
+    re.compile(r"(gptq:[\w-]{1,30} calibrated \d+ layers|gptq: Hessians for \d+ layers) in (\d+\.?\d*)(ms|s)(?!\w)"),
     re.compile(r"(gptq:budget_check)\b.{0,60}?gptq:(\d+\.?\d*)(ms|s)(?!\w)"),
     re.compile(r"(\w{1,40}: ?built) in (\d+\.?\d*)(ms|s)(?!\w)"),
     # `ttt:done elapsed=46.2s`, `prune: done (3s)`, `search: done steps=4 t=60.0s`; with a score it is an evaluation.
