@@ -12,6 +12,7 @@ from harness.analysis.index import Index
 from harness.analysis.origins import Origins
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Reach
+from harness.analysis.reports import printed
 from harness.model import Location
 
 SCORE = """
@@ -317,7 +318,7 @@ def test_a_score_may_be_printed_by_what_is_handed_the_function(adapted: str, exp
     (only,) = found(TIMED.replace("ADAPTED", adapted))
     # The optimizer is made by the caller, too.
     assert str(only.order) == expected
-    assert only.label == ("after val_bpb:.4f" if expected == "trained first" else "")
+    assert only.label == ("after {} val_bpb:{}.4f" if expected == "trained first" else "")
 
 
 TABLED = """
@@ -341,4 +342,21 @@ def test_an_entry_of_a_written_table_is_what_stands_there(key: str, count: int) 
 def test_the_score_of_a_function_that_trains_first_has_the_label_of_its_print() -> None:
     lines = (FORWARD, *STEP, FORWARD, COUNT)
     (only,) = found(online(*lines).replace("val_bpb", "sgd_ttt val_bpb"))
-    assert (str(only.order), only.label) == ("trained first", "sgd_ttt val_bpb:.4f")
+    assert (str(only.order), only.label) == ("trained first", "sgd_ttt val_bpb:{}.4f")
+
+
+@pytest.mark.parametrize(
+    ("bound", "text", "expected"),
+    [
+        ('tag = "ttt" if adapted else "plain"', "{tag}_exact val_bpb:", "ttt|plain_exact val_bpb:{}"),
+        ('tag = "ttt"', "final_{tag} val_bpb:", "final_ttt val_bpb:{}"),
+        ('tag = "ttt" if adapted else "plain"', "final_{tag} val_bpb:", "final_{} val_bpb:{}"),
+        ("tag = adapted", "{tag} val_bpb:", "{} val_bpb:{}"),
+        ('tag = "ttt"\n    tag += adapted', "{tag} val_bpb:", "{} val_bpb:{}"),
+        ("pass", "final_{args.tag} val_bpb:", "final_{} val_bpb:{}"),
+    ],
+)
+def test_a_label_has_the_text_of_a_name_or_a_hole(bound: str, text: str, expected: str) -> None:
+    made = module(f'def report(adapted, bits):\n    {bound}\n    print(f"{text}{{bits}}")\n', "train_gpt.py")
+    call = made.calls("print")[0]
+    assert printed(call, made.scope_of(call))[0] == expected

@@ -72,6 +72,26 @@ def test_the_label_of_the_claimed_score_counts() -> None:
     assert decide("PG601", training(label="final_exact val_loss: val_bpb:")).verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("final_{}_roundtrip_exact val_loss:{} val_bpb:{}", Verdict.FAIL),
+        ("final_{}_sliding_exact val_loss:{} val_bpb:{}", Verdict.UNDECIDED),
+        ("final_int6_roundtrip|final_int8_roundtrip val_loss:{}", Verdict.FAIL),
+        # Too little of it is written out.
+        ("{}_trip_exact val_loss:{} val_bpb:{}", Verdict.UNDECIDED),
+        ("{} val_loss:{} val_bpb:{}", Verdict.UNDECIDED),
+    ],
+)
+def test_a_label_may_be_put_together(text: str, verdict: Verdict) -> None:
+    score = factories.score(1.2, label="final_int6_roundtrip_exact")
+    run = factories.run(1, headline=at(score, "a.log", 90), scores=(score,))
+    legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), (training(label=text),))
+    outcome = RULES["PG601"].check(factories.submission(legality=legality, runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+
+
 @pytest.mark.parametrize("order", ["scored first", "weights discarded"])
 def test_what_is_allowed_passes_with_its_reason(order: str) -> None:
     outcome = decide("PG601", training(order, why="each chunk is scored before it is trained on"))

@@ -366,7 +366,7 @@ class Adaptations:
         return self._known_reports[scope]
 
     def _report(self, call: ast.Call, scope: Scope) -> Iterator[Report]:
-        text, names = printed(call)
+        text, names = printed(call, scope)
         if last_name(call.func) not in REPORTERS:
             for told in self._told_by(call, scope):
                 yield Report(call, told, call, ())

@@ -41,6 +41,12 @@ class Stated:
     unclear: frozenset[str] = frozenset()
     mentioned: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
 
+    def variable(self, name: str) -> Setting | None:
+        """The one value of an environment variable, as logged or else as commanded."""
+        if name.lower() in self.unclear:
+            return None
+        return self.logged.get(name.lower()) or self.commanded.get(name)
+
 
 NOTHING_STATED = Stated({}, {})
 

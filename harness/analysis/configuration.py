@@ -264,7 +264,7 @@ class Configuration:
             return UNKNOWN
         if key.lower() in self._stated.unclear:
             return Unknown((key,))
-        setting = self._stated.logged.get(key.lower()) or self._stated.commanded.get(key)
+        setting = self._stated.variable(key)
         if setting is not None:
             return Resolved(_TRUTH.get(setting.value, setting.value), (reason_of(key, setting),))
         if isinstance(default, Unknown):
@@ -299,6 +299,15 @@ class Configuration:
         given = node.args[1:2] + [each.value for each in node.keywords if each.arg == "default"]
         default: Answer = self._of(given[0], frame) if given else Resolved(None)
         return self._environment(key.value, default, frame.scope.module.at(node.lineno))
+
+    def stated(self, node: ast.Call, scope: Scope) -> Reason | None:
+        """What a log or a command gives the environment variable that a call reads, if it reads one."""
+        if not node.args or not environment.is_getter(node.func, scope):
+            return None
+        key = self.value(node.args[0], scope)
+        name = key.value if isinstance(key, Resolved) and isinstance(key.value, str) else ""
+        setting = self._stated.variable(name)
+        return reason_of(name, setting) if setting is not None else None
 
     def _getattr(self, node: ast.Call, frame: _Frame) -> Answer:
         """`getattr(args, "name", default)`: the attribute where something sets it."""

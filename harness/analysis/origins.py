@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from harness.analysis.answers import Reason
 from harness.analysis.index import Function, children, dotted, last_name, place_of
 from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
 from harness.model import Location
@@ -21,6 +22,7 @@ VALIDATION, TRAINING, PARAMETER = "validation", "training", "parameter"
 DEPTH_LIMIT = 60
 WORK_LIMIT = 6_000
 STORES_LIMIT = 12
+PATTERN_LIMIT_CHARACTERS = 200
 
 _VALIDATION_FILES = re.compile(r"fineweb_val|(?:^|[/_])val(?:id(?:ation)?)?_[*\d%{]|val_\*|_val_")
 _TRAINING_FILES = re.compile(r"fineweb_train|(?:^|[/_])train_[*\d%{]|train_\*|_train_")
@@ -53,6 +55,14 @@ Labels: TypeAlias = frozenset[Label]
 NONE: Labels = frozenset()
 
 
+# What evidence gives the environment variable that a call reads.
+Given: TypeAlias = Callable[[ast.Call, Scope], Reason | None]
+
+
+def unstated(node: ast.Call, scope: Scope) -> None:
+    """Every variable may have its default."""
+
+
 def never(node: ast.AST, module: Module) -> bool:  # noqa: ARG001 - one of the kinds of `Skipped`
     """Every assignment may run."""
     return False
@@ -74,17 +84,28 @@ _KINDS: Mapping[type[ast.expr], str] = {
 }
 
 
+def _named(text: str, place: Location) -> Labels:
+    """The split that a file pattern names."""
+    if len(text) > PATTERN_LIMIT_CHARACTERS:
+        return NONE
+    if _VALIDATION_FILES.search(text):
+        return frozenset([Label(VALIDATION, place)])
+    return frozenset([Label(TRAINING, place)]) if _TRAINING_FILES.search(text) else NONE
+
+
 class Origins:
     """Answers for the expressions of one program; remembered.
 
     Args:
         program: the program.
         skipped: whether the configuration shows that an assignment never runs.
+        given: what the run gives an environment variable: a file pattern there goes before the default's.
     """
 
-    def __init__(self, program: Program, skipped: Skipped = never) -> None:
+    def __init__(self, program: Program, skipped: Skipped = never, given: Given = unstated) -> None:
         self._program = program
         self._skipped = skipped
+        self._given = given
         self._known: dict[ast.expr, Labels] = {}
         self._returned: dict[Function, Labels] = {}
         self._handed: dict[Scope, dict[str, list[Binding]]] = {}
@@ -179,13 +200,7 @@ class Origins:
 
     def _pattern(self, node: ast.Constant, scope: Scope, depth: int) -> Labels:  # noqa: ARG002 - one of the kinds
         """A file pattern names its split."""
-        if not isinstance(node.value, str) or len(node.value) > 200:
-            return NONE
-        if _VALIDATION_FILES.search(node.value):
-            return frozenset([Label(VALIDATION, scope.module.at(node.lineno))])
-        if _TRAINING_FILES.search(node.value):
-            return frozenset([Label(TRAINING, scope.module.at(node.lineno))])
-        return NONE
+        return _named(node.value, scope.module.at(node.lineno)) if isinstance(node.value, str) else NONE
 
     def _name(self, node: ast.Name, scope: Scope, depth: int) -> Labels:
         holder = scope.holder(node.id)
@@ -253,6 +268,9 @@ class Origins:
         name = last_name(node.func)
         if name in _SIZE_CALLS or name in _SIZES:
             return NONE
+        stated = self._given(node, scope)
+        if stated is not None and (labels := _named(stated.value, stated.location)):
+            return labels
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         if isinstance(node.func, ast.Attribute):
             owner = NONE if dotted(node.func.value) in scope.module.imports else self._of(node.func.value, scope, depth)

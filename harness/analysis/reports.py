@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from harness.analysis.index import Function, last_name
 from harness.analysis.prints import REPORTERS
-from harness.analysis.program import Module
+from harness.analysis.program import Module, Scope
+
+HOLE = "{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +23,47 @@ class Report:
     names: tuple[ast.Name, ...]
 
 
-def printed(call: ast.Call) -> tuple[str, list[ast.Name]]:
-    """The fixed text and the names that a call prints."""
+def printed(call: ast.Call, scope: Scope | None = None) -> tuple[str, list[ast.Name]]:
+    """The fixed text and the names that a call prints.
+
+    A value that is put into the text stands as `{}`, or as its text where a scope is given in which it has one only.
+    Of a word that begins with one of several texts, all of them, with `|` between.
+    """
     text: list[str] = []
     names: list[ast.Name] = []
     stack: list[ast.AST] = list(reversed(call.args))
     while stack:
         node = stack.pop()
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if isinstance(node, ast.FormattedValue):
+            begins = not text or not text[-1] or text[-1][-1].isspace()
+            text.append(_put_in(node.value, scope, begins=begins))
+            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             text.append(node.value)
         elif isinstance(node, ast.Name):
             names.append(node)
         else:
             stack.extend(reversed(list(ast.iter_child_nodes(node))))
     return "".join(text), names
+
+
+def _put_in(node: ast.expr, scope: Scope | None, *, begins: bool) -> str:
+    """The text that a name has, or those that it may have at the beginning of a word."""
+    holder = scope.holder(node.id) if scope is not None and isinstance(node, ast.Name) else None
+    bound = holder.bindings.get(node.id, []) if holder is not None and isinstance(node, ast.Name) else []
+    values = [arm for each in bound for arm in _arms(each.value)]
+    texts = dict.fromkeys(label_of(value) for value in values)
+    known = bool(texts) and all(texts) and all(each.whole for each in bound)
+    return "|".join(texts) if known and (begins or len(texts) == 1) else HOLE
+
+
+def _arms(node: ast.expr) -> Iterator[ast.expr]:
+    """What a choice may give."""
+    if isinstance(node, ast.IfExp):
+        yield from _arms(node.body)
+        yield from _arms(node.orelse)
+    else:
+        yield node
 
 
 def label_of(node: ast.expr) -> str:

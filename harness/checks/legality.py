@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from harness.analysis.reports import HOLE
 from harness.checks.common import counted, listed, places, undecided
 from harness.checks.legality_doubt import shown_running, silence, unread_code
 from harness.facts.legality import Training
@@ -14,6 +15,8 @@ from harness.model import Fact, Located, Location, Missing, Outcome, Status, Ver
 FAMILY = "legality"
 # The score of a claimed run and the claim may be rounded differently.
 SAME_SCORE_BPB = 6e-4
+# So many letters of a label have to be written out for the rest of it to be anything.
+TELLING_LETTERS = 8
 _OTHER_RULES = frozenset({"a later epoch is scored", "trained on a part"})
 PROBE = "run `harness probe`, which watches the order of scores and updates"
 
@@ -182,7 +185,16 @@ def _stands_in(label: str, text: str) -> bool:
     """Whether a label is a word of a print's text; one that any score has is none."""
     if not label or label == "val_bpb":
         return bool(label)
-    return re.search(rf"(?<!\w){re.escape(label)}(?:_exact)?(?!\w)", text) is not None
+    if re.search(rf"(?<!\w){re.escape(label)}(?:_exact)?(?!\w)", text) is not None:
+        return True
+    return any(_fills(label, word) for word in text.split() if HOLE in word)
+
+
+def _fills(label: str, word: str) -> bool:
+    """Whether a label is a word with values put into it: `final_int6_roundtrip` is `final_{}_roundtrip`."""
+    parts = word.removesuffix("_exact").split(HOLE)
+    telling = sum(letter.isalpha() for part in parts for letter in part) >= TELLING_LETTERS
+    return telling and re.fullmatch(r"\S{1,60}".join(map(re.escape, parts)), label) is not None
 
 
 def _claimed_labels(submission: Submission) -> set[str]:
