@@ -61,18 +61,18 @@ def _counted(call: ast.Call, scope: Scope) -> tuple[ast.Call, ast.AugAssign] | N
     """The loss of what a call gives, and where it is added to the score; None where a gradient is taken of it."""
     index = scope.module.index
     for loss in index.calls_of(*LOSSES):
-        if scope.module.scope_of(loss) is not scope or not loss.args or not _comes_from(loss.args[0], call, scope):
+        if scope.module.scope_of(loss) is not scope or not loss.args or not comes_from(loss.args[0], call, scope):
             continue
-        if any(_comes_from(each.func, loss, scope) for each in index.calls_of("backward")):
+        if any(comes_from(each.func, loss, scope) for each in index.calls_of("backward")):
             return None
         for total in index.of(ast.AugAssign):
             own = scope.module.scope_of(total) is scope and isinstance(total.op, ast.Add)
-            if own and ACCUMULATOR.search(root(total.target)) and _comes_from(total.value, loss, scope):
+            if own and ACCUMULATOR.search(root(total.target)) and comes_from(total.value, loss, scope):
                 return loss, total
     return None
 
 
-def _comes_from(node: ast.expr, source: ast.expr, scope: Scope) -> bool:
+def comes_from(node: ast.expr, source: ast.expr, scope: Scope) -> bool:
     """Whether a value is made of another one in the same function."""
     waiting: list[ast.AST] = [node]
     seen: set[ast.AST] = set()

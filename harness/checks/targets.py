@@ -231,9 +231,10 @@ def scored_without_causal_mask(submission: Submission) -> Outcome:
 
     What it checks:
         Calls in scoring code that switch the causal mask of the whole model off (`model(x, is_causal=False)`, where
-        the model hands that on to its attention), and whose loss is added to the score. Training without a mask,
-        steps that go on from a cache, and layers that have no mask of their own are none of this: what those attend
-        to is left to the probe, which changes later tokens.
+        the model hands that on to its attention), and whose loss is added to the score. And layers that reduce their
+        input over all positions, axis 1 of `B, T, C = x.shape`, and return a sequence that is made with it. Training
+        without a mask, steps that go on from a cache, and layers that have no mask of their own are none of this:
+        what those attend to is left to the probe, which changes later tokens.
 
     Why it matters:
         "p_t(.) is a function of the artifact A and the strict prefix" (#1017, condition 1). A token that is
@@ -242,13 +243,13 @@ def scored_without_causal_mask(submission: Submission) -> Outcome:
         script computes is not read. It warns.
 
     Evidence:
-        The lines of the call, of the loss, and of the sum that it goes into.
+        The lines of the call, of the loss, and of the sum that it goes into; or those of the layer.
 
     How to fix:
-        Score with the causal mask, or state the bound and how a decoder follows it.
+        Score with the causal mask and with cumulative means, or state the bound and how a decoder follows it.
     """
     clean = "No score of a model that is run without its causal mask was found in code that runs"
-    said = "Scoring code runs the model without its causal mask"
+    said = "The model that is scored sees tokens on both sides"
     return _disputed(
         _judge(submission, UseKind.BOTH_WAYS, said, clean),
         "condition 1 asks for the strict prefix alone",

@@ -6,7 +6,20 @@ import ast
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.analysis import bestof, experts, freehits, gates, reach, roots, shaping, sight, spread, targets, weights
+from harness.analysis import (
+    bestof,
+    experts,
+    freehits,
+    gates,
+    pooled,
+    reach,
+    roots,
+    shaping,
+    sight,
+    spread,
+    targets,
+    weights,
+)
 from harness.analysis.announced import announcements
 from harness.analysis.answers import Stated, Unknown
 from harness.analysis.labels import Label, Proven, Step
@@ -64,6 +77,7 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
     uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in weights.weighted(program)]
     uses += [_proved(UseKind.SHAPED, each, reached, logged, stated) for each in shaping.shaped(program)]
     uses += [_proved(UseKind.BOTH_WAYS, each, reached, logged, stated) for each in sight.both_ways(program)]
+    uses += [_proved(UseKind.BOTH_WAYS, each, reached, logged, stated) for each in pooled.pooled(program)]
     uses += [_proved(UseKind.CHOSEN_SCORE, each, reached, logged, stated) for each in bestof.best_scores(program)]
     uses += [_proved(UseKind.FREE_HIT, each, reached, logged, stated) for each in freehits.free_hits(program)]
     uses += [_gate(gate, reached, logged, stated) for gate in gates.gates(program, texts, _helpers(folder))]
