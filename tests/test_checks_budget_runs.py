@@ -48,11 +48,17 @@ def test_announced_and_untimed(text: str, line: int, seconds: float | None, time
     assert verdict(checks.untimed_phase, run) is ends
 
 
-@pytest.mark.parametrize(("seconds", "ends"), [(600.1, Verdict.WARN), (588.0, Verdict.UNDECIDED)])
-def test_the_code_tells_which_data_an_announced_calibration_reads(seconds: float, ends: Verdict) -> None:
-    run = factories.run(
-        1, train_seconds=at(seconds, LOG, 80), announced=(at("gptq:calibrating with 9 batches...", LOG, 82),)
-    )
+@pytest.mark.parametrize(
+    ("text", "seconds", "ends"),
+    [
+        ("gptq:calibrating with 9 batches...", 600.1, Verdict.WARN),
+        ("gptq:calibrating with 9 batches...", 588.0, Verdict.UNDECIDED),
+        # Another script's log.
+        ("gptq:collecting hessians from autoregressive data...", 600.1, Verdict.UNDECIDED),
+    ],
+)
+def test_the_code_tells_which_data_an_announced_calibration_reads(text: str, seconds: float, ends: Verdict) -> None:
+    run = factories.run(1, train_seconds=at(seconds, LOG, 80), announced=(at(text, LOG, 82),))
     recall = Passage("collect_hessians", proved=True, steps=(at("call", "train_gpt.py", 50),), runs="live")
     legality = LegalityFacts(at("train_gpt.py", "train_gpt.py"), recalls=(recall,))
     outcome = check(checks.untimed_phase, run, legality=legality)

@@ -20,6 +20,9 @@ OVERSHOOT_STEPS = 2.0
 OVERSHOOT_SECONDS = 3.0
 
 
+_WRITTEN = re.compile(r"generat|autoregressive|self[-_ ]?gen", re.IGNORECASE)
+
+
 def track(submission: Submission) -> str:
     """`record`, `non-record`, or an empty string when neither submission.json, the README's title nor the path says."""
     if submission.statements.non_record:
@@ -33,9 +36,15 @@ def track(submission: Submission) -> str:
     return ""
 
 
-def recalled(submission: Submission) -> tuple[Passage, ...]:
-    """The calibrations of the code, where each reads training data and nothing else, and surely runs."""
+def recalled(submission: Submission, run: Run) -> tuple[Passage, ...]:
+    """The calibrations of the code, where each reads training data and nothing else, and surely runs.
+
+    None for a run that tells of a text which the model writes itself: another script made its log.
+    """
     found = submission.legality.recalls
+    told = [*(each.value for each in run.announced), *(phase.name for phase in run.phases)]
+    if any(_WRITTEN.search(text) for text in told):
+        return ()
     sure = all(each.proved and each.runs == "live" and each.silent is None for each in found)
     return found if sure and not submission.legality.calibrations else ()
 

@@ -54,10 +54,10 @@ def calibration_outside_budget(submission: Submission) -> Outcome | None:
         return undecided("The time of calibration cannot be told", "no log was read")
     timed = [run for run in runs if seconds_of(run, CALIBRATION) and _on_record_machine(run)]
     silent = [run for run in runs if not seconds_of(run, CALIBRATION) and _announces_calibration(run)]
-    called = recalled(submission)
-    over = [run for run in timed if (_is_late(run) if called else _fits_nowhere(run))]
-    if over:
-        return _late(over, called) if called else _over(over)
+    late = [run for run in timed if recalled(submission, run) and _is_late(run)]
+    over = [run for run in timed if _fits_nowhere(run)]
+    if late or over:
+        return _late(late, recalled(submission, late[0])) if late else _over(over)
     if silent:
         where = places(*(value for run in silent for value in _announcing(run)))
         subject = f"The time of calibration cannot be told for {seed_name(silent[0])}"

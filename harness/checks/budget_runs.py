@@ -45,9 +45,9 @@ def untimed_phase(submission: Submission) -> Outcome | None:
     found = [(run, lines) for run in runs if (lines := _untimed(run))]
     if not found:
         return Outcome(Verdict.PASS, f"No calibration stands untimed in {many(len(runs), 'log')}.")
-    called = recalled(submission)
-    late = [(run, lines) for run, lines in found if _used_up(run) and (called or _named(lines))]
+    late = [(run, lines) for run, lines in found if _used_up(run) and (recalled(submission, run) or _named(lines))]
     run, lines = (late or found)[0]
+    called = recalled(submission, run)
     seconds = known(run.train_seconds)
     subject = f"{seed_name(run)} announces `{lines[0].value[:LINE_CHARACTERS]}` after training, and no line times it"
     where = places(*(line for _, each in found for line in each), run.train_seconds)
