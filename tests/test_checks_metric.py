@@ -335,3 +335,25 @@ def test_a_part_of_the_text_has_other_words(loss: float, bits: float, verdict: V
     assert outcome.verdict is verdict
     assert ("fit sp1024" in outcome.message) == (verdict is Verdict.WARN)
     assert bytes_per_token(run).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ((4.3864, 4.3864, 4.3864), Verdict.WARN),
+        ((4.3864,), Verdict.UNDECIDED),
+        # One number of another evaluation.
+        ((4.3864, 4.3864, 4.1), Verdict.UNDECIDED),
+        ((3.72663, 3.72663, 3.72663), Verdict.UNDECIDED),
+    ],
+)
+def test_without_a_log_the_claims_tell_bytes_per_token(ratios: tuple[float, ...], verdict: Verdict) -> None:
+    bits = dict(enumerate((1.21, 1.2, 1.22), start=1))
+    seeds = tuple(
+        factories.claim(seed, bits[seed], val_loss=at(ratio * bits[seed] * math.log(2), pointer=f"/seeds/{seed}"))
+        for seed, ratio in enumerate(ratios, start=1)
+    )
+    claims = factories.manifest(seeds=(), val_loss=UNSTATED)
+    outcome = bytes_per_token(claims=dataclasses.replace(claims, seeds=seeds))
+    assert outcome.verdict is verdict
+    assert ("seed 1, seed 2, seed 3: 4.38640 (as sp8192" in outcome.message) == (verdict is Verdict.WARN)

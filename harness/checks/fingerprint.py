@@ -17,6 +17,7 @@ from harness.challenge import (
     ValidationSplit,
     bytes_per_token,
 )
+from harness.checks.claimedbytes import strange_claims
 from harness.checks.common import counted, known, listed, places, reason_of, seed_name, undecided
 from harness.checks.textsize import PATH_SPREAD, TAIL_SPREAD, TextSize, text_size
 from harness.facts.claims import DeclaredSplit
@@ -84,7 +85,8 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
         a known split's bytes per token, the score may be of a part of the text, which has other words: it warns.
         One byte per token without a sign of a byte alphabet is
         what a loss made of the bits gives too: undecided. A split of one's own, declared as `validation_split` in
-        submission.json, is compared with its declaration.
+        submission.json, is compared with its declaration. Without any log, the pairs of val_loss and val_bpb that
+        submission.json claims tell the same: it warns where several agree on a number of no known split.
 
     Why it matters:
         "If changes are made to the tokenizer or dataset, prove with certainty that the val_bpb is correctly
@@ -101,7 +103,8 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
     runs = counted(submission).runs
     ratios = [ratio for run in runs if (ratio := ratio_of(run)) is not None]
     if not ratios:
-        return undecided("Bytes per token cannot be told", _why(runs), *(run.location for run in runs))
+        claimed = None if runs else strange_claims(submission)
+        return claimed or undecided("Bytes per token cannot be told", _why(runs), *(run.location for run in runs))
     declared = submission.claims.validation_split
     if isinstance(declared, Located):
         return against_declared(ratios, declared)

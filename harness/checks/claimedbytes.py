@@ -1,0 +1,48 @@
+"""Bytes per token by the claimed numbers alone, where no log tells them."""
+
+from __future__ import annotations
+
+from harness.challenge import KNOWN_MISCOUNTS, VALIDATION_SPLITS, bytes_per_token
+from harness.checks.common import listed, places
+from harness.checks.textsize import PATH_SPREAD
+from harness.facts.submission import Submission
+from harness.model import Fact, Located, Outcome, Value, Verdict
+
+# A loss may be of another evaluation than the bits beside it: one pair tells nothing, several with one ratio do.
+LEAST_PAIRS = 2
+SAME_RATIO = 2e-5
+
+
+def strange_claims(submission: Submission) -> Outcome | None:
+    """A warning where the claimed pairs of loss and bits have one ratio, and no known split has it; else None."""
+    claims = submission.claims
+    named = [("the mean", claims.val_loss, claims.val_bpb)]
+    named += [(f"seed {_number(seed.seed)}", seed.val_loss, seed.val_bpb) for seed in claims.seeds]
+    pairs = [
+        (name, bytes_per_token(loss.value, bits.value), bits)
+        for name, loss, bits in named
+        if isinstance(loss, Located) and isinstance(bits, Located) and loss.value > 0 and bits.value > 0
+    ]
+    ratios = [ratio for _, ratio, _ in pairs]
+    if len(ratios) < LEAST_PAIRS or max(ratios) > min(ratios) * (1 + SAME_RATIO):
+        return None
+    if any(_near(ratios[0], value) for split in VALIDATION_SPLITS for value in split.bytes_per_token):
+        return None
+    causes = [f"{cause}, {source}" for constant, cause, source in KNOWN_MISCOUNTS if _near(ratios[0], constant)]
+    told = f" (as {listed(causes)})" if causes else ""
+    known = ", ".join(f"{split.name} {split.bytes_per_token[0]:.5f}" for split in VALIDATION_SPLITS)
+    whose = listed([name for name, _, _ in pairs])
+    message = (
+        f"Bytes per token of no known validation split, by the claimed numbers of {whose}: {ratios[0]:.5f}{told}; "
+        f"known are {known}. No log tells the score."
+    )
+    values: dict[str, Value] = {"bytes_per_token": [round(ratio, 6) for ratio in ratios]}
+    return Outcome(Verdict.WARN, message, values, places(*(bits for _, _, bits in pairs)))
+
+
+def _near(ratio: float, constant: float) -> bool:
+    return abs(ratio - constant) <= (PATH_SPREAD + SAME_RATIO) * constant
+
+
+def _number(seed: Fact[int]) -> str:
+    return str(seed.value) if isinstance(seed, Located) else "?"
