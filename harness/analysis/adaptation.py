@@ -16,17 +16,17 @@ from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site,
 from harness.analysis.announced import Lines, announcements
 from harness.analysis.gradients import is_inner, loss_of, stepping
 from harness.analysis.index import Function, dotted, last_name, place_of
-from harness.analysis.origins import VALIDATION, Labels, Origins, reaching
+from harness.analysis.origins import TRAINING, VALIDATION, Labels, Origins, reaching
 from harness.analysis.prints import REPORTERS
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
 from harness.analysis.reports import Report, label_of, printed, wrapped
 from harness.analysis.trace import Tracer, returned
+from harness.analysis.undoing import copied, renewed, undone, used_between
 
 CHAIN_LIMIT = 6
 LAST_LINE = 10**9
 _GRADIENTS = ("backward", "grad")
-_UNDOING = frozenset({"load_state_dict", "copy_", "set_", "_load_from_state_dict"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +139,9 @@ class Adaptations:
         alternating = self._alternating(site)
         if alternating is not None:
             return alternating
-        undone = self._undone(site)
-        if undone is not None:
-            return self._discarded(site, undone)
+        again = undone(site, self._program)
+        if again is not None:
+            return self._discarded(site, again)
         found = self._following(site)
         if found is not None:
             scored = found.scored or found.node
@@ -168,9 +168,9 @@ class Adaptations:
             return Judged(Order.SCORED_FIRST, "the tokens are scored before", site.steps)
         first = min(event.forward for event in events)
         if first > site.end and self._connected(site, events) and self._same_data(site, events):
-            undone = self._undone(site)
-            if undone is not None and place_of(undone) < first:
-                return self._discarded(site, undone)
+            again = undone(site, self._program)
+            if again is not None and place_of(again) < first:
+                return self._discarded(site, again)
             steps = (*site.steps, Step("score", site.module.at(first[0])))
             return Judged(Order.TRAINED_FIRST, "the same function scores them after it", steps, self._told(scope))
         return Judged(Order.UNCLEAR, "the function that trains on the tokens also scores them", site.steps)
@@ -207,28 +207,40 @@ class Adaptations:
             passed = self._passed(call, function, labels, filled, module)
             if not any(label.kind == VALIDATION for label in self._origins.closed(passed)):
                 continue
-            renamed = self._renamed(site.model, function, call, filled)
+            kept = [name for name in site.model if not copied(name, site)]
+            renamed = self._renamed(kept, function, call, filled)
             model = made_for(renamed, module.scope_of(call), place_of(call))
             steps = (Step(f"call of {function.node.name}", module.at(call.lineno)), *site.steps)
             handed = (*call.args, *(keyword.value for keyword in call.keywords))
             data = tuple(each for each in handed if self._tracer.holds_validation(each, module.scope_of(call)))
             found = self._judge(Site(call, module, steps, model, data), passed, depth + 1)
+            found = self._unmixed(found, passed)
             found = dataclasses.replace(found, calls=((module, call), *found.calls))
             if found.order is Order.TRAINED_FIRST:
                 return found
             best = found
         return best
 
+    def _unmixed(self, found: Judged, labels: Labels) -> Judged:
+        """The same, but nothing proved of what a call hands on that may be of either split.
+
+        In the function itself, the loop that takes the gradient gives its names other values than an earlier one.
+        """
+        mixed = any(each.kind == TRAINING for each in self._origins.closed(labels))
+        if not mixed or found.calls or found.order is Order.SCORED_FIRST:
+            return found
+        return dataclasses.replace(found, order=Order.UNCLEAR, why="its data may be of the training split")
+
     def _scored_again(self, site: Site, function: Function, found: Judged) -> Judged:
         """The same, unless a later evaluation of the tokens takes the weights that this one has trained by its end."""
         own = [name for name in site.model if name in function.parameters]
-        if self._undone(site) is not None or not site.scope.bindings.keys().isdisjoint(own):
+        if undone(site, self._program) is not None or not site.scope.bindings.keys().isdisjoint(own):
             return found
         for module, call, filled in self._program.call_sites(function):
             model = made_for(self._renamed(own, function, call, filled), module.scope_of(call), place_of(call))
             after = Site(call, module, site.steps, model, ())
             later = self._following(after) if self._reach.of(call, module).life is Life.LIVE else None
-            if later is None or self._undone(after) is not None:
+            if later is None or undone(after, self._program) is not None:
                 continue
             scored = later.scored or later.node
             place = module.at(scored.lineno)
@@ -285,44 +297,10 @@ class Adaptations:
             label for label in labels if VALIDATION in {each.kind for each in self._origins.closed(frozenset([label]))}
         )
 
-    def _undone(self, site: Site) -> ast.Call | None:
-        """A call after the site, in its function, that gives the trained model weights from before the training.
-
-        Weights loaded from what was made of the model after the training, the artifact, are the trained ones.
-        """
-        for name in _UNDOING:
-            for call in site.module.calls(name):
-                owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-                after = (call.lineno, call.col_offset) > site.end and site.module.scope_of(call) is site.scope
-                if after and (name == "copy_" or owner in site.model) and not self._made_after(call, site):
-                    return call
-        return None
-
     @staticmethod
     def _discarded(site: Site, undone: ast.Call) -> Judged:
         step = Step("weights are set again", site.module.at(undone.lineno))
         return Judged(Order.DISCARDED, "weights are set again after the training", (*site.steps, step))
-
-    def _made_after(self, call: ast.Call, site: Site) -> bool:
-        """Whether what a call loads was made after the site, from the model as trained."""
-        names = [node for each in call.args for node in ast.walk(each) if isinstance(node, ast.Name)]
-        for name in names:
-            holder = site.scope.holder(name.id)
-            bindings = list(reaching(name, site.scope, holder)) if holder is not None else []
-            if any(each.place > site.end for each in bindings):
-                return self._used_between(site, (call.lineno, call.col_offset))
-        return False
-
-    def _used_between(self, site: Site, until: tuple[int, int]) -> bool:
-        """Whether the model is handed on between the site and a later place."""
-        for name in site.model:
-            for mention in site.module.loads(name.rpartition(".")[2]):
-                if (
-                    site.end < (mention.lineno, mention.col_offset) < until
-                    and site.module.scope_of(mention) is site.scope
-                ):
-                    return True
-        return False
 
     def _following(self, site: Site) -> Report | None:
         """The last live report after a site, in its function, of a score that a later call computes with the model."""
@@ -351,10 +329,11 @@ class Adaptations:
         """Whether a call after the site gets what was trained: itself, a wrapper of it, or the artifact made of it."""
         names = {name.partition(".")[0] for name in site.model}
         trace = self._tracer.trace((*call.args, *(keyword.value for keyword in call.keywords)), site.scope)
-        if names & trace.names.keys():
+        used = used_between(site, place_of(call))
+        fresh = {name for name in names if renewed(name, site, place_of(call))} if not used else set()
+        if (names - fresh) & trace.names.keys():
             return True
-        later = any(each.place > site.end for each in trace.bindings)
-        return later and self._used_between(site, (call.lineno, call.col_offset))
+        return used and any(each.place > site.end for each in trace.bindings)
 
     def reports(self, scope: Scope) -> list[Report]:
         """The places of a function that print a score of validation tokens, in order."""

@@ -14,6 +14,7 @@ from harness.analysis.configuration import Configuration
 from harness.analysis.index import dotted, last_name
 from harness.analysis.program import Binding, Module, Scope
 from harness.analysis.reach import Life, Reach
+from harness.analysis.rounds import count_of, holds, moves_on, selects, start_of
 from harness.analysis.trace import Trace, Tracer
 from harness.model import Location
 
@@ -24,8 +25,6 @@ _FRESH = frozenset(
 _HANDLING = frozenset({"parameters", "named_parameters"})
 # Names of the tokens that are predicted, which tell a reader more than those of what is made of them.
 _TARGETS = re.compile(r"^y$|^y_|_y$|tgt|target|tok", re.IGNORECASE)
-# What gives the next tokens, and what gives a model other weights.
-_MOVING = frozenset({"next", "next_batch", "get_batch", "load_state_dict"})
 Place = tuple[int, int]
 
 
@@ -142,12 +141,23 @@ class Alternation:
             found = self._repeated(site, trace, event)
             if found is not None:
                 return found
+        if any(self._on_both_sides(event, site) for event in events):
+            return Ordered(Order.UNCLEAR, "a part of what is added comes before the training and a part after it")
         made = [event.made_with(site.model) for event in events]
         if all(place < site.start for place in made):
             return Ordered(Order.SCORED_FIRST, "each chunk is scored before it is trained on", made[0])
         if not all(place > site.end for place in made):
             return Ordered(Order.UNCLEAR, "some scores come before the training and some after it")
         return self._behind(site, trace, events)
+
+    def _on_both_sides(self, event: Event, site: Site) -> bool:
+        """Whether an addition is a sum of what the model gave before the training and of what it gave after."""
+        value = event.binding.value
+        sides = [value.left, value.right] if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add) else []
+        calls = [[_start(call) for call in self._tracer.trace((side,), site.scope).calls] for side in sides]
+        before = [bool(each) and max(each) < site.start for each in calls]
+        after = [bool(each) and min(each) > site.end for each in calls]
+        return any(before) and any(after)
 
     def _behind(self, site: Site, trace: Trace, events: Sequence[Event]) -> Ordered:
         """Every score comes after the training: of the same tokens, and with what was trained?"""
@@ -164,10 +174,14 @@ class Alternation:
             ]
             if not shared or not any(name.partition(".")[0] in event.trace.names for name in site.model):
                 continue
-            if trace.parts <= event.trace.parts:
-                told = min(shared, key=lambda name: (_TARGETS.search(name) is None, name))
+            # Of a parameter that no round binds, both may take another piece.
+            bound = [name for name, bindings in trace.data & event.trace.data if name in shared and bindings]
+            if trace.parts <= event.trace.parts and bound:
+                told = min(bound, key=lambda name: (_TARGETS.search(name) is None, name))
                 why = f"`{told}` is trained on and then scored"
                 return Ordered(Order.TRAINED_FIRST, why, event.made_with(site.model))
+            if trace.parts <= event.trace.parts:
+                continue
             part = ", ".join(sorted(trace.parts - event.trace.parts)[:3])
             return Ordered(
                 Order.CONTEXT,
@@ -183,10 +197,10 @@ class Alternation:
             if not isinstance(loop, ast.For) or not added:
                 continue
             counter = last_name(loop.target)
-            count = _range(loop)
-            if count is None or _selects(counter, trace, site.scope) or _selects(counter, event.trace, site.scope):
+            count = count_of(loop)
+            if count is None or selects(counter, trace, site.scope) or selects(counter, event.trace, site.scope):
                 continue
-            if self._first_only(event, counter, site.scope) or _moves_on(loop):
+            if self._first_only(event, counter, site.scope, start_of(loop)) or moves_on(loop):
                 continue
             answer = self._configuration.value(count, site.scope)
             if not isinstance(answer, Resolved) or not isinstance(answer.value, (int, float)):
@@ -210,14 +224,12 @@ class Alternation:
         plain = all(binding.replaces and binding.whole for binding in rounds)
         return plain and bool(held) and not any(_conditional(each.value, loop, scope) for each in rounds)
 
-    def _first_only(self, event: Event, counter: str, scope: Scope) -> bool:
+    def _first_only(self, event: Event, counter: str, scope: Scope, start: int) -> bool:
         """Whether the addition runs in the first round alone."""
         for guard in guards(scope.module.index, _written(event.binding.value, scope)):
-            test = guard.test
-            if isinstance(test, ast.Compare) and last_name(test.left) == counter and len(test.ops) == 1:
-                bound = test.comparators[0]
-                if isinstance(test.ops[0], ast.Eq) and isinstance(bound, ast.Constant) and bound.value == 0:
-                    return guard.wanted
+            first, later = holds(guard.test, counter, start), holds(guard.test, counter, start + 1)
+            if first is not None and first is not later:
+                return first is guard.wanted
         return False
 
 
@@ -308,41 +320,6 @@ def _is_fresh(name: str, scope: Scope) -> bool:
         any(isinstance(each, ast.Call) and last_name(each.func) in _FRESH for each in ast.walk(value))
         for value in values
     )
-
-
-def _moves_on(loop: ast.For) -> bool:
-    """Whether each round takes other tokens, or begins with other weights, without the loop's counter."""
-    nodes = list(ast.walk(loop))
-    sliced = {
-        name.id
-        for each in nodes
-        if isinstance(each, ast.Subscript)
-        for name in ast.walk(each.slice)
-        if isinstance(name, ast.Name)
-    }
-    if any(isinstance(each, ast.AugAssign) and last_name(each.target) in sliced for each in nodes):
-        return True
-    called = {last_name(each.func) for each in nodes if isinstance(each, ast.Call)}
-    return not called.isdisjoint(_MOVING)
-
-
-def _selects(counter: str, trace: Trace, scope: Scope) -> bool:
-    """Whether a loop's counter has a say in which tokens are taken, directly or through other names."""
-    seen = set(trace.names)
-    values: list[ast.expr] = [binding.value for binding in trace.bindings]
-    for value in values:
-        for each in ast.walk(value):
-            if isinstance(each, ast.Name) and each.id not in seen:
-                seen.add(each.id)
-                values.extend(binding.value for binding in scope.bindings.get(each.id, ()))
-    return counter in seen
-
-
-def _range(loop: ast.For) -> ast.expr | None:
-    """How often `for x in range(n)` runs; None for other loops, and for ranges with a start."""
-    call = loop.iter
-    plain = isinstance(call, ast.Call) and last_name(call.func) == "range" and len(call.args) == 1
-    return call.args[0] if plain and isinstance(call, ast.Call) else None
 
 
 def _loops(site: Site) -> list[ast.AST]:

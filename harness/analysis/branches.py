@@ -66,6 +66,9 @@ def _passed(above: ast.AST, below: ast.stmt) -> Iterator[Guard]:
             for statement in block[: block.index(below)]:
                 if isinstance(statement, ast.If):
                     yield from _leaving(statement)
+                elif isinstance(statement, _LEAVING):
+                    never = ast.copy_location(ast.Constant(value=False), statement)
+                    yield Guard(never, wanted=True, leaves=True)
             return
 
 

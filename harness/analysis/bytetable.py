@@ -251,11 +251,20 @@ def _mentions(value: ast.Tuple, names: Sequence[str]) -> list[int]:
     ]
 
 
+def _is_taken_off(module: Module, node: ast.AST) -> bool:
+    """Whether a value is subtracted: `full - (space & edge)`."""
+    above = module.index.parent(node)
+    return isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, ast.Sub)
+
+
 def _is_summed(module: Module, node: ast.expr) -> bool:
     """Whether a value is added to something, or masked before it is."""
     for above in module.index.ancestors(node):
+        if isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, ast.Sub):
+            return False
         if isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, (ast.Add, ast.BitAnd)):
-            return True
+            masked = isinstance(above.op, ast.BitAnd)
+            return not masked or not _is_taken_off(module, above)
         if isinstance(above, ast.stmt):
             return False
     return False

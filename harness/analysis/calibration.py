@@ -16,9 +16,9 @@ from harness.analysis.reach import Life, Reach, Reached
 
 _CALIBRATES = re.compile(r"hessian|calib|gptq|awq|act(?:ivation)?_stat", re.IGNORECASE)
 # `eval_gptq` scores the quantized model.
-_SCORES = re.compile(r"eval|score|bpb|validate", re.IGNORECASE)
+_SCORES = re.compile(r"eval|score|bpb|validate|loss|nll|perplexity|ppl|report", re.IGNORECASE)
 # A temperature is calibrated too.
-_QUANTIZES = re.compile(r"hessian|gptq|awq|quant", re.IGNORECASE)
+_QUANTIZES = re.compile(r"hessian|gptq|awq|quant(?!ile)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

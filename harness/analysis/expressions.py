@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.analysis import flowwords as words
-from harness.analysis.index import children, dotted, last_name
+from harness.analysis.index import children, descend, dotted, last_name
 from harness.analysis.labels import NOTHING, Flowing, Label, Step, Trace, fork, join, one_after_the_other, union
+from harness.analysis.prints import REPORTERS
 from harness.analysis.program import Module
 
 DEPTH_LIMIT = 80
@@ -113,6 +114,8 @@ class Expressions(ABC):
     def _lookup(self, base: Flowing, index: Flowing, node: ast.AST) -> Flowing:
         """`table[key]`: what a table holds where the target leads."""
         labels = dict(base.labels)
+        if isinstance(node, ast.Subscript) and _is_before(node.slice):
+            labels.pop(Label.TARGET, None)
         if Label.KEY in index.labels:
             labels[Label.COUNT] = (*index.labels[Label.KEY], self.step("the table is read", node))
         elif Label.BUCKETS in index.labels:
@@ -123,7 +126,16 @@ class Expressions(ABC):
         return Flowing(labels, base.items)
 
     def _binary(self, node: ast.BinOp) -> Flowing:
-        return self.operation(type(node.op), self.value(node.left), self.value(node.right), node)
+        left, right = self.value(node.left), self.value(node.right)
+        found = self.operation(type(node.op), left, right, node)
+        # How far a loss is from the better one, `low - loss`, is no choice either.
+        apart = isinstance(node.op, ast.Sub) and any(
+            Label.CHOSEN in one.labels and Label.CHOSEN not in other.labels and Label.LOSS in other.labels
+            for one, other in ((left, right), (right, left))
+        )
+        if Label.CHOSEN in found.labels and (apart or _sets_apart(node)):
+            return Flowing({label: way for label, way in found.labels.items() if label is not Label.CHOSEN})
+        return found
 
     def operation(self, kind: type[ast.operator], left: Flowing, right: Flowing, node: ast.AST) -> Flowing:
         """Two values under an operator: the target enters a key, the key is cut to buckets."""
@@ -156,7 +168,9 @@ class Expressions(ABC):
             labels.pop(Label.PRIOR, None)
         if Label.COUNT in left.labels:
             labels[Label.DIVIDED] = (self.step("it is divided", node),)
-        if Label.PICKED in left.labels and not right.labels.keys() & {Label.MASS, Label.ROW}:
+        # What was divided by the sum of its row once is a share, whatever it is divided by then.
+        shared = Label.MASS in left.labels or bool(right.labels.keys() & {Label.MASS, Label.ROW})
+        if Label.PICKED in left.labels and not shared:
             step = self.step("it is divided by something else than the sum of its row", node)
             labels[Label.FOREIGN] = (*left.labels[Label.PICKED], step)
 
@@ -245,7 +259,8 @@ class Expressions(ABC):
     def _taken(self, table: Flowing, index: Flowing, node: ast.AST) -> Flowing:
         """One number of each row: of a table's row a token's number, of anything else a loss of each token."""
         if Label.ROW in table.labels:
-            return Flowing({Label.PICKED: (*table.labels[Label.ROW], self.step("one token's number is taken", node))})
+            picked = {Label.PICKED: (*table.labels[Label.ROW], self.step("one token's number is taken", node))}
+            return Flowing(picked | {label: way for label, way in table.labels.items() if label is Label.MASS})
         found = self._lookup(table, index, node)
         return Flowing({**found.labels, Label.LOSS: (self.step("a loss of each token", node),)})
 
@@ -261,7 +276,8 @@ class Expressions(ABC):
         if name in words.LOSSES and any(each.arg == "reduction" and _is_none(each.value) for each in node.keywords):
             return Flowing({Label.LOSS: (self.step("a loss of each token", node),)})
         if name in words.TOTALS:
-            self.arrive(Flowing({label: labels[label] for label in {Label.CHOSEN} & labels.keys()}), node)
+            if not self._is_only_printed(node):
+                self.arrive(Flowing({label: labels[label] for label in {Label.CHOSEN} & labels.keys()}), node)
             labels.pop(Label.LOSS, None)
             row = labels.pop(Label.ROW, None)
             return Flowing({**labels, Label.MASS: row} if row is not None else labels)
@@ -272,6 +288,25 @@ class Expressions(ABC):
         if not losses:
             return None
         return Flowing({**labels, Label.CHOSEN: (*losses, self.step("the better one is chosen", node))})
+
+    def _is_only_printed(self, node: ast.Call) -> bool:
+        """Whether a total is added to a name that the function does nothing with but print it."""
+        added = self.module.index.statement_of(node)
+        if not isinstance(added, ast.AugAssign) or not isinstance(added.target, ast.Name):
+            return False
+        scope = self.module.scope_of(added)
+        loads = [each for each in self.module.loads(added.target.id) if self.module.scope_of(each) is scope]
+        return bool(loads) and all(
+            any(isinstance(above, ast.Call) and last_name(above.func) in REPORTERS for above in self._above(each))
+            for each in loads
+        )
+
+    def _above(self, node: ast.AST) -> Iterator[ast.AST]:
+        """What stands around an expression, up to its statement."""
+        for above in self.module.index.ancestors(node):
+            if isinstance(above, ast.stmt):
+                return
+            yield above
 
     def _choice_between(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> Trace:
         """The losses that a call chooses between, or nothing."""
@@ -314,6 +349,23 @@ def _distinct_losses(values: Iterable[Flowing]) -> Collection[Trace]:
     """The losses among some values, by the nodes that gave them: one line may compute two."""
     traces = (value.labels[Label.LOSS] for value in values if Label.LOSS in value.labels)
     return {tuple(id(step.node) for step in trace): trace for trace in traces}.values()
+
+
+def _sets_apart(node: ast.BinOp) -> bool:
+    """`low - log(w * exp(low - a) + ...)`: the largest or smallest term of a sum is set apart, none is chosen."""
+    inner = [each for each in descend(node.right) if isinstance(each, ast.Call)]
+    logs = any(last_name(each.func) in words.LOGARITHMS for each in inner)
+    sums = [each for each in inner if last_name(each.func) in {"exp", "exp2"}]
+    apart = {ast.dump(each) for each in descend(node.left) if isinstance(each, ast.Name)}
+    return logs and any(ast.dump(each) in apart for call in sums for each in descend(call))
+
+
+def _is_before(index: ast.expr) -> bool:
+    """Whether an index is so many places before a name: `y[i - 2]` was the target of an earlier place."""
+    match index:
+        case ast.BinOp(ast.Name(), ast.Sub(), ast.Constant(int(places))):
+            return places > 0
+    return False
 
 
 def _counts(node: ast.expr) -> bool:

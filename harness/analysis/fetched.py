@@ -106,8 +106,14 @@ class Fetching:
         return None
 
 
+_OFFLINE = frozenset({"disabled", "offline"})
+
+
 def _is_remote(call: ast.Call) -> bool:
     """Whether a call names a place in the network; `load_dataset("json", data_files=...)` reads files."""
+    given = {each.arg: each.value.value for each in call.keywords if isinstance(each.value, ast.Constant)}
+    if given.get("mode") in _OFFLINE or given.get("local_files_only") is True or last_name(call.func) == "socket":
+        return False
     if last_name(call.func) != "load_dataset":
         return True
     first = call.args[0] if call.args else None

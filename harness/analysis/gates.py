@@ -18,7 +18,10 @@ from harness.analysis.labels import Step
 from harness.analysis.program import Module, Program
 from harness.model import Location
 
-_TOKENS = re.compile(r"tok|target|tgt", re.IGNORECASE)
+# Those that come in are known: `in_tokens`, `prev_tok`.
+_TOKENS = re.compile(
+    r"^(?!(?:.*_)?(?:in|inp|inputs?|ctx|context|prev|previous|past|x)(?:_|$)).*(?:tok|target|tgt)", re.IGNORECASE
+)
 _STRENGTH = re.compile(r"(?:within|word)\w*(?:beta|boost|weight|alpha)", re.IGNORECASE)
 _C_TEXT = re.compile(r"uint(?:8|16|32|64)_t|#include")
 _STEPS = ("the token being scored", "its class", "the condition", "the hint")

@@ -19,7 +19,7 @@ from harness.analysis.program import Module, Program, Scope
 from harness.analysis.reach import Life, Reach
 from harness.analysis.trace import Tracer
 
-_QUANTIZES = re.compile(r"quant|gptq|awq", re.IGNORECASE)
+_QUANTIZES = re.compile(r"quant(?!ile)|gptq|awq", re.IGNORECASE)
 _HOOKS = ("register_forward_hook", "register_forward_pre_hook")
 _CHANGING = frozenset({"mul_", "div_", "copy_", "add_", "sub_", "addcmul_"})
 

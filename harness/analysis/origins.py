@@ -28,7 +28,12 @@ _VALIDATION_FILES = re.compile(r"fineweb_val|(?:^|[/_])val(?:id(?:ation)?)?_[*\d
 _TRAINING_FILES = re.compile(r"fineweb_train|(?:^|[/_])train_[*\d%{]|train_\*|_train_")
 # What these give is a size or a place, not data.
 _SIZES = frozenset("shape ndim dtype device numel size dim nbytes itemsize element_size stride data_ptr".split())  # noqa: SIM905
-_SIZE_CALLS = frozenset("len range type isinstance id hasattr zeros ones empty full arange".split())  # noqa: SIM905
+_SIZE_CALLS = frozenset(
+    """
+    len range type isinstance id hasattr zeros ones empty full arange zeros_like ones_like empty_like full_like
+    rand_like randn_like randint_like new_zeros new_ones new_empty new_full
+    """.split()  # noqa: SIM905 - one word a line would hide the list
+)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 

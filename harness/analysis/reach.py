@@ -19,7 +19,8 @@ from typing import TypeAlias
 from harness.analysis.answers import Reason, Resolved
 from harness.analysis.branches import Guard, guards
 from harness.analysis.configuration import Configuration
-from harness.analysis.index import Function, last_name
+from harness.analysis.environment import LAUNCHER_KEYS
+from harness.analysis.index import Function, descend, last_name
 from harness.analysis.prints import longest, printed_by, strings
 from harness.analysis.program import Module, Program
 from harness.model import Location
@@ -27,6 +28,7 @@ from harness.model import Location
 # Where a log of the claimed runs prints a text, if one does.
 Shown: TypeAlias = Callable[[str], Location | None]
 
+TEST_LIMIT_CHARACTERS = 60
 DEPTH_LIMIT = 30
 MENTIONS_LIMIT = 60
 # Shorter texts may stand in a log for another reason.
@@ -161,8 +163,8 @@ class Reach:
             found = Reached(life, answer.reasons, place)
         else:
             # Data, not configuration, decides whether a loop is empty or a batch too short: a run gets past that.
-            unclear = answer.names and not guard.repeats
-            found = Reached(Life.UNKNOWN, (), place, answer.names) if unclear else LIVE
+            names = answer.names or (() if guard.leaves else _switch(guard.test, module))
+            found = Reached(Life.UNKNOWN, (), place, names) if names and not guard.repeats else LIVE
         owner = module.index.parent(guard.test)
         if found.life is Life.LIVE or guard.leaves or not isinstance(owner, ast.If):
             return found
@@ -240,6 +242,28 @@ def _rounds(iterated: ast.expr) -> ast.expr:
     """What has to be true for a loop to run at all: `n` of `range(n)`."""
     plain = isinstance(iterated, ast.Call) and last_name(iterated.func) == "range" and len(iterated.args) == 1
     return iterated.args[0] if plain and isinstance(iterated, ast.Call) else iterated
+
+
+def _switch(test: ast.expr, module: Module) -> tuple[str, ...]:
+    """A test of what somebody chose, by its text, where the configuration does not follow it; else nothing.
+
+    An entry by its name (`conf["adapt"]`, `conf.get("adapt")`), a comparison with a word, a constant of the module.
+    """
+    words = {each.value for each in descend(test) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+    chosen = any(_is_chosen(each, module) for each in descend(test))
+    ours = _asks_for_main(test) or not LAUNCHER_KEYS.isdisjoint(words)
+    return (ast.unparse(test)[:TEST_LIMIT_CHARACTERS],) if chosen and not ours else ()
+
+
+def _is_chosen(node: ast.AST, module: Module) -> bool:
+    match node:
+        case ast.Subscript(slice=ast.Constant(str())) | ast.Constant(str()):
+            return True
+        case ast.Call(ast.Attribute(attr="get"), [ast.Constant(str()), *_]):
+            return True
+        case ast.Attribute(ast.Name(name)):
+            return name in module.index.classes or name in module.scope(None).bindings
+    return False
 
 
 def _asks_for_main(test: ast.expr) -> bool:

@@ -1,0 +1,103 @@
+"""Weights that do not outlive a training: set again after it, copied before it, or read anew."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from harness.analysis.alternation import Site
+from harness.analysis.index import Function, descend, dotted, last_name, place_of
+from harness.analysis.origins import reaching
+from harness.analysis.program import Module, Program, argument
+
+_UNDOING = ("load_state_dict", "copy_", "set_", "_load_from_state_dict")
+_COPIES = frozenset({"deepcopy", "copy"})
+Place = tuple[int, int]
+
+
+def undone(site: Site, program: Program) -> ast.Call | None:
+    """A call after a site, in its function, that gives the trained model weights from before the training.
+
+    Or a call of a function that does so to the model it is given. Weights loaded from what was made of the model after
+    the training, the artifact, are the trained ones.
+    """
+    for call in _setting(site.module):
+        owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        ours = last_name(call.func) == "copy_" or owner in site.model
+        if ours and _after(call, site) and not _made_after(call, site):
+            return call
+    calls = (each for each in site.module.index.each(ast.Call) if _after(each, site))
+    return next((each for each in sorted(calls, key=place_of) if _restores(each, site, program)), None)
+
+
+def _after(call: ast.Call, site: Site) -> bool:
+    return place_of(call) > site.end and site.module.scope_of(call) is site.scope
+
+
+def _setting(module: Module) -> Iterator[ast.Call]:
+    for name in _UNDOING:
+        yield from module.calls(name)
+
+
+def _restores(call: ast.Call, site: Site, program: Program) -> bool:
+    """Whether a call hands what was trained to a function that sets weights."""
+    for module, function in program.called(call, site.scope):
+        for parameter in function.parameters:
+            passed = argument(call, function, parameter, int(bool(function.owner)))
+            ours = passed is not None and dotted(passed) in site.model
+            if ours and _sets(parameter, function, module) and not _made_after(call, site):
+                return True
+    return False
+
+
+def _sets(parameter: str, function: Function, module: Module) -> bool:
+    """Whether a function gives weights from elsewhere to the model that is its parameter, whatever else it does."""
+    inside = module.scope(function)
+    return any(
+        dotted(call.func.value) == parameter
+        for call in _setting(module)
+        if module.scope_of(call) is inside and isinstance(call.func, ast.Attribute)
+    )
+
+
+def _made_after(call: ast.Call, site: Site) -> bool:
+    """Whether what a call loads was made after the site, from the model as trained."""
+    names = [node for each in call.args for node in ast.walk(each) if isinstance(node, ast.Name)]
+    for name in names:
+        holder = site.scope.holder(name.id)
+        bindings = list(reaching(name, site.scope, holder)) if holder is not None else []
+        if any(each.place > site.end for each in bindings):
+            return used_between(site, place_of(call))
+    return False
+
+
+def used_between(site: Site, until: Place) -> bool:
+    """Whether the model is handed on between the site and a later place."""
+    return any(
+        site.end < place_of(mention) < until and site.module.scope_of(mention) is site.scope
+        for name in site.model
+        for mention in site.module.loads(name.rpartition(".")[2])
+    )
+
+
+def copied(name: str, site: Site) -> bool:
+    """Whether what is trained under a name is a copy that the function made of it before."""
+    return any(
+        each.replaces
+        and each.place < site.start
+        and any(isinstance(node, ast.Call) and last_name(node.func) in _COPIES for node in descend(each.value))
+        for each in site.scope.bindings.get(name, ())
+    )
+
+
+def renewed(name: str, site: Site, until: Place) -> bool:
+    """Whether a name is given another model between the site and a later place, by a call that is handed no name."""
+    return any(
+        each.replaces and site.end < each.place < until and isinstance(each.value, ast.Call) and not _handed(each.value)
+        for each in site.scope.bindings.get(name, ())
+    )
+
+
+def _handed(call: ast.Call) -> bool:
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    return any(isinstance(node, ast.Name) for each in given for node in descend(each))
