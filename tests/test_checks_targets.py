@@ -33,6 +33,7 @@ def judged(rule: AnyRule, *uses: TargetUse) -> Outcome:
         (checks.share_not_normalized, UseKind.SPREAD),
         (checks.share_not_normalized, UseKind.ENTROPY),
         (checks.share_not_normalized, UseKind.WEIGHT),
+        (checks.share_not_normalized, UseKind.ON_HITS),
         (checks.loss_chosen_by_outcome, UseKind.CHOSEN_LOSS),
         (checks.loss_chosen_by_outcome, UseKind.FREE_HIT),
         (checks.hint_gated_by_target, UseKind.GATE),

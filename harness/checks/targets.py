@@ -18,6 +18,7 @@ _SUMS = {
     UseKind.SPREAD: "The probability of the realized token is divided among its bytes and mixed there",
     UseKind.ENTROPY: "A mixture gives the realized token a number that is no probability of it",
     UseKind.WEIGHT: "The weight of a mixture depends on a probability of the realized token that is mixed",
+    UseKind.ON_HITS: "A mixture is made only where a table holds the realized token",
 }
 
 
@@ -82,9 +83,9 @@ def share_not_normalized(submission: Submission) -> Outcome:
         shares of a row sum to one when they are divided by the row's own sum. It fails too where the logarithm of a
         token's probability is divided evenly among the token's bytes (or each byte gets a root of the probability)
         and the shares are mixed with other probabilities byte by byte, where an entropy stands among the losses that
-        are mixed, and where the weight of a mixture of two probabilities of the realized token is computed from one
-        of them. A number read at the exact pair of context and token is left to the probe, which sums over the
-        vocabulary.
+        are mixed, where the weight of a mixture of two probabilities of the realized token is computed from one
+        of them, and where the model's share of a mixture is cut only if a table holds the realized token. A number
+        read at the exact pair of context and token is left to the probe, which sums over the vocabulary.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).

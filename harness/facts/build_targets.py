@@ -11,6 +11,7 @@ from harness.analysis import (
     experts,
     freehits,
     gates,
+    onhits,
     pooled,
     reach,
     roots,
@@ -75,6 +76,7 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
     uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in roots.roots(program)]
     uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in experts.entropies(program)]
     uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in weights.weighted(program)]
+    uses += [_proved(UseKind.ON_HITS, each, reached, logged, stated) for each in onhits.on_hits(program)]
     uses += [_proved(UseKind.SHAPED, each, reached, logged, stated) for each in shaping.shaped(program)]
     uses += [_proved(UseKind.BOTH_WAYS, each, reached, logged, stated) for each in sight.both_ways(program)]
     uses += [_proved(UseKind.BOTH_WAYS, each, reached, logged, stated) for each in pooled.pooled(program)]
