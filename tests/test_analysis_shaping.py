@@ -41,6 +41,8 @@ def count(mark: str, change: str, end: str) -> int:
         (ROWS, "out = logits * (1 + hot)", PICKED, 1),
         ("rows = torch.arange(8)", "logits[rows, targets] += 1.0; out = logits", LOSS, 1),
         ("pass", "out = logits + F.one_hot(targets, V)", LOSS, 1),
+        ("logits.scatter_add_(-1, targets[..., None], gain)", "out = logits", LOSS, 1),
+        ("out = logits.scatter_add(-1, prev[..., None], gain)", "pass", PICKED, 0),
         # The same of the token before; of a part of the targets, which may be shifted; of nothing.
         (SPARED.replace("targets", "prev"), MASKED, LOSS, 0),
         (SPARED.replace("targets.clamp(min=0)", "targets[:, :-1]"), MASKED, LOSS, 0),

@@ -18,7 +18,8 @@ from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, Scope
 from harness.analysis.targets import is_scoring
 
-_MARKING = frozenset({"scatter", "scatter_"})
+_MARKING = frozenset({"scatter", "scatter_", "scatter_add", "scatter_add_"})
+_WRITING = frozenset({"scatter_", "scatter_add_"})
 _NORMALIZING = frozenset({"softmax", "log_softmax"})
 # What changes no number of the tokens, and none of their places.
 _SAME = frozenset("clamp clamp_min clone contiguous detach flatten long reshape squeeze to unsqueeze view".split())  # noqa: SIM905
@@ -51,7 +52,7 @@ def _marks(module: Module) -> Iterator[tuple[ast.expr, str, str]]:
         places = call.args[:1] if last_name(call.func) == "one_hot" else call.args[1 if method else 2 :][:1]
         target = _target(places[0], module.scope_of(call)) if places else ""
         if target:
-            in_place = isinstance(call.func, ast.Attribute) and call.func.attr == "scatter_"
+            in_place = isinstance(call.func, ast.Attribute) and call.func.attr in _WRITING
             owner = dotted(call.func.value) if in_place and isinstance(call.func, ast.Attribute) else ""
             yield call, owner or _given(call, module), target
     for item in module.index.of(ast.Subscript):
@@ -196,7 +197,7 @@ def _is_logits(name: str) -> bool:
 
 def _in_place(mark: ast.expr) -> bool:
     """Whether a mark changes the tensor that it is written into."""
-    return isinstance(mark, ast.Subscript) or (isinstance(mark, ast.Call) and last_name(mark.func) == "scatter_")
+    return isinstance(mark, ast.Subscript) or (isinstance(mark, ast.Call) and last_name(mark.func) in _WRITING)
 
 
 def _in_training(node: ast.expr, module: Module) -> bool:
