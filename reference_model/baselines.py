@@ -154,7 +154,9 @@ class ScoringJob:
 
     def run(self, clock: Clock = time.perf_counter) -> Row:
         """Score the weights on the validation text that the settings name."""
-        config = replace(self.config, evaluation=replace(self.config.evaluation, ttt_enabled=self.ttt))
+        evaluation = self.config.evaluation
+        evaluation = replace(evaluation, ttt_enabled=True) if self.ttt else evaluation.untrained()
+        config = replace(self.config, evaluation=evaluation)
         inputs, model = Inputs.load(config), build_model(config, "cpu")
         model.load_state_dict(self.state)
         began_s = clock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from reference_model.settings import ConfigError, Section, Setting
@@ -93,3 +93,10 @@ class EvalConfig(Section):
     def isolates(self) -> bool:
         """Whether a score depends on its own document alone, but for what weights have learned."""
         return self.eval_isolate_docs or self.has_adapters
+
+    def untrained(self) -> EvalConfig:
+        """The same without training at test time; documents that adapters kept apart stay apart.
+
+        So the two differ by training alone, and a memory that may go on beside adapters may go on without them.
+        """
+        return replace(self, ttt_enabled=False, eval_isolate_docs=self.isolates)

@@ -193,7 +193,7 @@ class Run:
 
     def score_plain(self, model: HymbaLM, inputs: Inputs, *, stride: int) -> tuple[float, float]:
         """Nats per token and bits per byte without test-time training; stride 0 cuts windows side by side."""
-        evaluation = replace(self.config.evaluation, ttt_enabled=False, eval_stride=stride)
+        evaluation = replace(self.config.evaluation.untrained(), eval_stride=stride)
         plain = replace(self.config, evaluation=evaluation)
         result = evaluate(evaluation_task(model, inputs, plain, self.worker))
         return result.val_loss, result.val_bpb
@@ -248,10 +248,9 @@ class Run:
         """Load what is on disk and score it; the last line is the headline."""
         model.load_state_dict(unpack_model(read_whole(artifact_path(self.config)), self.config.model))
         evaluation = self.config.evaluation
-        plain = replace(evaluation, ttt_enabled=False)
         # A run shows what adapting gains; an artifact scored again needs the headline only.
         if not (evaluation.ttt_enabled and evaluation.eval_only):
-            self._score(f"final_int{self.config.quant.bits}_roundtrip", model, inputs, plain)
+            self._score(f"final_int{self.config.quant.bits}_roundtrip", model, inputs, evaluation.untrained())
         if evaluation.ttt_enabled:
             self._score("legal_ttt", model, inputs, evaluation)
 
@@ -300,6 +299,8 @@ def read_config(environ: Mapping[str, str], preset: str) -> Config:
         raise ConfigError(f"COMPRESSOR: {config.quant.coder} needs packages not installed here: {', '.join(missing)}")
     if not RUN_NAME.fullmatch(config.data.run_id):
         raise ConfigError(f"RUN_ID: {config.data.run_id!r} is not a file name of letters, digits, _ . and -")
+    # What else a run scores (see `Run.score_plain`) is refused here, not after the training.
+    replace(config, evaluation=evaluation.untrained())
     return config
 
 

@@ -1,0 +1,59 @@
+"""Settings that a run would stumble over late: they work, or are refused before anything is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reference_model.evalconfig import EvalConfig
+from reference_model.main import main, read_config
+from reference_model.miniature import miniature_environment, write_miniature_corpus
+from reference_model.settings import ConfigError
+
+# Every layer sees the whole document; its adapters and its memory end with it.
+CARRIED_ADAPTERS = {"TTT_ENABLED": "1", "EVAL_CARRY_STATE": "1", "EVAL_STRIDE": "0", "SLIDING_WINDOW": "0"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_miniature_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def run(folder: Path, corpus: Path, changes: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exit status of a miniature of the demo in this process."""
+    monkeypatch.chdir(folder)
+    script = folder / "train_gpt.py"
+    script.write_text("# the program\n", encoding="utf-8")
+    return main({**miniature_environment(corpus, "demo"), "ITERATIONS": "2", **changes}, script, "demo")
+
+
+@pytest.mark.parametrize("kind", ["lora", "phased_lora"])
+def test_what_is_scored_without_adapters_keeps_documents_apart(kind: str) -> None:
+    config = read_config({**CARRIED_ADAPTERS, "TTT_KIND": kind}, "pr599")
+    plain = replace(config, evaluation=config.evaluation.untrained()).evaluation
+    assert (plain.ttt_enabled, plain.isolates, plain.eval_carry) == (False, True, True)
+
+
+@pytest.mark.parametrize("evaluation", [EvalConfig(), EvalConfig(ttt_enabled=True, ttt_kind="phased")])
+def test_without_adapters_only_training_is_left_out(evaluation: EvalConfig) -> None:
+    assert evaluation.untrained() == replace(evaluation, ttt_enabled=False)
+
+
+def test_a_run_with_adapters_that_carry_their_document_ends_well(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {**CARRIED_ADAPTERS, "TTT_KIND": "lora", "VAL_LOSS_EVERY": "1", "DIAGNOSTICS": "1"}
+    assert run(tmp_path, corpus, changes, monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "DIAGNOSTIC post_ema" in said
+    assert re.search(r"final_int6_roundtrip .*carried\+documents", said)
+    assert re.search(r"legal_ttt .*LoRA_TTT\+carried\+documents", said)
+
+
+def test_a_memory_without_end_is_refused_before_training() -> None:
+    with pytest.raises(ConfigError, match=r"^EVAL_CARRY_STATE: a layer without SLIDING_WINDOW"):
+        read_config({**CARRIED_ADAPTERS, "TTT_KIND": "phased"}, "pr599")
