@@ -125,9 +125,11 @@ def selective_scan(
 
     """
     chosen = choose_scan(backend, inputs)
-    if chosen == "reference":
-        return selective_scan_reference(inputs, state_BDN, frame)
     dtype = torch.promote_types(inputs.x_BTD.dtype, torch.float32)
+    if chosen == "reference":
+        # Only the steps are in float64: what follows them has matrices of another type.
+        y_BTD, last_BDN = selective_scan_reference(inputs, state_BDN, frame)
+        return y_BTD.to(dtype), last_BDN.to(dtype)
     inputs = ScanInputs(*(tensor.to(dtype) for tensor in inputs))
     if chosen == "cuda" and state_BDN is None:
         gate_BTD = None if frame.gate_BTD is None else frame.gate_BTD.to(dtype)

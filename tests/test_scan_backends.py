@@ -20,6 +20,7 @@ from reference_model.scan import BARE_SCAN, ScanFrame, ScanInputs, choose_scan, 
 from reference_model.scan_cpp import KERNEL_STATES, SCAN_SOURCE, CppScanInputs, scan_states
 from reference_model.settings import ConfigError
 from tests.standins import install
+from tests.test_memory import random_model, random_tokens, small
 
 compiled = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: nothing can be compiled")
 # Of the largest value, or of 1; the kernels add up in float32.
@@ -93,6 +94,35 @@ def test_a_bare_scan_of_every_kernel(backend: str, state: int) -> None:
     inputs, initial, _ = random_scan((2, 130, 17, state))
     inputs = inputs._replace(dt_BTD=inputs.dt_BTD.detach().abs().requires_grad_())
     assert_close(results(inputs, initial, BARE_SCAN, backend), results(inputs, initial, BARE_SCAN, "reference"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_results_have_the_computing_type(backend: str, dtype: torch.dtype) -> None:
+    inputs, initial, frame = random_scan((1, 5, 3, 2))
+    low = ScanInputs(*(tensor.detach().to(dtype) for tensor in inputs))
+    assert frame.gate_BTD is not None
+    frame = replace(frame, gate_BTD=frame.gate_BTD.detach().to(dtype))
+    expected = torch.promote_types(dtype, torch.float32)
+    assert [found.dtype for found in selective_scan(low, initial, frame, backend=backend)] == [expected] * 2
+
+
+@pytest.mark.parametrize("preset", ["pr599", "mini1961_3", "pr852_records", "paper"])
+def test_a_whole_model_in_single_steps_equals_one_in_chunks(preset: str) -> None:
+    found = []
+    for backend in ("reference", "torch"):
+        model = random_model(small(preset, scan_backend=backend), torch.float32)
+        tokens = random_tokens(model.config, 2, 20)
+        losses = model.token_losses(tokens[:, :-1], tokens[:, 1:])
+        used = [weight for weight in model.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(losses.sum(), used, allow_unused=True, materialize_grads=True)
+        memory = model.new_memory()
+        with torch.no_grad():
+            logits = torch.cat([model(tokens[:, :7], memory), model(tokens[:, 7:], memory)], 1)
+        found.append([losses.detach(), logits, *gradients])
+        assert losses.dtype == torch.float32
+    steps, chunks = found
+    assert_close(steps, chunks, 1e-5)
 
 
 @compiled
