@@ -54,8 +54,10 @@ class ScanHead(nn.Module):
         """
         wanted_BTN = F.softplus(widened(self.dt_proj(x_BTE))).clamp(max=LARGEST_STEP)
         rate_N = widened(self.log_A).exp().clamp(max=LARGEST_RATE)
-        dt_BTN = torch.minimum(wanted_BTN, LARGEST_DECAY / rate_N)
-        return widened(self.B_proj(x_BTE)) * (wanted_BTN / dt_BTN), dt_BTN, rate_N
+        longest_N = LARGEST_DECAY / rate_N
+        # Not divided by the step that is taken: softplus makes it zero, or too small to divide by.
+        raised_BTN = (wanted_BTN / longest_N).clamp(min=1.0)
+        return widened(self.B_proj(x_BTE)) * raised_BTN, torch.minimum(wanted_BTN, longest_N), rate_N
 
     def read(self, x_BTE: Tensor, state_BTN: Tensor) -> Tensor:
         """The head's output, B, T, E: the states projected, and their product with C on the head's first channel."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reference_model.attention import rotary_tables
 from reference_model.config import Config, ModelConfig
-from reference_model.heads import HeadsMixer
+from reference_model.heads import HeadsMixer, ScanHead
 from reference_model.mixer import HymbaMixer, LayerContext, SharedMatrixMixer
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
@@ -100,6 +100,31 @@ def scan_heads(mixer: HeadsMixer, x: Tensor) -> Tensor:
 
 def context_of(shape: ModelConfig, length: int, meta: int = 0) -> LayerContext:
     return LayerContext(rotary_tables(length, shape.rotary_dims, 10_000.0, torch.device("cpu")), meta)
+
+
+def test_steps_of_any_size_give_the_numbers_and_gradients_of_float64() -> None:
+    # The first channel gives the step, from far below what float32 can divide by; the second the input, which is 1.
+    given = torch.linspace(-200, 200, 4001)
+    single = ScanHead(2, 3)
+    with torch.no_grad():
+        single.log_A.copy_(torch.tensor([-3.0, 0.0, 3.0]))
+        single.dt_proj.weight.copy_(torch.tensor([1.0, 0.0]).expand(3, 2))
+        single.B_proj.weight.copy_(torch.tensor([0.0, 1.0]).expand(3, 2))
+        single.dt_proj.bias.zero_()
+    found = []
+    for head in (single, copy.deepcopy(single).double()):
+        x = torch.stack((given, torch.ones_like(given)), -1)[None].to(head.log_A.dtype).requires_grad_()
+        inputs, steps, rates = head.recurrence(x)
+        # What a step adds is the same whether it was cut or not; what it forgets is cut.
+        wanted = F.softplus(x.detach()[..., :1]).clamp(max=1.0)
+        torch.testing.assert_close(inputs * steps, wanted.expand(-1, -1, 3))
+        assert (steps * rates).max() <= 0.5 * (1 + 1e-6)
+        weights = [head.log_A, head.B_proj.weight, head.dt_proj.weight, head.dt_proj.bias]
+        gradient, *of_weights = torch.autograd.grad((inputs + steps).sum(), [x, *weights])
+        assert all(each.isfinite().all() for each in of_weights)
+        found.append([inputs, steps, gradient])
+    for mine, exact in zip(*found, strict=True):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [0, 2])
