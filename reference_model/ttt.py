@@ -95,14 +95,15 @@ def ttt_rate(base: float, chunk: int, chunks: int) -> float:
 def adapted_weights(model: LanguageModel, freeze_blocks: int) -> Iterator[list[nn.Parameter]]:
     """Lend out the weights that are trained: all but those of the first blocks, which take no gradient meanwhile.
 
-    That holds for their matrices in a bank too. Afterwards every weight has the value and the `requires_grad` it had,
-    and no gradient.
+    That holds for their matrices in a bank too. No weight has a gradient at first. Afterwards every weight has the
+    value and the `requires_grad` it had, and no gradient.
     """
     blocks = list(model.blocks)[:freeze_blocks]
     frozen = {id(weight) for block in blocks for weight in block.parameters()}
     before = [(weight, weight.requires_grad, weight.detach().clone()) for weight in model.parameters()]
     try:
         for weight, _, _ in before:
+            weight.grad = None
             weight.requires_grad_(id(weight) not in frozen)
         with frozen_matrices(blocks):
             yield [weight for weight, _, _ in before if weight.requires_grad]
