@@ -91,7 +91,20 @@ class ModelConfig(Section):
             raise ConfigError(f"HYMBA_FUSION: norms need branches of one width, HYMBA_EXPAND is {self.hymba_expand}")
         if self.banks != "none" and (self.fusion == "heads" or self.kv_share):
             raise ConfigError(f"PARAMETER_BANKS: {self.banks} excludes HYMBA_FUSION=heads and HYMBA_KV_SHARE=1")
+        self.check_banks()
         self.check_kinds()
+
+    def check_banks(self) -> None:
+        """Banks have a place for each role of a matrix: one that makes several things at once has none.
+
+        Where query and output are one matrix, hybrid layers have projections of their own (see `SharedMatrixMixer`).
+        """
+        hybrid = [self.is_hybrid(layer) for layer in range(self.num_layers)]
+        separate = self.banks == "separate"
+        needed = ["FUSED_PROJECTION=0"] * (separate and any(hybrid) and self.fused_projection)
+        needed += ["SEPARATE_KV=1"] * ((separate or not all(hybrid)) and not self.separate_kv)
+        if self.banks != "none" and needed:
+            raise ConfigError(f"PARAMETER_BANKS: {self.banks} needs {' and '.join(needed)}")
 
     def check_kinds(self) -> None:
         """What a scan alone, and a long filter, ask of the other settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from reference_model.model import HymbaLM
 from reference_model.muon import Muon
 from reference_model.optim import build_groups
 from reference_model.presets import PRESETS
+from reference_model.settings import ConfigError
 
 
 def small(preset: str) -> ModelConfig:
@@ -49,6 +51,29 @@ def test_shared_roles_serve_twice_and_leave_what_the_script_leaves() -> None:
 def test_a_role_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"fc: the bank's matrices are \(96, 32\), not \(5, 6\)"):
         ParameterBanks(small("pr852")).makes(0)("fc", 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("banks", "changes", "needed"),
+    [
+        ("separate", {"fused_projection": True, "separate_kv": False}, "FUSED_PROJECTION=0 and SEPARATE_KV=1"),
+        ("separate", {"fused_projection": True}, "FUSED_PROJECTION=0"),
+        ("separate", {"separate_kv": False}, "SEPARATE_KV=1"),
+        ("separate", {"separate_kv": False, "use_hymba": False}, "SEPARATE_KV=1"),
+        ("separate", {"fused_projection": True, "use_hymba": False}, ""),
+        ("shared", {"separate_kv": False}, "SEPARATE_KV=1"),
+        ("shared", {"separate_kv": False, "hybrid_layers": None}, ""),
+        ("shared", {"fused_projection": True}, ""),
+    ],
+)
+def test_settings_whose_matrices_have_no_place_are_refused(banks: str, changes: dict[str, Any], needed: str) -> None:
+    shape = small("pr852" if banks == "separate" else "pr852_records")
+    if needed:
+        with pytest.raises(ConfigError, match=f"^PARAMETER_BANKS: {banks} needs {needed}$"):
+            replace(shape, **changes)
+        return
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    assert HymbaLM(replace(shape, **changes)).token_losses(tokens, tokens).isfinite().all()
 
 
 def test_a_model_of_attention_alone_has_no_scan_banks() -> None:
