@@ -12,7 +12,7 @@ from typing import Any
 
 from reference_model.baselines import Row, ScoringJob, run_folder, score_all
 from reference_model.config import Config
-from reference_model.main import Inputs
+from reference_model.main import Inputs, refuse_adapters_of_nothing
 from reference_model.settings import ConfigError
 from reference_model.storage import artifact_path, load_state, raw_path, read_whole, unpack_model
 
@@ -103,6 +103,7 @@ def _jobs(config: Config, folder: Path, further: Sequence[str]) -> Iterator[Scor
         name, changes = FURTHER[key]
         try:
             changed = replace(config, evaluation=replace(config.evaluation, **changes))
+            refuse_adapters_of_nothing(changed)
         except ConfigError as error:
             raise ConfigError(f"{error} (row {name!r})") from error
         ttt = changed.evaluation.ttt_enabled

@@ -24,6 +24,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from reference_model.adapters import adapted_layers
 from reference_model.artifact import ArtifactError, coding_of
 from reference_model.calibrate import Calibrator
 from reference_model.checkpoint import Checkpoints, run_identity
@@ -301,7 +302,18 @@ def read_config(environ: Mapping[str, str], preset: str) -> Config:
         raise ConfigError(f"RUN_ID: {config.data.run_id!r} is not a file name of letters, digits, _ . and -")
     # What else a run scores (see `Run.score_plain`) is refused here, not after the training.
     replace(config, evaluation=evaluation.untrained())
+    refuse_adapters_of_nothing(config)
     return config
+
+
+def refuse_adapters_of_nothing(config: Config) -> None:
+    """Raise ConfigError where documents are to have adapters and the model no layer for them."""
+    evaluation = config.evaluation
+    if evaluation.has_adapters:
+        with torch.device("meta"):
+            model = HymbaLM(config.model)
+        frozen = evaluation.ttt_freeze_blocks
+        blaming("TTT_LORA_PARTS", lambda: adapted_layers(model, evaluation.lora_parts, frozen))
 
 
 def main(environ: Mapping[str, str], script: Path, preset: str, *, clock: Clock = time.perf_counter) -> int:

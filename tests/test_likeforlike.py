@@ -67,3 +67,6 @@ def test_the_command_scores_every_form(
     config = read_config(environ | {"TTT_ENABLED": "0", "EVAL_ISOLATE_DOCS": "1"}, "demo")
     with pytest.raises(ConfigError, match=r"EVAL_ISOLATE_DOCS: TTT_KIND=sgd needs .* \(row 'SGD TTT'\)"):
         like_for_like("demo", config, tmp_path / "run", ["sgd"])
+    config = read_config(environ | {"TTT_LORA_PARTS": "mlp", "TTT_FREEZE_BLOCKS": "2"}, "demo")
+    with pytest.raises(ConfigError, match=r"TTT_LORA_PARTS: the model has no layer .* \(row 'LoRA TTT'\)"):
+        like_for_like("demo", config, tmp_path / "run", ["lora"])

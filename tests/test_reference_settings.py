@@ -54,6 +54,33 @@ def test_a_run_with_adapters_that_carry_their_document_ends_well(
     assert re.search(r"legal_ttt .*LoRA_TTT\+carried\+documents", said)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"TTT_LORA_PARTS": "mamba", "USE_HYMBA": "0"}, "mamba"),
+        ({"TTT_LORA_PARTS": "attention,mlp", "TTT_FREEZE_BLOCKS": "2"}, "attention, mlp beyond its first 2 blocks"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["lora", "phased_lora"])
+def test_adapters_of_nothing_are_refused_before_training(
+    kind: str, changes: Mapping[str, str], reason: str, corpus: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert run(tmp_path, corpus, {**changes, "TTT_ENABLED": "1", "TTT_KIND": kind}, monkeypatch) == 2
+    told = capsys.readouterr()
+    assert told.err == f"train_gpt.py: TTT_LORA_PARTS: the model has no layer for adapters on {reason}\n"
+    assert told.out == ""
+    assert not (tmp_path / "logs").exists()
+    # Other kinds of training have no adapters.
+    assert not read_config({**miniature_environment(corpus, "demo"), **changes}, "demo").evaluation.has_adapters
+
+
+def test_adapters_where_the_model_has_a_layer_are_accepted() -> None:
+    changes = {"TTT_ENABLED": "1", "TTT_KIND": "lora", "TTT_LORA_PARTS": "mamba,head", "USE_HYMBA": "0"}
+    config = read_config({**changes, "TTT_FREEZE_BLOCKS": "7"}, "pr599")
+    assert (config.evaluation.ttt_freeze_blocks, config.model.num_layers) == (7, 7)
+
+
 def test_a_memory_without_end_is_refused_before_training() -> None:
     with pytest.raises(ConfigError, match=r"^EVAL_CARRY_STATE: a layer without SLIDING_WINDOW"):
         read_config({**CARRIED_ADAPTERS, "TTT_KIND": "phased"}, "pr599")
