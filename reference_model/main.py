@@ -12,6 +12,7 @@ goes on from it, and the end of the run removes it.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -264,7 +265,11 @@ class Run:
         self.log.say(*score_lines(label, (result.val_loss, result.val_bpb), mode, seconds))
 
     def _report_chunk(self, began_s: float, chunk: int, chunks: int, result: EvalResult) -> None:
-        self.log.say(f"  ttt_chunk [{chunk}/{chunks}] bpb={result.val_bpb:.6f} time={self.clock() - began_s:.1f}s")
+        if not self.log.enabled:
+            return
+        # The first tokens may stand for no text, as the mark of a document does.
+        bpb = result.val_bpb if result.bytes else math.nan
+        self.log.say(f"  ttt_chunk [{chunk}/{chunks}] bpb={bpb:.6f} time={self.clock() - began_s:.1f}s")
 
 
 def evaluation_task(model: HymbaLM, inputs: Inputs, config: Config, worker: Worker) -> EvalTask:

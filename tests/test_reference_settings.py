@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reference_model.data import map_shard
 from reference_model.evalconfig import EvalConfig
-from reference_model.main import main, read_config
-from reference_model.miniature import miniature_environment, write_miniature_corpus
+from reference_model.main import Run, main, read_config
+from reference_model.miniature import miniature_environment, write_miniature_corpus, write_shard
+from reference_model.runlog import RunLog
+from reference_model.scoring import EvalResult
 from reference_model.settings import ConfigError
+from reference_model.worker import Worker
 
 # Every layer sees the whole document; its adapters and its memory end with it.
 CARRIED_ADAPTERS = {"TTT_ENABLED": "1", "EVAL_CARRY_STATE": "1", "EVAL_STRIDE": "0", "SLIDING_WINDOW": "0"}
@@ -79,6 +84,29 @@ def test_adapters_where_the_model_has_a_layer_are_accepted() -> None:
     changes = {"TTT_ENABLED": "1", "TTT_KIND": "lora", "TTT_LORA_PARTS": "mamba,head", "USE_HYMBA": "0"}
     config = read_config({**changes, "TTT_FREEZE_BLOCKS": "7"}, "pr599")
     assert (config.evaluation.ttt_freeze_blocks, config.model.num_layers) == (7, 7)
+
+
+def test_a_first_part_without_text_is_reported_and_scored(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path(miniature_environment(corpus, "demo")["DATA_PATH"])
+    folder = tmp_path / before.name
+    shutil.copytree(before, folder)
+    (shard,) = folder.glob("fineweb_val_*.bin")
+    # A document of its mark alone: its one target is the next mark, which is no text.
+    write_shard(shard, [1, *map_shard(shard)[:20].tolist()])
+    changes = {"DATA_PATH": str(folder), "TTT_ENABLED": "1", "TTT_CHUNK_TOKENS": "1"}
+    assert run(tmp_path, corpus, changes, monkeypatch) == 0
+    said = re.findall(r"ttt_chunk \[(\d+)/20\] bpb=(\S+) ", capsys.readouterr().out)
+    assert said[0] == ("1", "nan")
+    assert [float(bpb) > 0 for _, bpb in said[1:]] == [True] * 19
+
+
+def test_a_process_without_a_log_computes_no_progress(corpus: Path) -> None:
+    config = read_config(miniature_environment(corpus, "demo"), "demo")
+    unread = RunLog(None, enabled=False)
+    running = Run(config, Worker(1, 2), unread, Path("train_gpt.py"), lambda: pytest.fail("the clock was read"))
+    running._report_chunk(0.0, 1, 2, EvalResult(1.0, 1, 0))
 
 
 def test_a_memory_without_end_is_refused_before_training() -> None:
