@@ -69,6 +69,7 @@ def packed_content(
     rounded: Mapping[str, QuantizedTensor] | None = None,
 ) -> Content:
     """What `pack` stores, before it is coded; raises ArtifactError as it does."""
+    _refuse_other_types(state)
     _refuse_shared(state)
     weights = {name: weight.detach().cpu().float() for name, weight in state.items()}
     entries = sorted((_entry(name, weight, quant) for name, weight in weights.items()), key=_packing_order)
@@ -150,6 +151,13 @@ def read_content(blob: bytes, raw_cap_bytes: int = RAW_CAP_BYTES, expect: Header
 
 def _digest(coded: bytes) -> bytes:
     return hashlib.blake2b(coded, digest_size=DIGEST_BYTES).digest()
+
+
+def _refuse_other_types(state: Mapping[str, Tensor]) -> None:
+    """Raise ArtifactError where a weight would come back as something else than it was: integers, complex numbers."""
+    for name, weight in state.items():
+        if not weight.is_floating_point():
+            raise ArtifactError(f"{name}: {weight.dtype} is not floating point")
 
 
 def _refuse_shared(state: Mapping[str, Tensor]) -> None:

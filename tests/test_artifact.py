@@ -7,6 +7,7 @@ import json
 import struct
 import tracemalloc
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -300,6 +301,18 @@ def test_weights_that_cannot_be_stored_are_named() -> None:
         pack({"x.weight": torch.full((20, 20), 1e9)}, CONFIG, QUANT)
     with pytest.raises(ArtifactError, match="tensor name 'x y'"):
         pack({"x y": torch.ones(2, 2)}, CONFIG, QUANT)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [torch.arange(5), torch.tensor([True]), torch.zeros(3, dtype=torch.complex64), torch.ones(2, 2, dtype=torch.uint8)],
+)
+@pytest.mark.parametrize("coder", ["zstd", "auto"])
+def test_what_is_not_floating_point_is_refused_by_name(weight: Tensor, coder: str) -> None:
+    quant = replace(QUANT, coder=coder)
+    assert pack({"fine": torch.ones(2)}, CONFIG, quant)
+    with pytest.raises(ArtifactError, match=rf"^x\.weight: {weight.dtype} is not floating point$"):
+        pack({"fine": torch.ones(2), "x.weight": weight}, CONFIG, quant)
 
 
 def test_a_tied_weight_must_stand_under_one_name() -> None:
