@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -102,12 +101,14 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_rounded(path: Path) -> dict[str, QuantizedTensor]:
-    """What was rounded already; raises RunError when nothing was."""
+    """What was rounded already; raises RunError when nothing was, or when integers or scales are missing."""
     saved, rounded = _load(path), dict[str, QuantizedTensor]()
     for key, values in saved.items():
         name, _, kind = key.partition(f"{ROUNDED_MARK}int")
         if kind:
-            scale = saved[f"{name}{ROUNDED_MARK}scale"]
+            scale = saved.get(f"{name}{ROUNDED_MARK}scale")
+            if not kind.isdecimal() or scale is None or (values.dtype, scale.dtype) != (torch.int8, torch.float16):
+                raise RunError(f"{path}: not saved weights ({key} is no integers with a scale)")
             rounded[name] = QuantizedTensor(values, scale, int(kind), torch.float32)
     if not rounded:
         raise RunError(f"{path}: holds no rounded weights, as QUANT_METHOD=gptq leaves them after training")
@@ -118,9 +119,12 @@ def _load(path: Path) -> dict[str, Tensor]:
     content = io.BytesIO(read_whole(path))
     try:
         state: Any = torch.load(content, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise RunError(f"{path}: not saved weights ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    except Exception as error:
+        # A damaged pickle makes torch raise whatever its steps run into.
+        raise RunError(f"{path}: not saved weights ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise RunError(f"{path}: not saved weights (no tensors by name)")
     return dict(state)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from reference_model.artifact import ArtifactError, pack
 from reference_model.model import HymbaLM
 from reference_model.presets import PRESETS
-from reference_model.storage import RunError, load_state, pack_model, state_bytes, unpack_model
+from reference_model.storage import RunError, load_rounded, load_state, pack_model, state_bytes, unpack_model
 
 CONFIG = replace(
     PRESETS["demo"],
@@ -59,7 +61,54 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path, content: bytes) -> 
         load_state(tmp_path / "final_model.pt")
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"w": 1}])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_any_damage_of_a_weight_file_is_one_error_that_names_it(tmp_path: Path) -> None:
+    path, whole = tmp_path / "final_model.pt", state_bytes({"w": torch.ones(3, 4), "b": torch.ones(2)})
+    draw, said = random.Random(0), list[str]()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] = draw.randrange(256)
+        path.write_bytes(damaged)
+        # Damage of padding is none.
+        with contextlib.suppress(RunError):
+            load_state(path)
+            continue
+        with pytest.raises(RunError) as caught:
+            load_state(path)
+        said.append(str(caught.value))
+    assert len(said) > 100
+    assert all(line.startswith(f"{path}: not saved weights (") for line in said)
+
+
+@pytest.mark.parametrize("error", [AttributeError, IndexError, TypeError, AssertionError, KeyError, OverflowError])
+def test_whatever_torch_raises_is_said(error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error("odd")
+
+    monkeypatch.setattr(torch, "load", fails)
+    (tmp_path / "final_model.pt").write_bytes(b"x")
+    with pytest.raises(RunError, match=rf"final_model\.pt: not saved weights \({error.__name__}: .*odd"):
+        load_state(tmp_path / "final_model.pt")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"w:int6": torch.ones(2, 2, dtype=torch.int8)},
+        {"w:int6": torch.ones(2, 2), "w:scale": torch.ones(2).half()},
+        {"w:int6": torch.ones(2, 2, dtype=torch.int8), "w:scale": torch.ones(2)},
+        {"w:int": torch.ones(2, 2, dtype=torch.int8), "w:scale": torch.ones(2).half()},
+        {"w:intsix": torch.ones(2, 2, dtype=torch.int8), "w:scale": torch.ones(2).half()},
+    ],
+)
+def test_rounded_weights_without_their_parts_are_named(tmp_path: Path, beside: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "final_model.pt"
+    torch.save({"w": torch.ones(2, 2), **beside}, path)
+    with pytest.raises(RunError, match=r"final_model\.pt: (not saved weights|holds no rounded weights)"):
+        load_rounded(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"w": 1}, {1: torch.ones(1)}])
 def test_saved_objects_that_are_no_weights_are_named(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "final_model.pt")
     with pytest.raises(RunError, match="no tensors by name"):
