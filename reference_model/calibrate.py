@@ -71,12 +71,10 @@ class InputStatistics(TorchFunctionMode):
     Attributes:
         parameters: Those of interest by name; R, C each, or N, R, C for a bank.
         sums: float32 C, C by place.
-        tokens: Inputs that the first matrix of all saw.
     """
 
     parameters: Mapping[str, Tensor]
     sums: dict[Place, Tensor] = field(default_factory=dict)
-    tokens: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -104,8 +102,6 @@ class InputStatistics(TorchFunctionMode):
             self.sums[place] += product_CC
         else:
             self.sums[place] = product_CC
-        if place == next(iter(self.sums)):
-            self.tokens += len(x_TC)
 
     def place(self, weight: Tensor) -> Place | None:
         """Where a matrix, or some rows of one, stands; None where it is no parameter of interest."""
@@ -151,14 +147,18 @@ class Calibrator:
         weights = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
         stored = {n: w for n, w in weights.items() if tensor_kind(n, w, quant).startswith("int")}
         statistics = InputStatistics({name: w for name, w in stored.items() if not name.endswith("tok_emb.weight")})
+        # Counted in the text: a matrix sees meta tokens too, and one that serves twice sees everything twice.
+        tokens = 0
         for batch_BT in self.batches(steps, budget):
             with statistics, torch.no_grad(), evaluation_mode(self.model), self.worker.precision():
                 self.model(batch_BT)
+            tokens += batch_BT.numel()
         self.drop_unless_all_saw(statistics)
+        tokens = tokens if statistics.sums else 0
         for place in sorted(statistics.sums):
             self.worker.all_sum(statistics.sums[place])
         self.log.say(
-            f"gptq:collected {len(statistics.sums)} hessians over {statistics.tokens * self.worker.world_size} tokens "
+            f"gptq:collected {len(statistics.sums)} hessians over {tokens * self.worker.world_size} tokens "
             f"of {'the train shards' if quant.gptq_calibration == 'train' else 'its own'} in {budget.spent_s():.3f}s"
         )
         rounded = self.round_all(stored, statistics, budget) if self.worker.rank == 0 else {}
@@ -171,7 +171,6 @@ class Calibrator:
         saw = self.worker.all_sum(torch.tensor(float(bool(statistics.sums)), device=self.worker.device))
         if int(saw.item()) < self.worker.world_size:
             statistics.sums.clear()
-            statistics.tokens = 0
 
     def round_all(
         self, stored: Mapping[str, Tensor], statistics: InputStatistics, budget: Budget
