@@ -23,6 +23,7 @@ from reference_model.streams import score_group, score_groups
 from reference_model.ttt import ChunkHook
 
 # As the later accepted records have it: gradients of a mean over few tokens are small.
+# Far below rounding: a gradient that is truly 0, as that of a lone query, gives steps of noise (docs/evaluation.md).
 ADAM_EPS = 1e-10
 
 
