@@ -76,3 +76,9 @@ def copies(
         rows = [row(key, [logs if key != "a" else -1.0], position) for position in (2, 3)]
         made += [each | marks for each in (score(1, 1, nats), *rows, whole())]
     return ran(*made)
+
+
+def crashed(blame: str, kind: str) -> MiniatureRun:
+    """A run that ended by an error before it came to a score."""
+    failed = Outcome(Level.L3, "bubblewrap", "exit", "exit status 1", 1, 1.0, 1.0, 1, Path("o"), None, Path("k"))
+    return MiniatureRun(failed, ({"kind": "crash", "blame": blame, "type": kind},), Printed(None, None))

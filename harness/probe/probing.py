@@ -47,6 +47,8 @@ BARE: Final = "bare"
 UNKNOWN: Final = "unknown"
 # And that of one that it has at any size.
 SCRIPT: Final = "script"
+# What torch raises of shapes and places, through whatever stand-in it is asked.
+OF_SIZES: Final = frozenset({"RuntimeError", "ValueError", "IndexError"})
 RUN_NAMES: Final = frozenset(
     {BARE, *noninterference.RUNS, ledger.RUN, variants.RUN, kraft.RUN, ranks.RUN, ranks.TRACED}
 )
@@ -191,10 +193,12 @@ def _first(runs: _Runs, place: Path, kept: Path) -> tuple[World, MiniatureRun]:
 
 def _may_be_too_small(bare: MiniatureRun, small: Miniature, longer: Miniature) -> bool:
     """Whether a run may have ended, or come to no score, for its lengths, its vocabulary or the end of its text."""
-    if bare.crash is not None and bare.crash.get("blame") == UNKNOWN:
-        return bare.crash.get("type") != ModuleNotFoundError.__name__
+    crash = bare.crash
+    # A stand-in may only have handed on what torch says of the sizes that it was given.
+    if crash is not None and (crash.get("blame") == UNKNOWN or crash.get("type") in OF_SIZES):
+        return crash.get("type") != ModuleNotFoundError.__name__ and crash.get("blame") != SCRIPT
     silent = bare.val_bpb is None and bare.outcome.ended == "exit"
-    ours = bare.crash is None or bare.crash.get("blame") != SCRIPT
+    ours = crash is None or crash.get("blame") != SCRIPT
     return silent and ours and small.spec.vocabulary != longer.spec.vocabulary
 
 
