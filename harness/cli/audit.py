@@ -49,6 +49,7 @@ def run(parsed: argparse.Namespace) -> int:
     from harness.audit import Options, audit_folders, read_previous, report_of
     from harness.model import HarnessError
 
+    output.check(parsed)
     folders = found(parsed.folders)
     if parsed.evidence is not None and len(folders) > 1:
         raise HarnessError("--evidence belongs to one folder; give one FOLDER")

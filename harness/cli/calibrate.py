@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.cli import output, probing
+from harness.cli import files, output, probing
 from harness.cli.audit import selected
 
 SECONDS_FOR_AN_AUDIT = 60.0
@@ -69,6 +69,7 @@ def run(parsed: argparse.Namespace) -> int:
     from harness.report import calibration
     from harness.sources.gitprogram import open_repository
 
+    files.check([parsed.output] if parsed.output is not None else [])
     known = labels.read(parsed.labels)
     repository = open_repository(parsed.repo)
     options = Options(selected(parsed.select, parsed.ignore))
@@ -84,7 +85,7 @@ def run(parsed: argparse.Namespace) -> int:
     found = tally.document(judged, time.monotonic() - started)
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     if parsed.output is not None:
-        output.write(parsed.output, text)
+        files.write(parsed.output, text)
     output.say(calibration.render(found) if parsed.format == "text" else text)
     unmet = tally.unmet(found, dict(parsed.require))
     for sentence in unmet:

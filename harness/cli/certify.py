@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.cli import output
+from harness.cli import files, output
 from harness.cli.reproduce import demo_corpus
 from harness.report.plain import plain
 
@@ -67,7 +67,7 @@ def run(parsed: argparse.Namespace) -> int:
     directory: Path = parsed.evidence or CACHE / parsed.folder.resolve().name
     found = certifying.certify(request, directory, sandbox, lambda line: print(plain(line), file=sys.stderr))
     rendered = json.dumps(found, indent=2, allow_nan=False) + "\n"
-    output.write(directory / CERTIFICATE_NAME, rendered)
+    files.write(directory / CERTIFICATE_NAME, rendered)
     output.say(rendered if parsed.format == "json" else summary(found, directory))
     undecided = parsed.strict and found["verdict"] == "undecided"
     return output.EXIT_UNDECIDED if undecided else STATUS[found["verdict"]]

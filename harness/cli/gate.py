@@ -49,6 +49,7 @@ def run(parsed: argparse.Namespace) -> int:
     from harness.audit import report_of
     from harness.model import HarnessError
 
+    output.check(parsed)
     codes = selected(parsed.select, parsed.ignore)
     if not codes:
         raise HarnessError("--select and --ignore leave no rule to run")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from harness.challenge import EDITIONS
-from harness.cli import output
+from harness.cli import files, output
 
 FORMATS = ("text", "json", "markdown")
 
@@ -39,13 +39,14 @@ def run(parsed: argparse.Namespace) -> int:
     from harness.checks import RULES
     from harness.leaderboard import CRASHED, find_folders, rank
 
+    files.check([parsed.output] if parsed.output is not None else [])
     options = Options(frozenset(rule.code for rule in RULES), parsed.edition)
     document = rank(find_folders(parsed.directories), options)
     text = _rendered(document, parsed)
     if parsed.output is None:
         output.say(text)
     else:
-        output.write(parsed.output, text)
+        files.write(parsed.output, text)
     crashed = any(row["verdict"] == CRASHED for row in (*document["rows"], *document["unranked"]))
     return output.EXIT_INTERNAL if crashed else output.EXIT_PASS
 

@@ -1,4 +1,4 @@
-"""What the commands share: output flags, exit status, and files that are written whole or not at all."""
+"""What the commands share: output flags, exit status, and what is printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from harness.cli import files
 from harness.model import HarnessError, Location, Report, SubmissionReport, Verdict
 from harness.report.plain import plain
 
@@ -150,6 +150,21 @@ def quoting(parsed: argparse.Namespace) -> bool:
     return bool(QUOTING.intersection([parsed.format, *(name for name, _ in parsed.output)]))
 
 
+def check(parsed: argparse.Namespace, made: Path | None = None) -> None:
+    """Refuse files that cannot be written and a root that is not there, before the work begins.
+
+    Args:
+        parsed: the command's arguments.
+        made: a directory that the command itself makes.
+
+    Raises:
+        HarnessError: one of them cannot be used.
+    """
+    files.check((path for _, path in parsed.output), made)
+    if not parsed.root.is_dir():
+        raise HarnessError(f"--root {parsed.root}: not a folder")
+
+
 def emit(report: Report, parsed: argparse.Namespace, status: int | None = None) -> None:
     """Write the files asked for and print the report.
 
@@ -167,7 +182,7 @@ def emit(report: Report, parsed: argparse.Namespace, status: int | None = None) 
     folders = {one.folder: relative(one.folder, parsed.root) for one in report.submissions}
     setting = Setting(RULES, folders, told, parsed.links or "")
     for name, path in parsed.output:
-        write(path, FORMATS[name](report, setting))
+        files.write(path, FORMATS[name](report, setting))
     terminal = replace(setting, width=shutil.get_terminal_size((FALLBACK_COLUMNS, 24)).columns, color=colored())
     say(FORMATS[parsed.format](report, terminal))
 
@@ -196,26 +211,6 @@ def tell(line: str) -> None:
 def colored() -> bool:
     """Whether standard output is a terminal that wants colour."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole: to a temporary name beside it, then renamed.
-
-    Raises:
-        HarnessError: the folder does not exist or cannot be written.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def exit_status(report: Report, *, strict: bool, refused: bool = False, crashed: bool = False) -> int:

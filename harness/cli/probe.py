@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.cli import output, probing
+from harness.cli import files, output, probing
 from harness.cli.audit import found
 from harness.model import HarnessError, Located, Missing, Report
 from harness.probe.bounds import RUN_SECONDS
@@ -60,6 +60,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(parsed: argparse.Namespace) -> int:
     """Run and judge; returns the exit status."""
+    output.check(parsed, parsed.evidence)
     folders = found(parsed.folders)
     sandbox = probing.sandboxed(parsed)
     output.tell(f"sandbox: {sandbox.level} ({sandbox.backend.name}): {sandbox.level.text}")
@@ -90,7 +91,7 @@ def _judge(parsed: argparse.Namespace, folder: Path, directory: Path) -> int:
     if audited.refused:
         raise HarnessError(audited.refused)
     report = audit.report_of([audited])
-    output.write(directory / REPORT_NAME, json.render(report))
+    files.write(directory / REPORT_NAME, json.render(report))
     if parsed.format == "text":
         found = probe.read(directory, walk(folder))
         output.say(f"probe: {found.reason}\n" if isinstance(found, Missing) else summary(found))

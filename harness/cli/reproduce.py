@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from harness.cli import output
+from harness.cli import files, output
 from harness.model import HarnessError
 from harness.report.plain import plain
 
@@ -68,6 +68,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Reproduce the folder, print the report, and return the exit status."""
+    output.check(parsed, parsed.evidence)
     try:
         with _terminated_like_interrupted():
             directory = _measure(parsed)
@@ -114,7 +115,7 @@ def _judge(parsed: argparse.Namespace, directory: Path) -> int:
     if audited.refused:
         raise HarnessError(audited.refused)
     report = audit.report_of([audited])
-    output.write(directory / REPORT_NAME, json.render(report))
+    files.write(directory / REPORT_NAME, json.render(report))
     measured = reproduction.read(directory, walk(parsed.folder))
     if parsed.format == "text":
         _print_table(measured, directory)

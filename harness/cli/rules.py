@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.cli import output
+from harness.cli import files, output
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,7 +61,7 @@ def _write(folder: Path, pages: Mapping[str, str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name in _changed(folder, pages):
         if name in pages:
-            output.write(folder / name, pages[name])
+            files.write(folder / name, pages[name])
         else:
             (folder / name).unlink()
     return output.EXIT_PASS
