@@ -172,12 +172,40 @@ def test_rule_pages_are_written_checked_and_cleared(tmp_path: Path, capsys: pyte
     docs = tmp_path / "docs" / "rules"
     assert run("rules", "--write-docs", docs) == output.EXIT_PASS
     assert run("rules", "--check-docs", docs) == output.EXIT_PASS
-    (docs / "PG000-gone.md").write_text("old", encoding="utf-8")
+    gone = docs / "PG000-gone.md"
+    gone.write_text((docs / "index.md").read_text(encoding="utf-8"), encoding="utf-8")
     (docs / "index.md").write_text("stale", encoding="utf-8")
     assert run("rules", "--check-docs", docs) == output.EXIT_FAIL
     assert "PG000-gone.md: stale" in capsys.readouterr().out
     assert run("rules", "--write-docs", docs) == output.EXIT_PASS
     assert run("rules", "--check-docs", docs) == output.EXIT_PASS
+    assert not gone.exists()
+
+
+def test_pages_of_others_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    (tmp_path / "old.md").write_bytes(b"\xff\xfe")
+    for flag in ("--write-docs", "--check-docs"):
+        assert run("rules", flag, tmp_path) == output.EXIT_PASS
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "index.md").write_bytes(b"\xff\xfe")
+    assert run("rules", "--check-docs", tmp_path) == output.EXIT_FAIL
+    assert run("rules", "--write-docs", tmp_path) == output.EXIT_PASS
+    assert run("rules", "--check-docs", tmp_path) == output.EXIT_PASS
+
+
+def test_a_place_where_no_pages_can_be_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "docs" / "y.md").mkdir(parents=True)
+    assert run("rules", "--check-docs", tmp_path / "nosuch") == output.EXIT_USAGE
+    assert not (tmp_path / "nosuch").exists()
+    for flag in ("--write-docs", "--check-docs"):
+        assert run("rules", flag, tmp_path / "file") == output.EXIT_USAGE
+        assert run("rules", flag, tmp_path / "docs") == output.EXIT_USAGE
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert "nosuch: not a folder" in lines[0]
+    assert "y.md: cannot be read" in lines[-1]
 
 
 def test_a_reader_that_goes_away_is_nobodys_error(folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.cli import files, output
+from harness.model import HarnessError
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +24,6 @@ def run(parsed: argparse.Namespace) -> int:
     """List, explain, write or compare."""
     from harness.checks import RULES
     from harness.checks.coverage import REQUIREMENTS
-    from harness.model import HarnessError
     from harness.report import rulepages
 
     if parsed.write_docs is not None:
@@ -42,26 +42,50 @@ def run(parsed: argparse.Namespace) -> int:
     return output.EXIT_PASS
 
 
-def _changed(folder: Path, pages: Mapping[str, str]) -> list[str]:
-    """Names of the pages that differ from those in the folder, either way."""
-    standing = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
-    return sorted(name for name in pages.keys() | standing.keys() if pages.get(name) != standing.get(name))
+def _standing(folder: Path) -> dict[str, str]:
+    """The Markdown files of a folder by name; what is no text of ours differs from every page.
+
+    Raises:
+        HarnessError: the folder or a file in it cannot be read, or a directory has a page's ending.
+    """
+    try:
+        return {path.name: path.read_bytes().decode("utf-8", "replace") for path in sorted(folder.glob("*.md"))}
+    except OSError as error:
+        raise HarnessError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def _changed(folder: Path, pages: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Names of pages that are absent or other than they should be, and of generated ones that should not be there.
+
+    Files without the mark of a generated page are somebody else's.
+    """
+    from harness.report.rulepages import GENERATED
+
+    standing = _standing(folder)
+    differing = sorted(name for name, text in pages.items() if standing.get(name) != text)
+    gone = [name for name, text in standing.items() if name not in pages and text.startswith(GENERATED)]
+    return differing, gone
 
 
 def _check(folder: Path, pages: Mapping[str, str]) -> int:
     """Name the stale pages."""
-    changed = _changed(folder, pages)
-    for name in changed:
+    if not folder.is_dir():
+        raise HarnessError(f"{folder}: not a folder")
+    differing, gone = _changed(folder, pages)
+    for name in sorted([*differing, *gone]):
         output.say(f"{folder / name}: stale; run `harness rules --write-docs {folder}`\n")
-    return output.EXIT_FAIL if changed else output.EXIT_PASS
+    return output.EXIT_FAIL if differing or gone else output.EXIT_PASS
 
 
 def _write(folder: Path, pages: Mapping[str, str]) -> int:
     """Write the pages and remove those of rules that are gone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _changed(folder, pages):
-        if name in pages:
-            files.write(folder / name, pages[name])
-        else:
-            (folder / name).unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HarnessError(f"{folder}: cannot be made ({error.strerror})") from error
+    differing, gone = _changed(folder, pages)
+    for name in differing:
+        files.write(folder / name, pages[name])
+    for name in gone:
+        (folder / name).unlink()
     return output.EXIT_PASS

@@ -13,8 +13,10 @@ AnyRule: TypeAlias = Rule[Any]
 INDEX = "index.md"
 COVERAGE = "coverage.md"
 SECTIONS = ("What it checks", "Why it matters", "Evidence", "How to fix")
-MARK = "<!-- Made by `harness rules --write-docs` from the rule's docstring: change that. -->"
-COVERAGE_MARK = "<!-- Made by `harness rules --write-docs` from the table of requirements in the code: change that. -->"
+# How every generated page begins.
+GENERATED = "<!-- Made by `harness rules --write-docs`"
+MARK = f"{GENERATED} from the rule's docstring: change that. -->"
+COVERAGE_MARK = f"{GENERATED} from the table of requirements in the code: change that. -->"
 
 
 def file_name(rule: AnyRule) -> str:
