@@ -26,6 +26,7 @@ EXIT_FAIL = 1
 EXIT_USAGE = 2
 EXIT_INTERNAL = 3
 EXIT_UNDECIDED = 4
+EXIT_INTERRUPTED = 130
 FALLBACK_COLUMNS = 100
 
 
@@ -197,10 +198,20 @@ def relative(folder: str, root: Path) -> str:
 
 
 def say(text: str) -> None:
-    """Print to standard output, whatever its encoding can hold."""
+    """Print to standard output, whatever its encoding can hold.
+
+    Raises:
+        BrokenPipeError: its reader went away.
+        HarnessError: it takes nothing, such as a file on a disk that is full.
+    """
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise HarnessError(f"standard output cannot be written ({error.strerror})") from error
 
 
 def tell(line: str) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from harness.cli import files, output
 from harness.model import HarnessError
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
 CACHE: Final = Path(".cache")
 DEMO_PREFIX: Final = "demo_"
 REPORT_NAME: Final = "report.json"
-EXIT_INTERRUPTED: Final = 130
 MEMORY_SHARE: Final = 0.9
 
 
@@ -70,11 +65,10 @@ def run(parsed: argparse.Namespace) -> int:
     """Reproduce the folder, print the report, and return the exit status."""
     output.check(parsed, parsed.evidence)
     try:
-        with _terminated_like_interrupted():
-            directory = _measure(parsed)
+        directory = _measure(parsed)
     except KeyboardInterrupt:
         print("harness reproduce: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return output.EXIT_INTERRUPTED
     return _judge(parsed, directory)
 
 
@@ -184,20 +178,6 @@ def _caps() -> Caps:
     from harness.reproduce.executors.base import Caps
 
     return Caps(memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().total))
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the running seed as Ctrl-C does: no process of it is left behind."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

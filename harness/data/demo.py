@@ -173,6 +173,9 @@ def build(output: Path, plan: Plan | None = None, report: Report = _silent, *, r
 def _check_target(output: Path, *, replace: bool) -> None:
     if output.exists() and not output.is_dir():
         raise HarnessError(f"{output}: exists and is not a folder")
+    above = next(parent for parent in output.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise HarnessError(f"{output}: cannot be made ({above} is not a folder)")
     if not output.exists() or not any(output.iterdir()):
         return
     if not replace:
