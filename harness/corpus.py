@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType, UnionType
 from typing import Any, Final
 
 from harness.atcommit import audit_commit
@@ -28,6 +29,18 @@ FOLDERS_LIMIT: Final = 5
 PLACES_LIMIT: Final = 3
 
 Row = Mapping[str, Any]
+# What a survey reads of its rows: names and types.
+_ROW: Final[Mapping[str, type | UnionType]] = MappingProxyType(
+    {"reference": str, "commit": str, "seconds": int | float, "peak_bytes": int | None, "failure": str, "folders": list}
+)
+_FOLDER: Final[Mapping[str, type | UnionType]] = MappingProxyType(
+    {"folder": str, "verdict": str, "refused": str, "crashes": list, "findings": list}
+)
+_FINDING: Final[Mapping[str, type | UnionType]] = MappingProxyType(
+    {"rule": str, "name": str, "verdict": str, "message": str, "places": list}
+)
+# How the line of a row begins: what else stands in a line that is cut was not written by a survey.
+_ROW_BEGINS: Final = '{"reference": "'
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +143,72 @@ def _row(done: Done[Head, list[Row]]) -> Row:
     }
 
 
+def check_results(results: Path | None) -> None:
+    """Refuse a results file that cannot be gone on with, before the heads are looked for.
+
+    Raises:
+        HarnessError: it cannot be read or made, or holds something else.
+    """
+    if results is not None:
+        _read(results)
+
+
 def _kept(results: Path | None) -> dict[tuple[str, str], Row]:
     """The rows of a results file; a last line that an interruption cut is dropped."""
-    if results is None or not results.exists():
+    if results is None:
         return {}
-    lines = results.read_text(encoding="utf-8").split("\n")
-    rows: dict[tuple[str, str], Row] = {}
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            row = json.loads(line)
-            rows[row["reference"], row["commit"]] = row
-        except (ValueError, KeyError, TypeError):
-            raise HarnessError(f"{results}:{number}: not a row of a survey; name another file") from None
-    if lines[-1]:
-        results.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
+    rows, whole = _read(results)
+    if whole is not None:
+        results.write_text(whole, encoding="utf-8")
     return rows
+
+
+def _read(results: Path) -> tuple[dict[tuple[str, str], Row], str | None]:
+    """The rows of a results file, and its whole lines where the last one is cut."""
+    *lines, last = _text(results).split("\n")
+    rows: dict[tuple[str, str], Row] = {}
+    for number, line in enumerate(lines, 1):
+        row = _parsed(line)
+        if row is None:
+            raise HarnessError(f"{results}:{number}: not a row of a survey; name another file")
+        rows[row["reference"], row["commit"]] = row
+    if not (_ROW_BEGINS.startswith(last) or last.startswith(_ROW_BEGINS)):
+        raise HarnessError(f"{results}:{len(lines) + 1}: not a row of a survey; name another file")
+    return rows, "".join(f"{line}\n" for line in lines) if last else None
+
+
+def _text(results: Path) -> str:
+    """The text of a results file; nothing where there is none yet."""
+    if not results.exists():
+        if not results.parent.is_dir():
+            raise HarnessError(f"{results}: cannot be written ({results.parent} is no directory)")
+        return ""
+    if not results.is_file():
+        raise HarnessError(f"{results}: no regular file")
+    try:
+        return results.read_text(encoding="utf-8")
+    except OSError as error:
+        raise HarnessError(f"{results}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise HarnessError(f"{results}: not the rows of a survey, which are UTF-8; name another file") from None
+
+
+def _parsed(line: str) -> Row | None:
+    """A line as a row; None where it is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = (
+        _fits(row, _ROW)
+        and all(_fits(folder, _FOLDER) for folder in row["folders"])
+        and all(_fits(finding, _FINDING) for folder in row["folders"] for finding in folder["findings"])
+    )
+    return row if whole else None
+
+
+def _fits(value: object, shape: Mapping[str, type | UnionType]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in shape.items())
 
 
 def _append(results: Path | None, row: Row) -> None:

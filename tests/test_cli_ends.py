@@ -127,3 +127,39 @@ def test_a_corpus_below_a_file_is_refused(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert cli.main(["data", "demo", "--output", str(tmp_path / "file" / "sub")]) == output.EXIT_USAGE
     assert capsys.readouterr().err.endswith(f"cannot be made ({tmp_path / 'file'} is not a folder)\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", ""],
+        ["corpus", ""],
+        *(
+            [*command, *flags]
+            for command in (["corpus", "clone"], ["calibrate", "labels", "--repo", "clone"])
+            for flags in (
+                ["--workers", "0"],
+                ["--workers", "-1"],
+                ["--workers", "9" * 5_000],
+                ["--seconds", "0"],
+                ["--seconds", "nan"],
+                ["--seconds", "inf"],
+                ["--seconds", "x"],
+            )
+        ),
+        ["corpus", "clone", "--sample", "-1"],
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == output.EXIT_USAGE
+    assert "expected" in capsys.readouterr().err
+
+
+def test_a_previous_record_that_is_a_pipe_is_not_waited_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert cli.main(["audit", str(folder), "--previous", str(tmp_path / "pipe")]) == output.EXIT_USAGE
+    assert "pipe: no regular file" in capsys.readouterr().err

@@ -85,3 +85,37 @@ def test_what_is_no_survey_is_a_usage_error(clone: Made, tmp_path: Path, capsys:
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert "other:1: not a row" in errors[0]
+
+
+def test_a_base_or_a_head_that_is_not_there_is_told(clone: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(clone.path, "--base", "nosuch") == output.EXIT_USAGE
+    assert "there is no commit 'nosuch'" in capsys.readouterr().err
+    assert run(clone.path, "--head", "refs/pull/1/head", "--head", "absent") == output.EXIT_USAGE
+    assert "there is no commit 'absent'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\n", "which are UTF-8"),
+        (b'{"reference": "a", "commit": "b"}\n', ":1: not a row"),
+        (b"[1]\n", ":1: not a row"),
+        # A foreign file of one line without an end is no row that an interruption cut.
+        (b"my notes", ":1: not a row"),
+    ],
+)
+def test_a_foreign_results_file_is_refused_and_left_alone(
+    clone: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, reason: str
+) -> None:
+    results = tmp_path / "rows.jsonl"
+    results.write_bytes(content)
+    assert run(clone.path, "--results", results) == output.EXIT_USAGE
+    assert reason in capsys.readouterr().err
+    assert results.read_bytes() == content
+
+
+def test_results_that_cannot_be_kept_are_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "no clone", "--results", tmp_path) == output.EXIT_USAGE
+    assert "no regular file" in capsys.readouterr().err
+    assert run(tmp_path / "no clone", "--results", tmp_path / "absent" / "rows") == output.EXIT_USAGE
+    assert "is no directory" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.challenge import EDITIONS
-from harness.cli import output
+from harness.cli import arguments, output
 from harness.report.plain import plain
 
 
@@ -22,12 +22,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "4 undecided under --strict.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder, or a directory of them"
+        "folders", nargs="+", type=arguments.place, metavar="FOLDER", help="a record folder, or a directory of them"
     )
-    parser.add_argument("--evidence", type=Path, metavar="DIR", help="what `harness reproduce` wrote for the folder")
+    parser.add_argument(
+        "--evidence", type=arguments.place, metavar="DIR", help="what `harness reproduce` wrote for the folder"
+    )
     parser.add_argument(
         "--previous",
-        type=Path,
+        type=arguments.place,
         metavar="PATH",
         help="test the claim against this record folder, or against the record of its date in a leaderboard file "
         "(`harness leaderboard --format json`)",

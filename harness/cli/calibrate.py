@@ -7,9 +7,8 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
 
-from harness.cli import files, output, probing
+from harness.cli import arguments, files, output, probing
 from harness.cli.audit import selected
 
 SECONDS_FOR_AN_AUDIT = 60.0
@@ -24,15 +23,24 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "their scripts in miniature too.",
         epilog="Exit status: 0 it was measured, 1 a --require is not met, 2 usage, 3 the harness itself failed.",
     )
-    parser.add_argument("labels", type=Path, metavar="LABELS", help="JSON lines, by schemas/labels.schema.json")
-    parser.add_argument("--repo", type=Path, required=True, metavar="CLONE", help="a clone that holds their commits")
-    parser.add_argument("--seconds", type=float, default=SECONDS_FOR_AN_AUDIT, help="kill an audit after so long")
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes at a time (default: all cores, one with --probe)"
+        "labels", type=arguments.place, metavar="LABELS", help="JSON lines, by schemas/labels.schema.json"
+    )
+    parser.add_argument(
+        "--repo", type=arguments.place, required=True, metavar="CLONE", help="a clone that holds their commits"
+    )
+    parser.add_argument(
+        "--seconds", type=arguments.duration, default=SECONDS_FOR_AN_AUDIT, help="kill an audit after so long"
+    )
+    parser.add_argument(
+        "--workers",
+        type=arguments.positive,
+        metavar="N",
+        help="processes at a time (default: all cores, one with --probe)",
     )
     probing.declare(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="what to print (default: text)")
-    parser.add_argument("--output", type=Path, metavar="PATH", help="write the JSON document to a file too")
+    parser.add_argument("--output", type=arguments.place, metavar="PATH", help="write the JSON document to a file too")
     parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these rules: PG101,PG3")
     parser.add_argument("--ignore", action="append", default=[], metavar="CODES", help="all but these rules")
     parser.add_argument(

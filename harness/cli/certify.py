@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.cli import files, output
+from harness.cli import arguments, files, output
 from harness.cli.reproduce import demo_corpus
 from harness.report.plain import plain
 
@@ -34,21 +34,31 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         epilog="Exit status: 0 certified (or undecided), 1 not certified, 2 usage, 3 the harness itself failed, "
         "4 undecided under --strict.",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a record folder")
+    parser.add_argument("folder", type=arguments.place, metavar="FOLDER", help="a record folder")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--bytes", type=_positive, metavar="N", help=f"bytes of text (default: {DEFAULT_BYTES})")
-    length.add_argument("--tokens", type=_positive, metavar="N", help="tokens of text instead")
-    parser.add_argument("--artifact", type=Path, metavar="FILE", help="its compressed model (default: in the folder)")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="data root (datasets/, tokenizers/) or a dataset in it"
+    length.add_argument(
+        "--bytes", type=arguments.positive, metavar="N", help=f"bytes of text (default: {DEFAULT_BYTES})"
     )
-    parser.add_argument("--predictor", type=Path, metavar="FILE", help="a script that predicts instead of the folder's")
+    length.add_argument("--tokens", type=arguments.positive, metavar="N", help="tokens of text instead")
+    parser.add_argument(
+        "--artifact", type=arguments.place, metavar="FILE", help="its compressed model (default: in the folder)"
+    )
+    parser.add_argument(
+        "--data", type=arguments.place, metavar="DIR", help="data root (datasets/, tokenizers/) or a dataset in it"
+    )
+    parser.add_argument(
+        "--predictor", type=arguments.place, metavar="FILE", help="a script that predicts instead of the folder's"
+    )
     parser.add_argument(
         "--env", action="append", default=[], metavar="KEY=VALUE", help="a setting of the predictor; repeatable"
     )
-    parser.add_argument("--evidence", type=Path, metavar="DIR", help="where the certificate and the stream go")
-    parser.add_argument("--seconds", type=_positive, default=1800, metavar="N", help="time of each program")
-    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, metavar="N", help="of each program")
+    parser.add_argument(
+        "--evidence", type=arguments.place, metavar="DIR", help="where the certificate and the stream go"
+    )
+    parser.add_argument("--seconds", type=arguments.positive, default=1800, metavar="N", help="time of each program")
+    parser.add_argument(
+        "--threads", type=arguments.positive, default=os.cpu_count() or 1, metavar="N", help="of each program"
+    )
     parser.add_argument(
         "--allow-unsafe", action="store_true", help="run the code although the sandbox is weaker than L2"
     )
@@ -113,9 +123,3 @@ def summary(found: dict[str, Any], directory: Path) -> str:
         lines.append(f"  claim      {found['claim']['val_bpb']:.6f} bits per byte ({found['claim']['label']})")
     lines.append("  seconds    " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     return "".join(f"{plain(line)}\n" for line in [*lines, f"evidence: {directory}"])
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above zero")
-    return int(text)

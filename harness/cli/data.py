@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.cli import arguments
+
 DEFAULT_OUTPUT = "demo-data"
 DECODE_CHOICES = ("none", "validation", "all")
 
@@ -20,7 +22,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _add_demo(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "Build the demo corpus from the installed botocore package, or re-use it when every hash is right."
     parser = actions.add_parser("demo", help="build the demo corpus", description=about)
-    parser.add_argument("--output", type=Path, default=Path(DEFAULT_OUTPUT), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=arguments.place, default=Path(DEFAULT_OUTPUT), metavar="DIR", help="default: %(default)s"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="only compare what is there with the pinned hashes")
     mode.add_argument("--rebuild", action="store_true", help="build even if there is a corpus, and replace it")
@@ -32,9 +36,9 @@ def _add_demo(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _add_verify(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     about = "Check token shards: headers, sizes, ids, documents, bytes, overlap of the two sides, unexpected files."
     parser = actions.add_parser("verify", help="check a folder of token shards", description=about)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a folder of datasets, or one dataset")
+    parser.add_argument("directory", type=arguments.place, metavar="DIR", help="a folder of datasets, or one dataset")
     parser.add_argument(
-        "--tokenizer", type=Path, metavar="FILE", help="instead of the one that the dataset's name means"
+        "--tokenizer", type=arguments.place, metavar="FILE", help="instead of the one that the dataset's name means"
     )
     parser.add_argument(
         "--decode",
@@ -46,13 +50,13 @@ def _add_verify(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=_run_verify)
 
 
-def _run_demo(arguments: argparse.Namespace) -> int:
+def _run_demo(parsed: argparse.Namespace) -> int:
     from harness.cli import data_actions
 
-    return data_actions.run_demo(arguments)
+    return data_actions.run_demo(parsed)
 
 
-def _run_verify(arguments: argparse.Namespace) -> int:
+def _run_verify(parsed: argparse.Namespace) -> int:
     from harness.cli import data_actions
 
-    return data_actions.run_verify(arguments)
+    return data_actions.run_verify(parsed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.challenge import EDITIONS
-from harness.cli import output
+from harness.cli import arguments, output
 from harness.cli.audit import selected
 from harness.report.plain import plain
 
@@ -34,7 +34,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--base", required=True, metavar="REF", help="the branch or commit that the change is for")
     parser.add_argument("--head", default="HEAD", metavar="REF", help="the change's last commit (default: HEAD)")
-    parser.add_argument("--repo", type=Path, default=Path(), metavar="DIR", help="the repository (default: here)")
+    parser.add_argument(
+        "--repo", type=arguments.place, default=Path(), metavar="DIR", help="the repository (default: here)"
+    )
     parser.add_argument(
         "--edition", choices=[edition.name for edition in EDITIONS], default="", help="default: by each folder's date"
     )

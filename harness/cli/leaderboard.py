@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from pathlib import Path
 
 from harness.challenge import EDITIONS
-from harness.cli import files, output
+from harness.cli import arguments, files, output
 
 FORMATS = ("text", "json", "markdown")
 
@@ -23,13 +22,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         epilog="The JSON document is what `harness audit --previous FILE.json` reads.",
     )
     parser.add_argument(
-        "directories", nargs="+", type=Path, metavar="DIR", help="a record folder, or a directory of them"
+        "directories", nargs="+", type=arguments.place, metavar="DIR", help="a record folder, or a directory of them"
     )
     parser.add_argument(
         "--edition", choices=[edition.name for edition in EDITIONS], default="", help="default: by each folder's date"
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
-    parser.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
+    parser.add_argument("--output", type=arguments.place, metavar="PATH", help="write it to a file instead")
     parser.set_defaults(run=run)
 
 

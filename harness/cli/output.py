@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from harness.cli import files
+from harness.cli import arguments, files
 from harness.model import HarnessError, Location, Report, SubmissionReport, Verdict
 from harness.report.plain import plain
 
@@ -118,7 +118,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--root",
-        type=Path,
+        type=arguments.place,
         default=Path(),
         metavar="DIR",
         help="the repository's root: paths in SARIF and links count from it (default: the current directory)",

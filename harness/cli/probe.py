@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.cli import files, output, probing
+from harness.cli import arguments, files, output, probing
 from harness.cli.audit import found
 from harness.model import HarnessError, Located, Missing, Report
 from harness.probe.bounds import RUN_SECONDS
@@ -39,9 +39,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "4 undecided under --strict.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="a record folder, or a directory of them"
+        "folders", nargs="+", type=arguments.place, metavar="FOLDER", help="a record folder, or a directory of them"
     )
-    parser.add_argument("--evidence", type=Path, metavar="DIR", help="where the runs go (default: below .cache/probe)")
+    parser.add_argument(
+        "--evidence", type=arguments.place, metavar="DIR", help="where the runs go (default: below .cache/probe)"
+    )
     parser.add_argument(
         "--seconds",
         type=probing.seconds,
@@ -52,7 +54,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier probe left in the directory")
     probing.bounds(parser)
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="folders at a time, a core and 1 to 2 GB each (default: 1)"
+        "--workers",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="folders at a time, a core and 1 to 2 GB each (default: 1)",
     )
     output.declare(parser)
     parser.set_defaults(run=run)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.cli import arguments
 from harness.model import HarnessError
 from harness.probe.bounds import TOTAL_SECONDS
 
@@ -21,7 +21,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a command that probes folders if it is asked to."""
     parser.add_argument(
         "--probe",
-        type=Path,
+        type=arguments.place,
         metavar="DIR",
         help="run the scripts in miniature too, and keep the evidence there: what is there already is not run again",
     )

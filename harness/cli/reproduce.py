@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.cli import files, output
+from harness.cli import arguments, files, output
 from harness.model import HarnessError
 from harness.report.plain import plain
 
@@ -34,15 +34,17 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         epilog="Exit status: 0 nothing failed, 1 a rule or a seed failed, 2 usage, 3 the harness itself failed, "
         "4 undecided under --strict.",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a record folder")
+    parser.add_argument("folder", type=arguments.place, metavar="FOLDER", help="a record folder")
     parser.add_argument("--seeds", type=_seeds, metavar="N,N,...", help="default: the seeds of the claim")
-    parser.add_argument("--steps", type=_positive, metavar="N", help="ITERATIONS for the script")
-    parser.add_argument("--nproc", type=_positive, metavar="N", help="start N processes by torchrun")
+    parser.add_argument("--steps", type=arguments.positive, metavar="N", help="ITERATIONS for the script")
+    parser.add_argument("--nproc", type=arguments.positive, metavar="N", help="start N processes by torchrun")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="data root (datasets/, tokenizers/) or a dataset in it"
+        "--data", type=arguments.place, metavar="DIR", help="data root (datasets/, tokenizers/) or a dataset in it"
     )
     parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="a setting; repeatable")
-    parser.add_argument("--evidence", "--output-dir", type=Path, metavar="DIR", help="where logs and results go")
+    parser.add_argument(
+        "--evidence", "--output-dir", type=arguments.place, metavar="DIR", help="where logs and results go"
+    )
     parser.add_argument("--fresh", action="store_true", help="repeat finished seeds too")
     parser.add_argument("--no-rescore", action="store_true", help="do not pack and score the artifact again")
     parser.add_argument("--allow-unsafe", action="store_true", help="run code that is not ours without isolation")
@@ -54,11 +56,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits, in seconds")
     limits.add_argument(
-        "--wallclock", type=_seconds, metavar="S", help="training (MAX_WALLCLOCK_SECONDS; default: the claim's)"
+        "--wallclock", type=arguments.limit, metavar="S", help="training (MAX_WALLCLOCK_SECONDS; default: the claim's)"
     )
-    limits.add_argument("--eval-wallclock", type=_seconds, default=600.0, metavar="S", help="evaluation (default: 600)")
-    limits.add_argument("--startup", type=_seconds, default=600.0, metavar="S", help="until the first step")
-    limits.add_argument("--grace", type=_seconds, default=60.0, metavar="S", help="beyond each limit, before the kill")
+    limits.add_argument(
+        "--eval-wallclock", type=arguments.limit, default=600.0, metavar="S", help="evaluation (default: 600)"
+    )
+    limits.add_argument("--startup", type=arguments.limit, default=600.0, metavar="S", help="until the first step")
+    limits.add_argument(
+        "--grace", type=arguments.limit, default=60.0, metavar="S", help="beyond each limit, before the kill"
+    )
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -185,19 +191,3 @@ def _seeds(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers separated by commas")
     return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above zero")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, zero or above")
-    return value

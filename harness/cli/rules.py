@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.cli import files, output
+from harness.cli import arguments, files, output
 from harness.model import HarnessError
 
 
@@ -15,8 +15,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser("rules", help="list the rules, or explain one", description="The rules' catalogue.")
     parser.add_argument("code", nargs="?", metavar="CODE", help="print this rule's page, such as PG101")
     docs = parser.add_mutually_exclusive_group()
-    docs.add_argument("--write-docs", type=Path, metavar="DIR", help="write one page for each rule, and an index")
-    docs.add_argument("--check-docs", type=Path, metavar="DIR", help="exit with 1 when the pages there are stale")
+    docs.add_argument(
+        "--write-docs", type=arguments.place, metavar="DIR", help="write one page for each rule, and an index"
+    )
+    docs.add_argument(
+        "--check-docs", type=arguments.place, metavar="DIR", help="exit with 1 when the pages there are stale"
+    )
     parser.set_defaults(run=run)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import output
+from harness.cli import arguments, output
 
 if TYPE_CHECKING:
     from harness.sandbox.attacks import Attack, Result
@@ -23,7 +23,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Declare the command."""
     parser = subparsers.add_parser("sandbox", help="show the isolation that is in force here", description=DESCRIPTION)
     parser.add_argument("--backend", choices=("bubblewrap", "landlock", "plain"), help="try this one only")
-    parser.add_argument("--attacks", type=Path, metavar="DIR", help="run the hostile scripts of a folder in it too")
+    parser.add_argument(
+        "--attacks", type=arguments.place, metavar="DIR", help="run the hostile scripts of a folder in it too"
+    )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="what to print (default: text)")
     parser.set_defaults(run=run)
 

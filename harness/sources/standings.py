@@ -16,8 +16,11 @@ def read(path: Path) -> dict[str, Any]:
     """The document of a leaderboard file.
 
     Raises:
-        HarnessError: it cannot be read, is too large, is no JSON, or not of the schema.
+        HarnessError: it is no regular file, cannot be read, is too large, is no JSON, or not of the schema.
     """
+    # Opening a pipe would wait for its writer.
+    if path.exists() and not path.is_file():
+        raise HarnessError(f"{path}: no regular file")
     try:
         with path.open("rb") as file:
             data = file.read(FILE_CAP_BYTES + 1)
