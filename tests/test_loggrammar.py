@@ -165,3 +165,25 @@ def test_step_lines_round_trip(step: int, iterations: int, loss: float) -> None:
 def test_lines_of_one_repeated_word_are_read_in_linear_time(word: str) -> None:
     small, large = (partial(parse_line, word * (size // len(word)), 1) for size in (2_000, 8_000))
     assert growth(small, large) < RATIO_LIMIT
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "total_eval_time=", "temp_scaling time=", "GPTQ:collected 6 Hessians in ", "gptq:done in ", "gptq:collected ",
+        "Serialize: a done in ", "ttt:compile warmup done (", "ttt:completed time=", "a:precompute elapsed=",
+        "serialize_wallclock: ", "GPTQ:quantized in ", "gptq:generated 6 sequences in ", "gptq:calibration done in ",
+        "gptq:hessian_collection_time: ", "GPTQ:total quantization time: ", "total_eval_a: ",
+        "GPTQ:collected 6 Hessians and a in ", "gptq:Hessians collected in ", "gptq: Hessians for 6 layers in ",
+        "gptq:budget_check gptq:", "a: built in ", "a: done in ",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("word", ["9", "9.", "a", "time=9", " in 9"])
+def test_what_follows_the_name_of_a_phase_is_read_in_linear_time(begin: str, word: str) -> None:
+    small, large = (partial(parse_line, begin + word * (size // len(word)), 1) for size in (2_000, 8_000))
+    assert growth(small, large) < RATIO_LIMIT
+
+
+def test_the_time_of_a_phase_has_as_many_decimals_as_python_prints() -> None:
+    assert only("total_eval_time:0.12345678901234568s") == PhaseEvent(1, "total_eval_time", 123.45678901234568)
+    assert parse_line("total_eval_time:" + "9" * 13 + "s", 1, header=False) == ()

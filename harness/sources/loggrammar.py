@@ -68,32 +68,37 @@ _TRAIN_TIME = re.compile(rf"train_time\s*[:=]\s*({_NUMBER})\s*(ms|s)(?!\w)")
 _DEVICE = re.compile(r"\|\s{1,8}\d{1,2}\s{1,4}(NVIDIA [\w.-]+(?: [\w.-]+){0,6}) {1,40}(?:On|Off|N/A) ")
 _PAIR = re.compile(r"(?<!\S)([A-Za-z_]\w*)[:=](\S+)")
 _PAIRS_ONLY = re.compile(r"(?:[A-Za-z_]\w*[:=]\S+)(?:\s+[A-Za-z_]\w*[:=]\S+)*\s*")
-_TIMED_PHASES = (
-    re.compile(r"(total_eval_time)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
-    re.compile(r"(temp_scaling)\b.*?time\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
-    re.compile(r"(GPTQ:collected \d+ Hessians) in (\d+\.?\d*)(s)(?!\w)"),
-    re.compile(r"(gptq:(?:done|quantization complete|collected \w+.*?|generated .*?)) in (\d+\.?\d*)(s)(?!\w)"),
-    re.compile(r"(Serialize: .*? done|Deserialize: .*? done) in (\d+\.?\d*)(s)(?!\w)"),
-    re.compile(r"(ttt\w*:compile warmup) done \((\d+\.?\d*)(s)\)"),
-    re.compile(r"(ttt:completed)\b.*?time\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
-    re.compile(r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
-    re.compile(r"((?:artifact_production|serialize)_wallclock)\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
-    re.compile(r"(GPTQ:quantized|GPTQ:compressed\+saved|gptq:calibrated \d+ layers) in (\d+\.?\d*)(s)(?!\w)"),
-    re.compile(r"((?:gptq:generated \d+ sequences|codebook:collected \d+ hessians)) in (\d+\.?\d*)(ms|s)(?!\w)"),
-    re.compile(r"(gptq:(?:calibration|quantization) done)(?: in | \()(\d+\.?\d*)(ms|s)(?!\w)"),
-    re.compile(r"(gptq:hessian_collection_time)\s*[:=]\s*(\d+\.?\d*)(ms|s)(?!\w)"),
-    re.compile(r"(GPTQ:total quantization time): (\d+\.?\d*)(s)(?!\w)"),
-    re.compile(r"((?:total_eval_\w{1,40}|inner_\w{1,20}_eval_time))\s*[:=]\s*(\d+\.?\d*)(s|ms)(?!\w)"),
-    re.compile(r"(GPTQ:collected \d+ Hessians) and [^=:]{1,60}? in (\d+\.?\d*)(s)(?!\w)"),
-    re.compile(r"((?:gptq:)?[Hh]essians collected)\b.{0,80}?(?:time=|elapsed=| in )(\d+\.?\d*)(ms|s)(?!\w)"),
-    re.compile(r"(gptq:[\w-]{1,30} calibrated \d+ layers|gptq: Hessians for \d+ layers) in (\d+\.?\d*)(ms|s)(?!\w)"),
-    re.compile(r"(gptq:budget_check)\b.{0,60}?gptq:(\d+\.?\d*)(ms|s)(?!\w)"),
-    re.compile(r"(\w{1,40}: ?built) in (\d+\.?\d*)(ms|s)(?!\w)"),
-    # `ttt:done elapsed=46.2s`, `prune: done (3s)`, `search: done steps=4 t=60.0s`; with a score it is an evaluation.
-    re.compile(
-        r"(\w{1,40}: ?done)\b(?!.{0,400}bpb)(?:.{0,99}?\bin |\s?\(|.{0,99}?\b(?:elapsed|time|t)\s?[:=]\s?)"
-        r"(\d+\.?\d*)(ms|s)(?!\w)"
-    ),
+# Digits and decimals have bounds: of two open runs side by side, each end of the first is tried with all of the second.
+_PHASE_NUMBER = r"(\d{1,12}(?:\.\d{0,20})?)"
+_TIMED_PHASES = tuple(
+    re.compile(pattern.replace("<number>", _PHASE_NUMBER))
+    for pattern in (
+        r"(total_eval_time)\s*[:=]\s*<number>(s|ms)(?!\w)",
+        r"(temp_scaling)\b.*?time\s*[:=]\s*<number>(s|ms)(?!\w)",
+        r"(GPTQ:collected \d+ Hessians) in <number>(s)(?!\w)",
+        r"(gptq:(?:done|quantization complete|collected \w.*?|generated .*?)) in <number>(s)(?!\w)",
+        r"(Serialize: .*? done|Deserialize: .*? done) in <number>(s)(?!\w)",
+        r"(ttt\w*:compile warmup) done \(<number>(s)\)",
+        r"(ttt:completed)\b.*?time\s*[:=]\s*<number>(s|ms)(?!\w)",
+        r"(\w+:precompute)\b.*?elapsed\s*[:=]\s*<number>(s|ms)(?!\w)",
+        r"((?:artifact_production|serialize)_wallclock)\s*[:=]\s*<number>(s|ms)(?!\w)",
+        r"(GPTQ:quantized|GPTQ:compressed\+saved|gptq:calibrated \d+ layers) in <number>(s)(?!\w)",
+        r"((?:gptq:generated \d+ sequences|codebook:collected \d+ hessians)) in <number>(ms|s)(?!\w)",
+        r"(gptq:(?:calibration|quantization) done)(?: in | \()<number>(ms|s)(?!\w)",
+        r"(gptq:hessian_collection_time)\s*[:=]\s*<number>(ms|s)(?!\w)",
+        r"(GPTQ:total quantization time): <number>(s)(?!\w)",
+        r"((?:total_eval_\w{1,40}|inner_\w{1,20}_eval_time))\s*[:=]\s*<number>(s|ms)(?!\w)",
+        r"(GPTQ:collected \d+ Hessians) and [^=:]{1,60}? in <number>(s)(?!\w)",
+        r"((?:gptq:)?[Hh]essians collected)\b.{0,80}?(?:time=|elapsed=| in )<number>(ms|s)(?!\w)",
+        r"(gptq:[\w-]{1,30} calibrated \d+ layers|gptq: Hessians for \d+ layers) in <number>(ms|s)(?!\w)",
+        r"(gptq:budget_check)\b.{0,60}?gptq:<number>(ms|s)(?!\w)",
+        r"(\w{1,40}: ?built) in <number>(ms|s)(?!\w)",
+        # `ttt:done elapsed=46.2s`, `prune: done (3s)`, `search: done t=60.0s`; with a score it is an evaluation.
+        (
+            r"(\w{1,40}: ?done)\b(?!.{0,400}bpb)(?:.{0,99}?\bin |\s?\(|.{0,99}?\b(?:elapsed|time|t)\s?[:=]\s?)"
+            r"<number>(ms|s)(?!\w)"
+        ),
+    )
 )
 # The whole of training in one line, without steps: what it covers is the author's affair.
 _TRAINED = re.compile(
