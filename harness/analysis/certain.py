@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.analysis.index import FunctionNode, Index, children, last_name, own_nodes
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_ENDS = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 # Methods that Python or torch calls where an object is made or used.
 IMPLICIT = frozenset({"__init__", "__new__", "__post_init__", "forward", "setup"})
 CERTAIN_METHODS = frozenset({"__init__", "__post_init__"})
@@ -25,6 +26,7 @@ class Reach:
         self._index = index
         # For each block of statements that was asked for, the first one that may leave it.
         self._leaving: dict[tuple[ast.AST, str], ast.stmt | None] = {}
+        self._behind: dict[ast.AST, frozenset[ast.AST]] = {}
 
     @functools.cached_property
     def reached(self) -> frozenset[ast.AST]:
@@ -68,14 +70,22 @@ class Reach:
         """Whether a place stands behind a `return`, `raise`, `break` or `continue` of its own body."""
         below = node
         for above in self._index.ancestors(node):
-            for name in ("body", "orelse", "finalbody"):
-                body = getattr(above, name, None)
-                if isinstance(body, list) and below in body:
-                    before = body[: body.index(below)]
-                    if any(isinstance(each, (ast.Return, ast.Raise, ast.Break, ast.Continue)) for each in before):
-                        return True
+            if isinstance(below, ast.stmt) and below in self._behind_end(above):
+                return True
             below = above
         return False
+
+    def _behind_end(self, above: ast.AST) -> frozenset[ast.AST]:
+        """The statements right in a node that stand behind one that leaves their block."""
+        if above not in self._behind:
+            found: set[ast.AST] = set()
+            for name in ("body", "orelse", "finalbody"):
+                block = getattr(above, name, None)
+                if isinstance(block, list):
+                    end = next((place for place, each in enumerate(block) if isinstance(each, _ENDS)), len(block))
+                    found.update(block[end + 1 :])
+            self._behind[above] = frozenset(found)
+        return self._behind[above]
 
     def is_certain(self, node: ast.AST) -> bool:
         """Whether every run evaluates a place."""
@@ -129,7 +139,7 @@ class Reach:
         """Whether a statement before this one in the same block may leave the function, the loop or the program."""
         for name in ("body", "orelse", "finalbody"):
             block = getattr(above, name, None)
-            if isinstance(block, list) and block and _first(block[0]) <= _first(below) <= _first(block[-1]):
+            if isinstance(block, list) and _holds(block, below):
                 if (above, name) not in self._leaving:
                     self._leaving[above, name] = next((each for each in block if _leaves(each)), None)
                 leaving = self._leaving[above, name]
@@ -168,14 +178,14 @@ _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 def _may_skip(above: ast.AST, below: ast.AST) -> bool:
     """Whether a node may be evaluated without one of its parts."""
     if isinstance(above, ast.If):
-        return below is not above.test and not (_is_main_guard(above) and below in above.body)
+        return below is not above.test and not (_is_main_guard(above) and _holds(above.body, below))
     if isinstance(above, ast.While):
         always = isinstance(above.test, ast.Constant) and bool(above.test.value)
-        return below is not above.test and not (always and below in above.body)
+        return below is not above.test and not (always and _holds(above.body, below))
     if isinstance(above, (ast.For, ast.AsyncFor)):
         return below is not above.iter
     if isinstance(above, ast.Try):
-        return bool(above.handlers) and below not in above.finalbody
+        return bool(above.handlers) and not _holds(above.finalbody, below)
     return _may_skip_value(above, below)
 
 
@@ -195,8 +205,18 @@ def _is_main_guard(node: ast.If) -> bool:
     return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
 
 
-def _first(statement: ast.stmt) -> tuple[int, int]:
-    """Where a statement begins: blocks are in the order of the text."""
+def _holds(block: Sequence[ast.stmt], part: ast.AST) -> bool:
+    """Whether a statement stands in a block of the node that it is a part of; a search would take the block's length.
+
+    Blocks are in the order of the text.
+    """
+    if not block or not isinstance(part, (ast.stmt, ast.ExceptHandler)):
+        return False
+    return _first(block[0]) <= _first(part) <= _first(block[-1])
+
+
+def _first(statement: ast.stmt | ast.ExceptHandler) -> tuple[int, int]:
+    """Where a statement begins."""
     return statement.lineno, statement.col_offset
 
 
