@@ -18,6 +18,19 @@ DICTIONARY_LIMIT_BYTES = 64 * 1024 * 1024
 MEMORY_LIMIT_BYTES = 256 * 1024 * 1024
 _CHUNK_BYTES = 64
 
+# What decoders raise on damaged data, and on options of a kind or size that they do not take.
+_FAILURES = (
+    lzma.LZMAError,
+    zlib.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+
 Decoder = Callable[[bytes, Mapping[str, Any]], bytes]
 
 
@@ -40,13 +53,15 @@ def decode(function: str, data: bytes, options: Mapping[str, Any]) -> tuple[str,
         DecodeError: unknown function, damaged input, or output beyond the cap.
     """
     if function == "codecs.decode":
-        function = _CODECS.get(str(options.get("encoding")).lower().replace("-", "_"), function)
+        encoding = options.get("encoding")
+        # Of a list not even the text is taken: lists that share their items have no end of it.
+        function = _CODECS.get(encoding.lower().replace("-", "_") if isinstance(encoding, str) else "", function)
     if function not in _DECODERS:
         raise DecodeError(f"{function} is not a decoder that is known here")
     name, decoder = _DECODERS[function]
     try:
         output = decoder(data, options)
-    except (lzma.LZMAError, zlib.error, binascii.Error, ValueError, TypeError, OSError, EOFError, MemoryError) as error:
+    except _FAILURES as error:
         raise DecodeError(f"{name} data is damaged ({str(error)[:80]})") from error
     if len(output) > UNPACKED_LIMIT_BYTES:
         raise DecodeError(f"{name} data unpacks to more than {UNPACKED_LIMIT_BYTES:,} bytes")
@@ -57,7 +72,9 @@ def _lzma(data: bytes, options: Mapping[str, Any]) -> bytes:
     form = options.get("format", lzma.FORMAT_AUTO)
     filters = options.get("filters")
     if form == lzma.FORMAT_RAW:
-        for item in filters or ():
+        if not isinstance(filters, list) or not all(isinstance(item, dict) for item in filters):
+            raise DecodeError("lzma data has filters that are no plain list of them")
+        for item in filters:
             if item.get("dict_size", 0) > DICTIONARY_LIMIT_BYTES:
                 raise DecodeError("lzma data asks for a dictionary beyond the cap")
         return lzma.LZMADecompressor(form, None, filters).decompress(data, UNPACKED_LIMIT_BYTES + 1)

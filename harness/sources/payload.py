@@ -8,11 +8,13 @@ write files. Nothing is imported or called on the script's behalf; everything el
 from __future__ import annotations
 
 import ast
-import copy
+import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from harness.sources.decoders import DecodeError
 from harness.sources.folder import decode as as_read
+from harness.sources.payloadsyntax import is_main_guard, is_named, written_by
 from harness.sources.payloadvalues import (
     CONSTANTS,
     OPENERS,
@@ -27,19 +29,18 @@ from harness.sources.payloadvalues import (
 
 STEPS_LIMIT = 20_000
 LOOP_LIMIT = 200
+# What it costs to look at one expression, in characters of the budget.
+EVALUATION_CHARACTERS = 64
 _RUNNERS = frozenset({"exec", "builtins.exec", "__builtins__.exec", "types.FunctionType"})
 _BUILTINS = ("bytes", "bytearray", "str", "open", "exec", "compile", "getattr", "zip", "__import__", "__builtins__")
-Step = tuple[ast.stmt, dict[str, object]]
 
 
-def leading(body: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """The statements before the first function or class: where a wrapper does its work."""
-    result: list[ast.stmt] = []
-    for statement in body:
-        if isinstance(statement, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
-            break
-        result.append(statement)
-    return result
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a name has no value that can be worked out."""
+
+    kind: type[UnknownPayloadError | DecodeError]
+    reason: str
 
 
 # By name: a table of bound methods would hold the wrapper's tree in a circle.
@@ -66,8 +67,13 @@ class Payload:
         self._names: dict[str, object] = {"__file__": name, **{word: Module(word) for word in _BUILTINS}}
         # What each name is bound to: the step, the expression, and whether it builds on the value before.
         self._bound: dict[str, list[tuple[int, ast.expr | Module, bool]]] = {}
+        # What is worked out already: values, and why there is none.
         self._known: dict[tuple[str, int], object] = {}
         self._writes: list[tuple[int, ast.expr, ast.expr]] = []
+        # The first writes, by the name of the file that they write, each with its moment and its text.
+        self._written: dict[str, list[tuple[int, ast.expr]]] = {}
+        self._placed = 0
+        self._writing: dict[ast.stmt, bool] = {}
         self._steps: list[ast.Expr] = []
         self._moments: list[int] = []
         self._now = 0
@@ -93,23 +99,16 @@ class Payload:
 
     def modules(self) -> frozenset[str]:
         """Names of the modules that the wrapper writes."""
-        names: set[str] = set()
-        for moment, place, _ in self._writes:
-            try:
-                target = self._at(place, moment)
-            except (UnknownPayloadError, DecodeError, RecursionError):
-                continue
-            path = target.base if isinstance(target, File) else str(target).rpartition("/")[2]
-            if path.endswith(".py"):
-                names.add(path.removesuffix(".py"))
-        return frozenset(names)
+        self._now = STEPS_LIMIT + 1
+        self._place_writes()
+        return frozenset(name.removesuffix(".py") for name in self._written if name.endswith(".py"))
 
     def _running(self, call: ast.Call, moment: int) -> Callable[[], str] | None:
         node = call.func
         if isinstance(node, ast.Attribute) and node.attr == "exec_module":
             return lambda: self._text(self._at(node.value, moment), run=True)
         if isinstance(node, ast.Name) and node.id == "eval":
-            compiled = call.args and isinstance(call.args[0], ast.Call) and _is_named(call.args[0].func, "compile")
+            compiled = call.args and isinstance(call.args[0], ast.Call) and is_named(call.args[0].func, "compile")
             return (lambda: self._text(self._at(call.args[0], moment))) if compiled else None
         runner = self._runner(node)
         if runner in _RUNNERS and call.args:
@@ -122,7 +121,7 @@ class Payload:
 
     def _runner(self, node: ast.expr) -> str:
         """The dotted name of what a statement calls; "call" for the result of another call, such as a lambda."""
-        if isinstance(node, ast.Call) and _is_named(node.func, "FunctionType"):
+        if isinstance(node, ast.Call) and is_named(node.func, "FunctionType"):
             return "call"
         try:
             value = self._value(node)
@@ -167,22 +166,29 @@ class Payload:
                 if item.optional_vars is not None:
                     self._bind(item.optional_vars, item.context_expr)
             self._take(statement.body)
-        elif isinstance(statement, ast.Try) or (isinstance(statement, ast.If) and _is_main_guard(statement.test)):
+        elif isinstance(statement, ast.Try) or (isinstance(statement, ast.If) and is_main_guard(statement.test)):
             self._take(statement.body)
-        elif isinstance(statement, (ast.If, ast.For)) and any(_written(inner) for inner in ast.walk(statement)):
+        elif isinstance(statement, (ast.If, ast.For)) and self._writes_files(statement):
             # A file that is written unless it is there already.
             self._take(statement.body) if isinstance(statement, ast.If) else self._loop(statement)
+
+    def _writes_files(self, statement: ast.stmt) -> bool:
+        """Whether a file is written within a statement; a loop comes by it again and again."""
+        if statement not in self._writing:
+            self._writing[statement] = any(written_by(inner) for inner in ast.walk(statement))
+        return self._writing[statement]
 
     def _loop(self, statement: ast.For) -> None:
         """A loop that writes files, once for each item."""
         try:
             items = self._value(statement.iter)
-        except (UnknownPayloadError, RecursionError):
+        except (UnknownPayloadError, DecodeError, RecursionError):
             return
         for item in items[:LOOP_LIMIT] if isinstance(items, list) else ():
             self._now += 1
-            self._bind(statement.target, _literal(item))
-            self._take(copy.copy(statement.body))
+            # The value as it is: written out as an expression, lists that share their items would grow without end.
+            self._bind(statement.target, ast.Constant(item))
+            self._take(statement.body)
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
         for alias in statement.names:
@@ -213,10 +219,11 @@ class Payload:
     def _express(self, statement: ast.Expr) -> None:
         self._moments.append(self._now)
         self._steps.append(statement)
-        if (written := _written(statement)) is not None:
+        if (written := written_by(statement)) is not None:
             self._writes.append((self._now, *written))
 
     def _value(self, node: ast.expr) -> object:
+        self.workshop.spend(EVALUATION_CHARACTERS)
         method = _READERS.get(type(node))
         if method is None:
             raise UnknownPayloadError(f"the argument of exec uses {type(node).__name__}, which cannot be worked out")
@@ -227,18 +234,25 @@ class Payload:
         return node.value
 
     def _lookup(self, node: ast.Name) -> object:
-        before = [bound for bound in self._bound.get(node.id, ()) if bound[0] < self._now]
-        if not before:
+        bounds = self._bound.get(node.id, [])
+        # Bindings are in the order of their moments.
+        first = bisect.bisect_left(bounds, self._now, key=_moment) - 1
+        if first < 0:
             if node.id not in self._names:
                 raise UnknownPayloadError(f"the argument of exec uses {node.id}, which is not a literal")
             return self._names[node.id]
         # A value that grows by `+=` is built from its first piece on, since Python's stack is not that deep.
-        first = len(before) - 1
-        while first > 0 and before[first][2] and (node.id, before[first][0]) not in self._known:
+        last = first
+        while first > 0 and bounds[first][2] and (node.id, bounds[first][0]) not in self._known:
             first -= 1
         value: object = None
-        for moment, bound, _ in before[first:]:
-            value = self._bound_value(node.id, moment, bound)
+        try:
+            for moment, bound, _ in bounds[first : last + 1]:
+                value = self._bound_value(node.id, moment, bound)
+        except (UnknownPayloadError, DecodeError) as error:
+            # What builds on it has no value either: the next one who asks need not go back so far.
+            self._known[node.id, bounds[last][0]] = _Failure(type(error), str(error))
+            raise
         return value
 
     def _bound_value(self, name: str, moment: int, bound: ast.expr | Module) -> object:
@@ -246,9 +260,14 @@ class Payload:
             now = self._now
             try:
                 self._known[name, moment] = bound if isinstance(bound, Module) else self._at(bound, moment)
+            except (UnknownPayloadError, DecodeError) as error:
+                self._known[name, moment] = _Failure(type(error), str(error))
             finally:
                 self._now = now
-        return self._known[name, moment]
+        value = self._known[name, moment]
+        if isinstance(value, _Failure):
+            raise value.kind(value.reason)
+        return value
 
     def _collection(self, node: ast.List | ast.Tuple) -> list[object]:
         return [self._value(item) for item in node.elts]
@@ -280,6 +299,7 @@ class Payload:
         owner = self._value(node.value)
         if isinstance(owner, Module):
             name = f"{owner.name}.{node.attr}"
+            self.workshop.spend(len(name))
             return CONSTANTS.get(name, Module(name))
         if isinstance(owner, File) and node.attr in {"loader", "parent", "name"}:
             return owner.parent() if node.attr == "parent" else owner
@@ -322,53 +342,46 @@ class Payload:
 
     def _contents(self, file: File) -> str | bytes:
         """What a file holds: as the wrapper wrote it, else as the folder ships it."""
-        now = self._now
-        for moment, place, content in reversed(self._writes):
-            if moment < now and (written := self._written_to(file, moment, place, content)) is not None:
-                return written
-        self._now = now
+        self._place_writes()
+        writes = self._written.get(file.base, [])
+        last = bisect.bisect_left(writes, self._now, key=_moment) - 1
+        if last >= 0:
+            value = self._then(writes[last][1], writes[last][0])
+            if not isinstance(value, (str, bytes)):
+                raise UnknownPayloadError(f"it runs the file {file.base[:80]}, whose text cannot be worked out")
+            return value
         contents = next((data for path in file.candidates() if (data := self._read_file(path)) is not None), None)
         if contents is None:
             raise UnknownPayloadError(f"it runs the file {file.base[:80]}, which the folder does not hold")
+        self.workshop.spend(len(contents))
         self.workshop.layers.append(f"file:{file.base}")
         return contents
 
-    def _written_to(self, file: File, moment: int, place: ast.expr, content: ast.expr) -> str | bytes | None:
-        layers = list(self.workshop.layers)
+    def _place_writes(self) -> None:
+        """Work out which files were written until now: once for each write, since any number of reads may ask."""
+        while self._placed < len(self._writes) and self._writes[self._placed][0] < self._now:
+            moment, place, content = self._writes[self._placed]
+            layers = len(self.workshop.layers)
+            try:
+                target = self._then(place, moment)
+            except (UnknownPayloadError, DecodeError, RecursionError):
+                target = None
+            # How a name is packed is no layer of the code.
+            del self.workshop.layers[layers:]
+            if isinstance(target, str):
+                target = File(target)
+            if isinstance(target, File):
+                self._written.setdefault(target.base, []).append((moment, content))
+            self._placed += 1
+
+    def _then(self, node: ast.expr, moment: int) -> object:
+        """The value of an expression at an earlier moment."""
+        now = self._now
         try:
-            target = self._at(place, moment)
-        except (UnknownPayloadError, RecursionError):
-            self.workshop.layers[:] = layers
-            return None
-        if isinstance(target, str):
-            target = File(target)
-        if not isinstance(target, File) or target.base != file.base:
-            return None
-        value = self._at(content, moment)
-        if not isinstance(value, (str, bytes)):
-            raise UnknownPayloadError(f"it runs the file {file.base[:80]}, whose text cannot be worked out")
-        return value
+            return self._at(node, moment)
+        finally:
+            self._now = now
 
 
-def _is_named(node: ast.expr, name: str) -> bool:
-    """Whether an expression ends in a name: `name` or `module.name`."""
-    return (node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")) == name
-
-
-def _is_main_guard(test: ast.expr) -> bool:
-    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
-
-
-def _written(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
-    """The file and the text of a statement that writes one, such as `f.write(t)` or `p.write_text(t)`."""
-    call = node.value if isinstance(node, ast.Expr) else None
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or not call.args:
-        return None
-    return (call.func.value, call.args[0]) if call.func.attr in {"write", "write_text", "write_bytes"} else None
-
-
-def _literal(value: object) -> ast.expr:
-    """A worked-out value as an expression again."""
-    if isinstance(value, list):
-        return ast.List([_literal(item) for item in value], ast.Load())
-    return ast.Constant(value if isinstance(value, (str, bytes, int)) else None)
+def _moment(bound: tuple[int, object, bool] | tuple[int, object]) -> int:
+    return bound[0]

@@ -15,6 +15,8 @@ from harness.sources.decoders import decode
 
 BUDGET_CHARACTERS = 256 * 1024 * 1024
 ITEMS_LIMIT = 100_000
+# What it costs to look at one item of a list, in characters of the budget.
+ITEM_CHARACTERS = 32
 CONSTANTS: Mapping[str, object] = {
     **{f"lzma.{name}": getattr(lzma, name) for name in dir(lzma) if name.startswith(("FORMAT_", "FILTER_", "PRESET_"))},
     "zlib.MAX_WBITS": zlib.MAX_WBITS,
@@ -104,13 +106,26 @@ class Workshop:
     def combined(self, operator: ast.operator, left: object, right: object) -> object:
         """Texts joined, paths joined, small numbers added and their bits united."""
         if isinstance(operator, ast.Div) and isinstance(left, File) and isinstance(right, str):
-            return File(posixpath.join(left.path, right))
+            return File(self.path(left, right))
         if isinstance(operator, ast.Add) and type(left) is type(right) and isinstance(left, (str, bytes)):
             self.spend(len(left) + len(right))  # type: ignore[arg-type]
             return left + right  # type: ignore[operator]
         if type(left) is type(right) is int and isinstance(operator, (ast.Add, ast.BitOr)):
             return left + right if isinstance(operator, ast.Add) else left | right
         raise UnknownPayloadError("the argument of exec computes with something other than literals")
+
+    def path(self, *parts: object) -> str:
+        """The path that texts and files make one after another."""
+        texts = [part.path if isinstance(part, File) else part for part in parts]
+        names = [text for text in texts if isinstance(text, str)]
+        if len(names) < len(texts):
+            raise UnknownPayloadError("the argument of exec makes a path of something that is no text")
+        self.spend(sum(map(len, names)))
+        return posixpath.join(*names)
+
+    def row(self, items: int) -> None:
+        """Spend what it costs to go through items, however short they are."""
+        self.spend(ITEM_CHARACTERS * items)
 
     def item(self, owner: object, index: object) -> object:
         """One item or a slice of a text, a list or a dictionary."""
@@ -134,6 +149,7 @@ class Workshop:
             raise UnknownPayloadError(f"the argument of exec calls {name} on something unknown")
         self.spend(len(data))
         layer, output = decode(name, data, options)
+        self.spend(len(output))
         self.layers.append(layer)
         return output
 
@@ -164,17 +180,18 @@ def _named(name: str, arguments: Sequence[object]) -> dict[str, object]:
     return dict(zip(_PARAMETERS.get(name, ()), arguments[1:], strict=False))
 
 
-def _module_function(_work: Workshop, name: str, first: object, arguments: Sequence[object]) -> object | None:
+def _module_function(work: Workshop, name: str, first: object, arguments: Sequence[object]) -> object | None:
     """Imports by call, and attributes by name."""
     if name in {"__import__", "importlib.import_module"} and isinstance(first, str):
         return Module(first)
     if name == "getattr" and len(arguments) > 1 and isinstance(first, Module) and isinstance(arguments[1], str):
         whole = f"{first.name}.{arguments[1]}"
+        work.spend(len(whole))
         return CONSTANTS.get(whole, Module(whole))
     return None
 
 
-def _path_function(_work: Workshop, name: str, first: object, arguments: Sequence[object]) -> object | None:
+def _path_function(work: Workshop, name: str, first: object, arguments: Sequence[object]) -> object | None:
     """Names of files and directories; a temporary directory has no name that matters."""
     if name in {"tempfile.mkdtemp", "os.getcwd", "tempfile.gettempdir"}:
         return ""
@@ -184,13 +201,12 @@ def _path_function(_work: Workshop, name: str, first: object, arguments: Sequenc
     if not isinstance(path, str):
         return None
     if name in {"open", "io.open"}:
-        return File(path, binary="b" in str(arguments[1] if len(arguments) > 1 else ""))
-    more = [str(part) for part in arguments[1:]]
+        return File(path, binary=_is_binary(arguments[1:]))
     makers: Mapping[str, Callable[[], object]] = {
-        "pathlib.Path": lambda: File(posixpath.join(path, *more)),
+        "pathlib.Path": lambda: File(work.path(path, *arguments[1:])),
         "importlib.util.spec_from_file_location": lambda: File(path),
         "os.path.dirname": lambda: posixpath.dirname(path),
-        "os.path.join": lambda: posixpath.join(path, *more),
+        "os.path.join": lambda: work.path(path, *arguments[1:]),
         **dict.fromkeys(
             ("os.path.abspath", "os.path.realpath", "os.fspath", "os.path.expanduser", "str"), lambda: path
         ),
@@ -198,15 +214,24 @@ def _path_function(_work: Workshop, name: str, first: object, arguments: Sequenc
     return makers[name]() if name in makers else None
 
 
+def _is_binary(arguments: Sequence[object]) -> bool:
+    """Whether the mode, the first of some arguments if there is one, asks for bytes."""
+    mode = arguments[0] if arguments else ""
+    return isinstance(mode, str) and "b" in mode
+
+
 def _plain_function(work: Workshop, name: str, first: object, arguments: Sequence[object]) -> object | None:
     """Functions that change the form of a value only."""
     if name in {"compile", "types.FunctionType", "io.BytesIO", "io.StringIO", "textwrap.dedent"}:
         return first
     if name == "zip":
-        return [list(row) for row in zip(*(a for a in arguments if isinstance(a, list)), strict=False)]
+        columns = [column for column in arguments if isinstance(column, list)]
+        work.row(sum(map(len, columns)))
+        return [list(row) for row in zip(*columns, strict=False)]
     if name in {"json.loads", "json.load"} and isinstance(first, (str, bytes)):
         return _json(work, first)
     if name in {"bytes", "bytearray"}:
+        work.row(len(first) if isinstance(first, (str, bytes, list)) else 0)
         return _bytes(first)
     if name == "str" and isinstance(first, bytes):
         return first.decode("utf-8", "replace")
@@ -235,8 +260,9 @@ def method(work: Workshop, owner: object, name: str, arguments: Sequence[object]
     if isinstance(owner, _Stream) and name in {"decompress", "process"}:
         return work.decoded(owner.function, arguments[0] if arguments else None, owner.options)
     if isinstance(owner, File):
-        return _path_method(owner, name, arguments)
+        return _path_method(work, owner, name, arguments)
     if isinstance(owner, dict) and name == "items":
+        work.row(len(owner))
         return [list(pair) for pair in owner.items()]
     if isinstance(owner, (str, bytes)):
         if name in {"read", "read_text", "read_bytes"}:
@@ -246,18 +272,19 @@ def method(work: Workshop, owner: object, name: str, arguments: Sequence[object]
     raise UnknownPayloadError(f"the argument of exec calls .{name} of something unknown")
 
 
-def _path_method(file: File, name: str, arguments: Sequence[object]) -> object:
+def _path_method(work: Workshop, file: File, name: str, arguments: Sequence[object]) -> object:
     if name in {"resolve", "absolute", "expanduser"}:
         return file
     if name == "open":
-        return File(file.path, binary="b" in str(arguments[0] if arguments else ""))
+        return File(file.path, binary=_is_binary(arguments))
     last = arguments[0] if arguments else None
     if name == "with_name" and isinstance(last, str):
-        return File(posixpath.join(posixpath.dirname(file.path), last))
+        return File(work.path(posixpath.dirname(file.path), last))
     if name == "with_suffix" and isinstance(last, str):
+        work.spend(len(file.path) + len(last))
         return File(posixpath.splitext(file.path)[0] + last)
-    if name == "joinpath" and isinstance(last, str):
-        return File(posixpath.join(file.path, *(str(part) for part in arguments)))
+    if name == "joinpath":
+        return File(work.path(file, *arguments))
     raise UnknownPayloadError(f"the argument of exec calls .{name} of a file, which cannot be worked out")
 
 
@@ -267,11 +294,15 @@ def _text_method(work: Workshop, owner: str | bytes, name: str, arguments: Seque
     # A replacement may stand in for every character; a joint stands between all pieces.
     pieces = [piece for item in arguments for piece in (item if isinstance(item, list) else [item])]
     lengths = [len(piece) for piece in pieces if isinstance(piece, (str, bytes))]
-    work.spend((len(owner) + 1) * max([1, *lengths]) + len(owner) * len(pieces) if name != "join" else 0)
-    work.spend(sum(lengths) + len(owner) * len(lengths) if name == "join" else 0)
+    work.row(len(pieces))
+    if name == "join":
+        # A text is joined by its characters.
+        work.spend(sum(lengths) + len(owner) * max(len(pieces), *lengths, 0))
+    else:
+        work.spend((len(owner) + 1) * max([1, *lengths]) + len(owner) * len(pieces))
     try:
         return _TEXT_METHODS[name](owner, *arguments)
-    except (TypeError, ValueError, LookupError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
         raise UnknownPayloadError(f"the argument of exec calls .{name} in a way that fails") from error
 
 
@@ -279,23 +310,30 @@ def _replaced(owner: Any, old: Any, new: Any) -> Any:  # noqa: ANN401 - texts or
     return owner.replace(old, new)
 
 
-def _split(owner: Any, *arguments: Any) -> Any:  # noqa: ANN401 - texts or bytes, never both
-    pieces = owner.split(*arguments[:1], ITEMS_LIMIT) if arguments else owner.split(None, ITEMS_LIMIT)
-    return owner.split(*arguments) if len(arguments) > 1 else pieces
+def _joined(owner: Any, pieces: Any) -> Any:  # noqa: ANN401 - texts or bytes, never both
+    # The keys of a dictionary would be joined too, and are counted nowhere.
+    if not isinstance(pieces, (list, str)):
+        raise TypeError("no list of pieces")
+    return owner.join(pieces)
+
+
+def _most(pieces: Any) -> int:  # noqa: ANN401 - whatever stands there
+    """How often a text is split: as often as asked, up to a bound."""
+    return ITEMS_LIMIT if pieces < 0 else min(pieces, ITEMS_LIMIT)
 
 
 _TEXT_METHODS: Mapping[str, Callable[..., Any]] = {
-    "decode": lambda owner, encoding="utf-8", errors="strict": owner.decode(_encoding(encoding), errors),
-    "encode": lambda owner, encoding="utf-8", errors="strict": owner.encode(_encoding(encoding), errors),
+    "decode": lambda owner, encoding="utf-8", errors="strict": owner.decode(_encoding(encoding), _errors(errors)),
+    "encode": lambda owner, encoding="utf-8", errors="strict": owner.encode(_encoding(encoding), _errors(errors)),
     "replace": _replaced,
     "strip": lambda owner, *arguments: owner.strip(*arguments),
     "lstrip": lambda owner, *arguments: owner.lstrip(*arguments),
     "rstrip": lambda owner, *arguments: owner.rstrip(*arguments),
     "removeprefix": lambda owner, prefix: owner.removeprefix(prefix),
     "removesuffix": lambda owner, suffix: owner.removesuffix(suffix),
-    "join": lambda owner, pieces: owner.join(pieces),
-    "split": _split,
-    "rsplit": lambda owner, separator, most=-1: owner.rsplit(separator, min(most, ITEMS_LIMIT)),
+    "join": _joined,
+    "split": lambda owner, separator=None, most=-1: owner.split(separator, _most(most)),
+    "rsplit": lambda owner, separator=None, most=-1: owner.rsplit(separator, _most(most)),
     "partition": lambda owner, separator: list(owner.partition(separator)),
     "rpartition": lambda owner, separator: list(owner.rpartition(separator)),
     "find": lambda owner, part: owner.find(part),
@@ -310,4 +348,11 @@ def _encoding(name: object) -> str:
     """Encodings of text only: Python's other codecs decompress, without a bound."""
     if not isinstance(name, str) or name.lower() not in _ENCODINGS:
         raise ValueError("no plain encoding")
+    return name
+
+
+def _errors(name: object) -> object:
+    """What to do with wrong characters: nothing that writes each of them out as a word."""
+    if name not in {"strict", "ignore", "replace", "surrogateescape", "surrogatepass"}:
+        raise ValueError("no plain handling of errors")
     return name

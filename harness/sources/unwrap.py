@@ -11,18 +11,23 @@ import ast
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.sources.decoders import DecodeError
 from harness.sources.fstrings import FSTRINGS_SINCE, has_fstring, parse_newer
-from harness.sources.payload import Payload, leading
+from harness.sources.payload import Payload
+from harness.sources.payloadsyntax import leading
 from harness.sources.payloadvalues import ReadFile, UnknownPayloadError
 
 LAYERS_LIMIT = 12
+DOTS_LIMIT = 12
 # A syntax tree takes hundreds of times the memory of its text.
 PARSED_LIMIT_CHARACTERS = 2 * 1024 * 1024
 # No line of code that people write is this long; a payload is.
 PAYLOAD_LINE_CHARACTERS = 8_000
+_TOO_LONG = f"it unpacks to more than {PARSED_LIMIT_CHARACTERS:,} characters, which are not parsed"
+_IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+([\w.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,13 @@ def unwrap(text: str, name: str, read_file: ReadFile) -> Unpacked:
             break
         first_line = first_line or calls[0][0].lineno
         try:
-            inner = "\n".join(_checked(work()) for _, work in calls) + _rest(module, text)
+            inner = _joined(work() for _, work in calls) + _rest(module, text)
             _refuse_bundle(inner, payload.modules())
         except (UnknownPayloadError, DecodeError, RecursionError) as error:
             problem = str(error) or "it nests too deeply"
             break
         text = _checked(inner)
-        layers += tuple(payload.workshop.layers) or ("exec",)
+        layers = (*layers, *(payload.workshop.layers or ("exec",)))[:LAYERS_LIMIT]
         texts.append(text)
         module, inner_newer = _parsed(text)
         newer = newer or inner_newer
@@ -119,10 +124,20 @@ def _first_of(text: str, error: SyntaxError, second: SyntaxError) -> SyntaxError
 
 def _checked(text: str) -> str:
     if len(text) > PARSED_LIMIT_CHARACTERS:
-        raise UnknownPayloadError(
-            f"it unpacks to more than {PARSED_LIMIT_CHARACTERS:,} characters, which are not parsed"
-        )
+        raise UnknownPayloadError(_TOO_LONG)
     return text
+
+
+def _joined(pieces: Iterable[str]) -> str:
+    """Texts that are run one after another, as one: any number of them may be the same long one."""
+    taken: list[str] = []
+    size = 0
+    for piece in pieces:
+        size += len(_checked(piece)) + 1
+        if size > PARSED_LIMIT_CHARACTERS + 1:
+            raise UnknownPayloadError(_TOO_LONG)
+        taken.append(piece)
+    return "\n".join(taken)
 
 
 def _rest(module: ast.Module, text: str) -> str:
@@ -137,11 +152,13 @@ def _rest(module: ast.Module, text: str) -> str:
 
 def _refuse_bundle(text: str, written: frozenset[str]) -> None:
     """A program whose modules are in the payload too is not the text that is run alone."""
-    for name in sorted(written):
-        if re.search(rf"^[ \t]*(?:import|from)[ \t]+{re.escape(name)}\b", text, re.MULTILINE):
-            raise UnknownPayloadError(
-                f"it imports {name[:80]} from its own payload, which is not read together with it"
-            )
+    imported: set[str] = set()
+    for statement in _IMPORT.finditer(text) if written else ():
+        parts = statement[1].split(".")
+        # A file `a.py` is what `import a.b` takes first.
+        imported.update(".".join(parts[:count]) for count in range(1, min(len(parts), DOTS_LIMIT) + 1))
+    for name in sorted(imported & written)[:1]:
+        raise UnknownPayloadError(f"it imports {name[:80]} from its own payload, which is not read together with it")
 
 
 def _is_still_packed(module: ast.Module, text: str) -> bool:
