@@ -95,6 +95,19 @@ def test_oversized_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "larger than 10 bytes" in read(DOCUMENT, "s").problems[0].value
 
 
+def test_keys_that_would_be_repeated_for_every_value_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = b'{"n": 1,\n"' + b"k" * 1_000_000 + b'": [' + b"0," * 1_000_000 + b"0]}"
+    parsed = read(long, "s")
+    assert parsed.document is None
+    assert parsed.problems[0].location.line is None
+    assert "a key of more than 1,024 characters" in parsed.problems[0].value
+    # Every value is named by all keys above it.
+    monkeypatch.setattr(manifest, "POINTERS_LIMIT_CHARACTERS", 10_000)
+    many = b'{"' + b"k" * 1_000 + b'": [' + b"0," * 20 + b"0]}"
+    assert "more values under long keys" in read(many, "s").problems[0].value
+    assert read(b'{"' + b"k" * 1_000 + b'": [0]}', "s").problems == ()
+
+
 def test_duplicate_keys_and_lone_surrogates_are_reported() -> None:
     parsed = read(b'{"a": 1, "a": 2, "b": {"c": "\\ud800"}}', "s")
     assert parsed.document == {"a": 2, "b": {"c": "\ud800"}}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.facts import submission
+from harness.facts import build_statements, submission
 from harness.facts.statements import StatementFacts
 
 SCRIPT = """import os
@@ -102,3 +103,25 @@ def test_a_stated_setting_that_the_script_only_sets_is_idle(tmp_path: Path) -> N
 def test_a_setting_that_is_read_anywhere_is_not_idle(tmp_path: Path) -> None:
     used = SCRIPT + "def adapt(ttt_epochs):\n    return ttt_epochs\n"
     assert statements(tmp_path, script=used, hyperparameters={"ttt_epochs": 3}).idle == ()
+
+
+def test_many_values_and_objects_are_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_statements, "VALUES_LIMIT", 3)
+    document: dict[str, Any] = {"a": 1, "b": 2, "inner": {"num_params": 7}, "c": 3, "model_params": 5}
+    assert statements(tmp_path, **document).parameters == ()
+    del document["b"], document["c"]
+    assert [each.value.value for each in statements(tmp_path, **document).parameters] == [5.0, 7.0]
+
+
+def test_only_names_that_a_class_sets_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def escape(name: str) -> str:
+        looked.append(name)
+        return name
+
+    monkeypatch.setattr(re, "escape", escape)
+    notes: dict[str, Any] = {f"note{number}": number for number in range(1, 50)}
+    statements(tmp_path, ttt_epochs=3, **notes)
+    assert looked.count("ttt_epochs") == 1
+    assert not any(name.startswith("note") for name in looked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.facts.code import CodeBase
@@ -64,10 +65,10 @@ def build_statements(
 
 def _values(manifest: Manifest) -> Iterator[tuple[str, Located[Value]]]:
     """Every named value of submission.json that is no object or list, to some depth."""
-    waiting: list[tuple[str, Value, int]] = [("", dict(manifest.document or {}), 0)]
+    waiting: deque[tuple[str, Value, int]] = deque([("", dict(manifest.document or {}), 0)])
     count = 0
-    while waiting and count < VALUES_LIMIT:
-        place, value, depth = waiting.pop(0)
+    while waiting:
+        place, value, depth = waiting.popleft()
         if not isinstance(value, Mapping) or depth > DEPTH_LIMIT:
             continue
         for name, inner in value.items():
@@ -76,6 +77,8 @@ def _values(manifest: Manifest) -> Iterator[tuple[str, Located[Value]]]:
                 waiting.append((here, inner, depth + 1))
             elif not isinstance(inner, list):
                 count += 1
+                if count > VALUES_LIMIT:
+                    return
                 yield name, Located(inner, manifest.at(here))
 
 
@@ -174,8 +177,10 @@ def _idle(
             continue
         seen.add(name)
         fields = [(module, field) for module in program.modules.values() for field in module.fields.get(name, ())]
+        if len(fields) != 1:
+            continue
         word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-        if len(fields) == 1 and sum(len(word.findall(text)) for text in texts.values()) == 1:
+        if sum(len(word.findall(text)) for text in texts.values()) == 1:
             module, field = fields[0]
             place = module.at(field.value.lineno)
             yield Located(f"{name} is {str(found.value)[:40]}", found.location), Located(name, place)

@@ -19,6 +19,9 @@ DEPTH_LIMIT = 64
 SIZE_LIMIT_BYTES = 4 * 1024 * 1024
 DIGITS_LIMIT = 400
 DUPLICATES_LIMIT = 20
+KEY_LIMIT_CHARACTERS = 1_024
+# Of the pointers of all values together: each repeats the keys above it.
+POINTERS_LIMIT_CHARACTERS = 32 * 1024 * 1024
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 
@@ -64,7 +67,11 @@ def read(data: bytes, path: str) -> Manifest:
         return _refused(path, document.reason, document.line)
     if _depth(text) > DEPTH_LIMIT:
         return _refused(path, f"nests deeper than {DEPTH_LIMIT} levels", None)
-    lines = _lines(text)
+    try:
+        lines = _lines(text)
+    except _TooLongError as error:
+        # At no line: it is JSON nevertheless.
+        return _refused(path, str(error), None)
     problems = [Located(f"has the key {shown(name)!r} twice", Location(path)) for name in duplicates]
     problems += [
         Located("holds characters that are no Unicode text", Location(path, lines.get(place), place))
@@ -79,6 +86,10 @@ class _Refusal:
 
     reason: str
     line: int | None = None
+
+
+class _TooLongError(Exception):
+    """Keys are too long to name every value by them; the message is one clause."""
 
 
 def _parse(text: str, duplicates: list[str]) -> dict[str, Value] | _Refusal:
@@ -136,12 +147,16 @@ def pointer(*steps: str | int) -> str:
 
 
 def _lines(text: str) -> dict[str, int]:
-    """The line of every value in a text that is known to be JSON, by pointer."""
+    """The line of every value in a text that is known to be JSON, by pointer.
+
+    Raises:
+        _TooLongError: a key, or all pointers together, are longer than is kept.
+    """
     lines: dict[str, int] = {}
     # Each open container: its pointer, and the next index of an array or the key last read in an object.
     stack: list[tuple[str, int | None]] = []
     key: str | None = None
-    here, line, offset = "", 1, 0
+    here, line, offset, size = "", 1, 0, 0
     for token in _TOKEN.finditer(text):
         line += text.count("\n", offset, token.start())
         offset = token.start()
@@ -154,14 +169,28 @@ def _lines(text: str) -> dict[str, int]:
             stack.pop()
         elif mark != ":":
             if stack and stack[-1][1] is None and key is None:
-                key = json.loads(mark)
+                key = _key(mark)
                 continue
             here = _child(stack, key)
+            size = _added(size, here)
             lines[here] = line
             if mark in "{[":
                 stack.append((here, 0 if mark == "[" else None))
                 key = None
     return lines
+
+
+def _key(mark: str) -> str:
+    key: str = json.loads(mark)
+    if len(key) > KEY_LIMIT_CHARACTERS:
+        raise _TooLongError(f"holds a key of more than {KEY_LIMIT_CHARACTERS:,} characters")
+    return key
+
+
+def _added(size: int, place: str) -> int:
+    if size + len(place) > POINTERS_LIMIT_CHARACTERS:
+        raise _TooLongError("holds more values under long keys than are read")
+    return size + len(place)
 
 
 def _child(stack: list[tuple[str, int | None]], key: str | None) -> str:
