@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.facts.logfile import LogFile
 from harness.facts.package import PackageFacts, Script, ShippedFile
 from harness.model import Fact, HarnessError, Located, Location, Missing
-from harness.sources import schemas
+from harness.sources import pythontext, schemas
 from harness.sources.folder import Folder
 from harness.sources.logevents import SourceEvent
 from harness.sources.manifest import Manifest
@@ -83,7 +83,8 @@ def read_scripts(folder: Folder) -> tuple[list[ParsedScript], list[Located[str]]
             return folder.read(beside) if beside in folder.files else None
 
         try:
-            scripts.append(read_script(path, folder.text(path), folder.files[path].size_bytes, sibling))
+            source = pythontext.read(folder.read(path))
+            scripts.append(read_script(path, source, folder.files[path].size_bytes, sibling))
         except HarnessError as error:
             refused.append(Located(str(error), Location(path)))
     return scripts, refused

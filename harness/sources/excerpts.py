@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.model import Excerpt, HarnessError, Location, Value
+from harness.sources import pythontext
 from harness.sources.folder import LOG_LIMIT_BYTES, Folder, decode
 from harness.sources.unwrap import unwrap
 
@@ -72,7 +73,8 @@ def _file(folder: Folder, places: Sequence[tuple[Location, int]]) -> Excerpt | N
     """The quoted lines of one text; None where it cannot be read, or where no place in it has a line."""
     first = places[0][0]
     try:
-        text = decode(folder.read(first.path, LOG_LIMIT_BYTES))
+        data = folder.read(first.path, LOG_LIMIT_BYTES)
+        text = pythontext.read(data).text if first.path.endswith(".py") else decode(data)
         text, anchor = _layer(folder, first, text) if first.layer else (text, None)
     except HarnessError:
         return None

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from harness.sources.payloadvalues import ReadFile
+from harness.sources.pythontext import SourceText, unix
 from harness.sources.textlines import lines_with, nodes_on, touches
 from harness.sources.unwrap import PARSED_LIMIT_CHARACTERS, Unpacked, unwrap
 
@@ -85,15 +86,17 @@ class ParsedScript:
         return name
 
 
-def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedScript:
+def read(path: str, text: str | SourceText, size_bytes: int, read_file: ReadFile) -> ParsedScript:
     """Parse one script.
 
     Args:
         path: relative path.
-        text: its text as shipped.
+        text: its text as shipped, with what is wrong with its bytes where they are known.
         size_bytes: its size on disk.
         read_file: a file by its path from the script's directory, or None; packed scripts may run one.
     """
+    source = text if isinstance(text, SourceText) else SourceText(unix(text))
+    text = source.text
     if len(text) > PARSED_LIMIT_CHARACTERS:
         unpacked = Unpacked(text, (), (text,), None, f"longer than {PARSED_LIMIT_CHARACTERS:,} characters", _NOTHING)
     else:
@@ -107,6 +110,8 @@ def read(path: str, text: str, size_bytes: int, read_file: ReadFile) -> ParsedSc
         undecided = could_be_newer_syntax(unpacked.text, unpacked.module)
     if not problem and not text.strip() and not path.endswith("__init__.py"):
         problem, line = "the file is empty", 1
+    if source.problem:
+        problem, line, undecided = source.problem, source.line, source.undecided
     return ParsedScript(
         path=path,
         size_bytes=size_bytes,

@@ -19,6 +19,7 @@ from harness.sources.fstrings import FSTRINGS_SINCE, has_fstring, parse_newer
 from harness.sources.payload import Payload
 from harness.sources.payloadsyntax import leading
 from harness.sources.payloadvalues import ReadFile, UnknownPayloadError
+from harness.sources.pythontext import unix
 
 LAYERS_LIMIT = 12
 DOTS_LIMIT = 12
@@ -90,7 +91,7 @@ def unwrap(text: str, name: str, read_file: ReadFile) -> Unpacked:
         except (UnknownPayloadError, DecodeError, RecursionError) as error:
             problem = str(error) or "it nests too deeply"
             break
-        text = _checked(inner)
+        text = unix(_checked(inner))
         layers = (*layers, *(payload.workshop.layers or ("exec",)))[:LAYERS_LIMIT]
         texts.append(text)
         module, inner_newer = _parsed(text)
