@@ -98,8 +98,10 @@ def _start(context: BaseContext, function: Callable[[T], R], task: T) -> tuple[C
 
 def _work(sender: Connection, function: Callable[[T], R], task: T) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    result = function(task)
-    sender.send((result, _peak_bytes()))
+    # Ctrl-C reaches every process of a terminal: the parent tells it, and takes no answer any more.
+    with contextlib.suppress(KeyboardInterrupt):
+        result = function(task)
+        sender.send((result, _peak_bytes()))
     sender.close()
 
 

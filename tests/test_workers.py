@@ -46,6 +46,20 @@ def test_no_tasks_are_no_ends() -> None:
     assert list(each(answer, [], workers=2, seconds=1.0)) == []
 
 
+def interrupted(task: str) -> str:
+    raise KeyboardInterrupt(task)
+
+
+def test_an_interruption_is_the_parents_to_tell(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    [done] = each(interrupted, ["a"], workers=1, seconds=60.0)
+    assert done.result is None
+    assert "no answer" in done.failure
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def linger(place: str) -> str:
     Path(place).write_text(str(os.getpid()), encoding="utf-8")
     time.sleep(120)
