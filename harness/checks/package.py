@@ -222,8 +222,9 @@ def script_does_not_parse(submission: Submission) -> Outcome | None:
     """The training script is not valid Python.
 
     What it checks:
-        The training script, unpacked where it is packed, parses in a Python syntax of today. A helper that does
-        not parse is a warning, because a run may not need it.
+        The training script, unpacked where it is packed, parses in a Python syntax of today, and its bytes are text
+        in the encoding that it declares (UTF-8 where it declares none). A helper that does not parse is a warning,
+        because a run may not need it.
 
     Why it matters:
         "This must successfully compile and run within the records folder. Broken scripts will not be accepted."
