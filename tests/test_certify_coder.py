@@ -44,7 +44,8 @@ def test_what_goes_in_comes_out_at_its_cost(size: int, seed: int, length: int) -
     decoder = Decoder(encoder.stream())
     assert [decoder.code(each) for each in shares] == tokens.tolist() == decoder.tokens
     ideal = sum(cost_bits(each, int(token)) for each, token in zip(shares, tokens, strict=True))
-    assert -32 <= 8 * len(encoder.stream()) - ideal <= 64
+    # Behind its end a stream reads as zeros, which is all that the lowest tokens need, however improbable they are.
+    assert -96 <= 8 * len(encoder.stream()) - ideal <= 64
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_the_summary_says_what_ran_and_what_did_not(folder: Path) -> None:
     assert "\x1b" not in text
 
 
+@pytest.mark.slow
 def test_the_command_probes_and_prints_one_document(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

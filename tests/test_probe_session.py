@@ -76,6 +76,7 @@ def write(folder: Path, script: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_artifact_made_of_training_data_alone_passes(tmp_path: Path, sandbox: Sandbox) -> None:
     folder = write(tmp_path / "run", SCRIPT.format(files="train"))
     verdicts = probe(folder, tmp_path / "evidence", sandbox)

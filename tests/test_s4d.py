@@ -122,7 +122,10 @@ def test_a_scan_alone_has_nothing_of_attention() -> None:
         ({"use_attention": False, "fusion": "norms"}, "USE_ATTENTION"),
         ({"use_attention": False, "use_hymba": False}, "USE_ATTENTION"),
         ({"use_attention": False, "kv_share": True}, "USE_ATTENTION"),
-        ({"ssm_kind": "s4d_lin", "banks": "separate"}, "HYMBA_SSM_KIND"),
+        (
+            {"ssm_kind": "s4d_lin", "banks": "separate", "separate_kv": True, "fused_projection": False},
+            "HYMBA_SSM_KIND",
+        ),
         ({"ssm_kind": "s4d_lin", "use_attention": False}, "HYMBA_SSM_KIND"),
         ({"ssm_kind": "s4d_lin", "ssm_state": 3}, "HYMBA_SSM_STATE"),
     ],
