@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 from dataclasses import asdict, replace
@@ -61,7 +60,8 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path, content: bytes) -> 
         load_state(tmp_path / "final_model.pt")
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+# Of some damage torch warns, and of some once in a process only, which must not be what is refused.
+@pytest.mark.filterwarnings("ignore")
 def test_any_damage_of_a_weight_file_is_one_error_that_names_it(tmp_path: Path) -> None:
     path, whole = tmp_path / "final_model.pt", state_bytes({"w": torch.ones(3, 4), "b": torch.ones(2)})
     draw, said = random.Random(0), list[str]()
@@ -70,12 +70,10 @@ def test_any_damage_of_a_weight_file_is_one_error_that_names_it(tmp_path: Path) 
         damaged[place] = draw.randrange(256)
         path.write_bytes(damaged)
         # Damage of padding is none.
-        with contextlib.suppress(RunError):
+        try:
             load_state(path)
-            continue
-        with pytest.raises(RunError) as caught:
-            load_state(path)
-        said.append(str(caught.value))
+        except RunError as error:
+            said.append(str(error))
     assert len(said) > 100
     assert all(line.startswith(f"{path}: not saved weights (") for line in said)
 
