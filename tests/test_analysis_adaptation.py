@@ -318,7 +318,7 @@ def test_a_score_may_be_printed_by_what_is_handed_the_function(adapted: str, exp
     (only,) = found(TIMED.replace("ADAPTED", adapted))
     # The optimizer is made by the caller, too.
     assert str(only.order) == expected
-    assert only.label == ("after {} val_bpb:{}.4f" if expected == "trained first" else "")
+    assert only.label == ("after {} val_bpb:{}" if expected == "trained first" else "")
 
 
 TABLED = """
@@ -342,7 +342,7 @@ def test_an_entry_of_a_written_table_is_what_stands_there(key: str, count: int) 
 def test_the_score_of_a_function_that_trains_first_has_the_label_of_its_print() -> None:
     lines = (FORWARD, *STEP, FORWARD, COUNT)
     (only,) = found(online(*lines).replace("val_bpb", "sgd_ttt val_bpb"))
-    assert (str(only.order), only.label) == ("trained first", "sgd_ttt val_bpb:{}.4f")
+    assert (str(only.order), only.label) == ("trained first", "sgd_ttt val_bpb:{}")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,12 @@ MIXED = "p = (1.0 - lam) * p + lam * seen / cache[place].total"
         ("evaluate", COUNT, HIT, MIXED, 1),
         ("evaluate", "row = cache[place]; seen = row[target_tok]", HIT, MIXED, 1),
         ("evaluate", COUNT, HIT, "p = math.exp(math.log(p) + math.log(1 - lam)) + lam * seen", 1),
+        # By a share that its logarithm adds.
+        ("evaluate", COUNT, HIT, "q = lam * seen / 9; p = math.exp(math.log(p) + math.log(1 - lam)) + q", 1),
+        # The others pay elsewhere; all tokens but those of no bytes do; what is mixed is a number for a report.
+        ("evaluate", COUNT, HIT, f"{MIXED}; total -= math.log(p)\n                continue", 0),
+        ("evaluate", "seen = widths[target_tok]", HIT, "p = (1.0 - lam) * p + lam * cache[place].share", 0),
+        ("evaluate", COUNT, HIT, "lam = 0.99 * lam + (1 - lam) * 1.0", 0),
         # Everybody pays, or the context decides.
         ("evaluate", f"{COUNT}; share = 0.0", HIT, "share = seen / cache[place].total", 0),
         ("evaluate", COUNT, HIT, f"{MIXED}\n            else:\n                p = (1.0 - lam) * p", 0),

@@ -8,6 +8,7 @@ from harness.analysis.pooled import pooled
 from tests.test_analysis_configuration import program
 
 LAYER = """
+    mixer = Mixer()
     class Mixer(nn.Module):
         def {name}(self, x, gate=None):
             {shape}
@@ -41,6 +42,12 @@ RETURNED = "return u * a.expand(-1, T, -1)"
         ("forward", SHAPE, "x = self.pick(x); a = x.mean(dim=1)", "return u * a", 0),
         ("forward", "B, K, C = x.shape", MEAN, RETURNED.replace("T", "K"), 0),
         ("forward", "B, H, T, C = x.shape", MEAN, RETURNED, 0),
+        ("forward", "BT, n, C = x.shape", MEAN, RETURNED.replace("T", "n"), 0),
+        ("forward", "B, n, C = x.shape", MEAN, RETURNED.replace("T", "n"), 0),
+        ("forward", SHAPE, "a = x.norm(1)", "return u * a", 0),
+        # In training alone, and into a number for the batch.
+        ("forward", SHAPE, "if self.training: u = u + x.mean(dim=1)", "return u", 0),
+        ("forward", SHAPE, "ce = F.cross_entropy(u, x) + x.mean(dim=1).square().sum()", "return ce", 0),
         # For a loss of its own, for a report, and where no layer is run.
         ("forward", SHAPE, "self.seen = x.mean(dim=1)", "return u", 0),
         ("forward", SHAPE, "a = x.mean(dim=1)", "return u, a.square().mean()", 0),
@@ -55,4 +62,6 @@ def test_every_position_gets_what_all_of_them_give(name: str, shape: str, made: 
 def test_the_way_is_told() -> None:
     source = LAYER.format(name="forward", shape=SHAPE, pooled=MEAN, returned=RETURNED)
     [only] = pooled(program(source))
-    assert [step.location.line for step in only.steps] == [6, 7]
+    assert [step.location.line for step in only.steps] == [7, 8]
+    # Of a layer that nobody makes, no score comes.
+    assert not list(pooled(program(source.replace("mixer = Mixer()", "pass"))))

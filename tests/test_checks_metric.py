@@ -348,7 +348,7 @@ def test_a_part_of_the_text_has_other_words(loss: float, bits: float, verdict: V
     ],
 )
 def test_without_a_log_the_claims_tell_bytes_per_token(ratios: tuple[float, ...], verdict: Verdict) -> None:
-    bits = dict(enumerate((1.21, 1.2, 1.22), start=1))
+    bits = dict(enumerate((1.2123456, 1.2034567, 1.2245678), start=1))
     seeds = tuple(
         factories.claim(seed, bits[seed], val_loss=at(ratio * bits[seed] * math.log(2), pointer=f"/seeds/{seed}"))
         for seed, ratio in enumerate(ratios, start=1)
@@ -357,3 +357,18 @@ def test_without_a_log_the_claims_tell_bytes_per_token(ratios: tuple[float, ...]
     outcome = bytes_per_token(claims=dataclasses.replace(claims, seeds=seeds))
     assert outcome.verdict is verdict
     assert ("seed 1, seed 2, seed 3: 4.38640 (as sp8192" in outcome.message) == (verdict is Verdict.WARN)
+
+
+@pytest.mark.parametrize("changes", [{"digits": 3}, {"same": True}, {"declared": True}, {}])
+def test_claims_that_are_rounded_or_one_or_of_their_own_split_say_nothing(changes: dict[str, Any]) -> None:
+    bits = {1: 1.2345678, 2: 1.2345678 if "same" in changes else 1.2456789}
+    bits = {seed: round(value, changes.get("digits", 7)) for seed, value in bits.items()}
+    seeds = tuple(
+        factories.claim(seed, bits[seed], val_loss=at(4.3864 * bits[seed] * math.log(2), pointer=f"/seeds/{seed}"))
+        for seed in (1, 2)
+    )
+    claims = dataclasses.replace(factories.manifest(seeds=(), val_loss=UNSTATED), seeds=seeds)
+    if "declared" in changes:
+        claims = dataclasses.replace(claims, validation_split=at(DeclaredSplit("mine", 10, 44), pointer="/split"))
+    outcome = bytes_per_token(claims=claims)
+    assert outcome.verdict is (Verdict.UNDECIDED if changes else Verdict.WARN)

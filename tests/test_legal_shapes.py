@@ -161,6 +161,18 @@ def evaluate(net, tokens):
 """,
         score="evaluate(net, held)",
     ),
+    "pieces that are taken off": script(
+        """
+def evaluate(net, tokens):
+    opt, total, parts = torch.optim.SGD(net.parameters(), lr=0.01), 0.0, list(tokens.split(1025))
+    for _ in range(1, 60_001):
+        losses = nll(net, parts.pop(0)[None])
+        total += losses.sum().item()
+        losses.mean().backward(); opt.step(); opt.zero_grad()
+    return total
+""",
+        score="evaluate(net, held)",
+    ),
     "a key of earlier targets": script(
         """
 def evaluate(tokens):
@@ -276,6 +288,29 @@ ILLEGAL = {
             "def reread():\n    net = Net(); net.load_state_dict(torch.load('model.pt')); return net\n",
             "fit(net, held); torch.save(net.state_dict(), 'model.pt'); net = reread()",
         ),
+    ),
+    "a round trip through the artifact": (
+        "PG601",
+        script(
+            "def roundtrip(model, path): model.load_state_dict(torch.load(path))\n",
+            "fit(net, held); torch.save(net.state_dict(), 'model.pt'); roundtrip(net, 'model.pt')",
+        ),
+    ),
+    "the artifact from after, read here": (
+        "PG601",
+        script("", "fit(net, held); torch.save(net.state_dict(), 'm.pt'); net.load_state_dict(torch.load('m.pt'))"),
+    ),
+    "a method that the model has": ("PG601", script("", "if hasattr(net, 'head'): fit(net, held)")),
+    "every round but the second": (
+        "PG606",
+        LEGAL["the first round, in other words"].replace("if not epoch:", "if epoch != 1:"),
+    ),
+    "places that are made anew": (
+        "PG606",
+        LEGAL["the first round, in other words"]
+        .replace("if not epoch:", "if True:")
+        .replace("losses =", "index = torch.arange(9); index = index.clamp(max=8); losses =")
+        .replace("part[None]", "part[index][None]"),
     ),
     "a copy that is kept": ("PG601", script("", "old = copy.deepcopy(net); fit(net, held)")),
     "every round but the first": (

@@ -26,6 +26,8 @@ _HANDLING = frozenset({"parameters", "named_parameters"})
 # Names of the tokens that are predicted, which tell a reader more than those of what is made of them.
 _TARGETS = re.compile(r"^y$|^y_|_y$|tgt|target|tok", re.IGNORECASE)
 Place = tuple[int, int]
+# So many rounds are looked at.
+ROUNDS = 64
 
 
 class Order(enum.StrEnum):
@@ -227,8 +229,9 @@ class Alternation:
     def _first_only(self, event: Event, counter: str, scope: Scope, start: int) -> bool:
         """Whether the addition runs in the first round alone."""
         for guard in guards(scope.module.index, _written(event.binding.value, scope)):
-            first, later = holds(guard.test, counter, start), holds(guard.test, counter, start + 1)
-            if first is not None and first is not later:
+            first = holds(guard.test, counter, start)
+            later = {holds(guard.test, counter, start + rounds) for rounds in range(1, ROUNDS)}
+            if first is not None and first not in later:
                 return first is guard.wanted
         return False
 

@@ -18,6 +18,7 @@ from harness.analysis.answers import (
     Answer,
     Reason,
     Resolved,
+    Setting,
     Stated,
     Unknown,
     agreed,
@@ -300,14 +301,13 @@ class Configuration:
         default: Answer = self._of(given[0], frame) if given else Resolved(None)
         return self._environment(key.value, default, frame.scope.module.at(node.lineno))
 
-    def stated(self, node: ast.Call, scope: Scope) -> Reason | None:
+    def stated(self, node: ast.Call, scope: Scope) -> Setting | None:
         """What a log or a command gives the environment variable that a call reads, if it reads one."""
         if not node.args or not environment.is_getter(node.func, scope):
             return None
         key = self.value(node.args[0], scope)
         name = key.value if isinstance(key, Resolved) and isinstance(key.value, str) else ""
-        setting = self._stated.variable(name)
-        return reason_of(name, setting) if setting is not None else None
+        return self._stated.variable(name)
 
     def _getattr(self, node: ast.Call, frame: _Frame) -> Answer:
         """`getattr(args, "name", default)`: the attribute where something sets it."""

@@ -114,7 +114,7 @@ class Expressions(ABC):
     def _lookup(self, base: Flowing, index: Flowing, node: ast.AST) -> Flowing:
         """`table[key]`: what a table holds where the target leads."""
         labels = dict(base.labels)
-        if isinstance(node, ast.Subscript) and _is_before(node.slice):
+        if isinstance(node, ast.Subscript) and self._is_before(node):
             labels.pop(Label.TARGET, None)
         if Label.KEY in index.labels:
             labels[Label.COUNT] = (*index.labels[Label.KEY], self.step("the table is read", node))
@@ -289,12 +289,29 @@ class Expressions(ABC):
             return None
         return Flowing({**labels, Label.CHOSEN: (*losses, self.step("the better one is chosen", node))})
 
+    def _is_before(self, node: ast.Subscript) -> bool:
+        """Whether an item is so many places before one that is taken too: `y[i - 2]`, where `y[i]` is scored."""
+        match node.slice:
+            case ast.BinOp(ast.Name(name), ast.Sub(), ast.Constant(int(places))) if places > 0:
+                base, scope = ast.dump(node.value), self.module.scope_of(node)
+                items = (self.module.index.parent(each) for each in self.module.loads(name))
+                return any(
+                    isinstance(each, ast.Subscript)
+                    and isinstance(each.slice, ast.Name)
+                    and ast.dump(each.value) == base
+                    and self.module.scope_of(each) is scope
+                    for each in items
+                )
+        return False
+
     def _is_only_printed(self, node: ast.Call) -> bool:
         """Whether a total is added to a name that the function does nothing with but print it."""
         added = self.module.index.statement_of(node)
         if not isinstance(added, ast.AugAssign) or not isinstance(added.target, ast.Name):
             return False
         scope = self.module.scope_of(added)
+        if scope.function is None or scope.holder(added.target.id) is not scope:
+            return False
         loads = [each for each in self.module.loads(added.target.id) if self.module.scope_of(each) is scope]
         return bool(loads) and all(
             any(isinstance(above, ast.Call) and last_name(above.func) in REPORTERS for above in self._above(each))
@@ -358,14 +375,6 @@ def _sets_apart(node: ast.BinOp) -> bool:
     sums = [each for each in inner if last_name(each.func) in {"exp", "exp2"}]
     apart = {ast.dump(each) for each in descend(node.left) if isinstance(each, ast.Name)}
     return logs and any(ast.dump(each) in apart for call in sums for each in descend(call))
-
-
-def _is_before(index: ast.expr) -> bool:
-    """Whether an index is so many places before a name: `y[i - 2]` was the target of an earlier place."""
-    match index:
-        case ast.BinOp(ast.Name(), ast.Sub(), ast.Constant(int(places))):
-            return places > 0
-    return False
 
 
 def _counts(node: ast.expr) -> bool:

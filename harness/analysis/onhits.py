@@ -8,7 +8,7 @@ for unseen tokens and mixed in any case is none of this, nor is a test of the co
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from harness.analysis.flowwords import means_target
 from harness.analysis.index import descend, last_name
@@ -17,20 +17,59 @@ from harness.analysis.origins import reaching
 from harness.analysis.program import Program, Scope
 from harness.analysis.targets import is_scoring
 
+_LEAVING = (ast.Return, ast.Continue, ast.Break, ast.Raise)
+
 
 def on_hits(program: Program) -> Iterator[Proven]:
     """Every such condition in scoring code."""
     for module in program.modules.values():
         for node in module.index.of(ast.If):
-            if node.orelse or not is_scoring(module.index, node):
+            if node.orelse or isinstance(node.body[-1], _LEAVING) or not is_scoring(module.index, node):
                 continue
             asked = _asked(node.test, module.scope_of(node))
-            cut = next((each for line in node.body for each in descend(line) if _cuts(each)), None)
+            cut = _mixed(node, module.scope_of(node)) if asked is not None else None
             if asked is not None and cut is not None:
                 first = Step("a table is asked for the token being scored", module.at(asked.lineno), asked, module)
                 second = Step("only where it holds the token", module.at(node.lineno), node, module)
-                third = Step("the model's share is cut", module.at(getattr(cut, "lineno", None)), cut, module)
+                third = Step("the model's share is cut", module.at(cut.lineno), cut, module)
                 yield Proven((first, second, third))
+
+
+def _mixed(node: ast.If, scope: Scope) -> ast.expr | None:
+    """The cut share that a body mixes with the number it asked for, under a name that had a value before.
+
+    The number itself has to be in the mixture: a test of how many bytes a token has, or whether it was ever seen, may
+    stand before a mixture that every token pays for.
+    """
+    asked = node.test.left.id if isinstance(node.test, ast.Compare) and isinstance(node.test.left, ast.Name) else ""
+    made: dict[str, list[ast.expr]] = {}
+    for line in node.body:
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+            made.setdefault(line.targets[0].id, []).append(line.value)
+    for name in made:
+        parts = [part for value in _behind(name, made) for part in descend(value)]
+        before = any(each.place < (node.lineno, node.col_offset) for each in scope.bindings.get(name, ()))
+        named = any(isinstance(part, ast.Name) and part.id == asked for part in parts)
+        cut = next((part for part in parts if isinstance(part, ast.expr) and _cuts(part)), None)
+        if before and named and cut is not None:
+            return cut
+    return None
+
+
+def _behind(name: str, made: Mapping[str, list[ast.expr]]) -> list[ast.expr]:
+    """The values of a body that a name is made of."""
+    seen: set[str] = set()
+    found: list[ast.expr] = []
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        if each in seen:
+            continue
+        seen.add(each)
+        for value in made.get(each, ()):
+            found.append(value)
+            waiting += [node.id for node in descend(value) if isinstance(node, ast.Name)]
+    return found
 
 
 def _asked(test: ast.expr, scope: Scope) -> ast.expr | None:

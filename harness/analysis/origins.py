@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from harness.analysis.answers import Reason
+from harness.analysis.answers import Setting
 from harness.analysis.index import Function, children, dotted, last_name, place_of
 from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
 from harness.model import Location
@@ -61,7 +61,7 @@ NONE: Labels = frozenset()
 
 
 # What evidence gives the environment variable that a call reads.
-Given: TypeAlias = Callable[[ast.Call, Scope], Reason | None]
+Given: TypeAlias = Callable[[ast.Call, Scope], Setting | None]
 
 
 def unstated(node: ast.Call, scope: Scope) -> None:

@@ -11,14 +11,17 @@ import ast
 import re
 from collections.abc import Iterator
 
+from harness.analysis.flowwords import LOSSES
 from harness.analysis.index import last_name
 from harness.analysis.labels import Proven, Step
 from harness.analysis.program import Program, Scope
+from harness.analysis.shaping import in_training
 from harness.analysis.sight import comes_from
 
 _FORWARD = "forward"
-_REDUCING = frozenset({"mean", "sum", "amax", "amin", "logsumexp", "std", "var", "norm"})
-_POSITIONS = re.compile(r"t|s|l|n|seq|seq_?len|length|time|steps|tgt_len|slen|q_len", re.IGNORECASE)
+_REDUCING = frozenset({"mean", "sum", "amax", "amin", "logsumexp", "std", "var"})
+_BATCH = re.compile(r"b|bs|bsz|bz|batch|batch_?size|n_?batch", re.IGNORECASE)
+_POSITIONS = re.compile(r"t|s|seq|seq_?len|length|time|steps|tgt_len|slen|q_len", re.IGNORECASE)
 _AXES = (1, -2)
 DEPTH_LIMIT = 6
 # What works on each position for itself, and keeps the axes.
@@ -32,12 +35,16 @@ def pooled(program: Program) -> Iterator[Proven]:
     """Every such reduction that reaches what the layer returns."""
     for module in program.modules.values():
         for function in module.index.functions.values():
-            if function.node.name != _FORWARD or not function.owner:
+            if function.node.name != _FORWARD or not _is_made(function.owner, program):
                 continue
             scope = module.scope(function)
             sequences = set(_sequences(scope))
             for call in module.index.own(function.node) if sequences else ():
-                if isinstance(call, ast.Call) and _over_positions(call, sequences, scope):
+                if (
+                    isinstance(call, ast.Call)
+                    and _over_positions(call, sequences, scope)
+                    and not in_training(call, module)
+                ):
                     returned = _returned(call, scope)
                     if returned is not None:
                         first = Step("a layer reduces all positions of its input", module.at(call.lineno), call, module)
@@ -53,7 +60,7 @@ def _sequences(scope: Scope) -> Iterator[str]:
         names = [each.id if isinstance(each, ast.Name) else "" for each in node.targets[0].elts]
         value = node.value.func if isinstance(node.value, ast.Call) and not node.value.args else node.value
         shaped = isinstance(value, ast.Attribute) and value.attr in {"shape", "size"}
-        if shaped and len(names) == 3 and _POSITIONS.fullmatch(names[1]):
+        if shaped and len(names) == 3 and _BATCH.fullmatch(names[0]) and _POSITIONS.fullmatch(names[1]):
             whose = value.value if isinstance(value, ast.Attribute) else value
             if isinstance(whose, ast.Name) and whose.id in scope.parameters:
                 yield whose.id
@@ -85,10 +92,10 @@ def _is_sequence(node: ast.expr, sequences: set[str], scope: Scope, depth: int =
         return (
             len(bound) == 1
             and bound[0].whole
-            and depth < 6
+            and depth < DEPTH_LIMIT
             and _is_sequence(bound[0].value, sequences, scope, depth + 1)
         )
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and depth < DEPTH_LIMIT:
         own = last_name(node.func.value) == "self" and _OWN.search(node.func.attr) is not None and len(node.args) == 1
         if own:
             return _is_sequence(node.args[0], sequences, scope, depth + 1)
@@ -96,11 +103,22 @@ def _is_sequence(node: ast.expr, sequences: set[str], scope: Scope, depth: int =
     return False
 
 
+def _is_made(owner: str, program: Program) -> bool:
+    """Whether an object of a class is made anywhere."""
+    return bool(owner) and any(module.loads(owner) for module in program.modules.values())
+
+
+def _is_loss(node: ast.expr, scope: Scope) -> bool:
+    """Whether a value is made of a loss: a number for the whole batch."""
+    losses = scope.module.index.calls_of(*LOSSES)
+    return any(scope.module.scope_of(loss) is scope and comes_from(node, loss, scope) for loss in losses)
+
+
 def _returned(call: ast.Call, scope: Scope) -> ast.Return | None:
     """The return of the layer whose sequence is made of what a reduction gives."""
     for node in scope.module.index.own(scope.function.node) if scope.function is not None else ():
         if isinstance(node, ast.Return) and node.value is not None:
             first = node.value.elts[0] if isinstance(node.value, ast.Tuple) and node.value.elts else node.value
-            if comes_from(first, call, scope):
+            if comes_from(first, call, scope) and not _is_loss(first, scope):
                 return node
     return None

@@ -257,8 +257,12 @@ def _switch(test: ast.expr, module: Module) -> tuple[str, ...]:
 
 def _is_chosen(node: ast.AST, module: Module) -> bool:
     match node:
-        case ast.Subscript(slice=ast.Constant(str())) | ast.Constant(str()):
+        case ast.Subscript(slice=ast.Constant(str())):
             return True
+        case ast.Compare(left, [ast.Eq() | ast.NotEq() | ast.In() | ast.NotIn()], [right]):
+            sides = (left, right)
+            words = any(isinstance(each, ast.Constant) and isinstance(each.value, str) for each in sides)
+            return words and any(isinstance(each, (ast.Name, ast.Attribute, ast.Subscript)) for each in sides)
         case ast.Call(ast.Attribute(attr="get"), [ast.Constant(str()), *_]):
             return True
         case ast.Attribute(ast.Name(name)):

@@ -37,7 +37,7 @@ def printed(call: ast.Call, scope: Scope | None = None) -> tuple[str, list[ast.N
         if isinstance(node, ast.FormattedValue):
             begins = not text or not text[-1] or text[-1][-1].isspace()
             text.append(_put_in(node.value, scope, begins=begins))
-            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+            stack.append(node.value)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             text.append(node.value)
         elif isinstance(node, ast.Name):

@@ -11,7 +11,10 @@ from harness.analysis.program import Scope
 from harness.analysis.trace import Trace
 
 # What gives the next tokens, and what gives a model other weights.
-_MOVING = frozenset({"next", "next_batch", "get_batch", "load_state_dict"})
+_MOVING = frozenset({"next", "next_batch", "get_batch", "load_state_dict", "pop", "popleft"})
+# What takes a piece by its place.
+_TAKING = frozenset({"narrow", "select", "index_select", "take"})
+NAMES_LIMIT = 200
 _COMPARES: Mapping[type[ast.cmpop], Callable[[int, int], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -57,38 +60,44 @@ def holds(test: ast.expr, counter: str, value: int) -> bool | None:
 def moves_on(loop: ast.For) -> bool:
     """Whether each round takes other tokens, or begins with other weights, without the loop's counter."""
     nodes = list(ast.walk(loop))
-    sliced = {
-        name.id
-        for each in nodes
-        if isinstance(each, ast.Subscript)
-        for name in ast.walk(each.slice)
-        if isinstance(name, ast.Name)
-    }
+    given = [each.slice for each in nodes if isinstance(each, ast.Subscript)]
+    given += [
+        arg for each in nodes if isinstance(each, ast.Call) and last_name(each.func) in _TAKING for arg in each.args
+    ]
+    sliced = {name.id for each in given for name in ast.walk(each) if isinstance(name, ast.Name)}
     if any(isinstance(each, ast.AugAssign) and last_name(each.target) in sliced for each in nodes):
         return True
-    if any(_follows(name, nodes) for name in sliced):
+    if not sliced.isdisjoint(_following(nodes)):
         return True
     called = {last_name(each.func) for each in nodes if isinstance(each, ast.Call)}
     return not called.isdisjoint(_MOVING)
 
 
-def _follows(name: str, nodes: Sequence[ast.AST]) -> bool:
-    """Whether a name's next value is made of its last: `end = begin + 1024`, then `begin = end`."""
-    made: dict[str, set[str]] = {}
+def _following(nodes: Sequence[ast.AST]) -> set[str]:
+    """Names whose next value is made of their last: `end = begin + 1024`, then `begin = end`.
+
+    Not those that each round gives a value of its own first: `index = arange(n)`, then `index = index.clamp(max=m)`.
+    """
+    made: dict[str, list[set[str]]] = {}
     for node in nodes:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             loaded = {each.id for each in ast.walk(node.value) if isinstance(each, ast.Name)}
-            made.setdefault(node.targets[0].id, set()).update(loaded)
+            made.setdefault(node.targets[0].id, []).append(loaded)
+    if len(made) > NAMES_LIMIT:
+        return set()
+    once = {name: sources[0] for name, sources in made.items() if len(sources) == 1}
+    return {name for name in once if name in _behind(name, once)}
+
+
+def _behind(name: str, once: Mapping[str, set[str]]) -> set[str]:
     seen: set[str] = set()
-    waiting = list(made.get(name, ()))
+    waiting = list(once.get(name, ()))
     while waiting:
         each = waiting.pop()
-        if each == name:
-            return True
         if each not in seen:
             seen.add(each)
-            waiting += made.get(each, ())
-    return False
+            waiting += once.get(each, ())
+    return seen
 
 
 def selects(counter: str, trace: Trace, scope: Scope) -> bool:

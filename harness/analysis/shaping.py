@@ -34,7 +34,7 @@ def shaped(program: Program) -> Iterator[Proven]:
     """Every such change in scoring code, or in a function that scoring code names."""
     for module in program.modules.values():
         for mark, name, target in _marks(module):
-            if _in_training(mark, module):
+            if in_training(mark, module):
                 continue
             scope = module.scope_of(mark)
             used = next(_normalized(mark, name, target, scope), None)
@@ -200,7 +200,7 @@ def _in_place(mark: ast.expr) -> bool:
     return isinstance(mark, ast.Subscript) or (isinstance(mark, ast.Call) and last_name(mark.func) in _WRITING)
 
 
-def _in_training(node: ast.expr, module: Module) -> bool:
+def in_training(node: ast.expr, module: Module) -> bool:
     """Whether a condition that asks for training stands around a place."""
     tests = (above.test for above in module.index.ancestors(node) if isinstance(above, (ast.If, ast.IfExp)))
     names = itertools.chain.from_iterable(descend(test) for test in tests)

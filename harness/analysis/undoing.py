@@ -11,7 +11,8 @@ from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, argument
 
 _UNDOING = ("load_state_dict", "copy_", "set_", "_load_from_state_dict")
-_COPIES = frozenset({"deepcopy", "copy"})
+_COPIES = frozenset({"deepcopy"})
+_READING = frozenset({"load", "open", "read_bytes", "load_file"})
 Place = tuple[int, int]
 
 
@@ -42,26 +43,31 @@ def _setting(module: Module) -> Iterator[ast.Call]:
 def _restores(call: ast.Call, site: Site, program: Program) -> bool:
     """Whether a call hands what was trained to a function that sets weights."""
     for module, function in program.called(call, site.scope):
+        filled = int(bool(function.owner))
         for parameter in function.parameters:
-            passed = argument(call, function, parameter, int(bool(function.owner)))
-            ours = passed is not None and dotted(passed) in site.model
-            if ours and _sets(parameter, function, module) and not _made_after(call, site):
+            passed = argument(call, function, parameter, filled)
+            if passed is None or dotted(passed) not in site.model:
+                continue
+            handed = [argument(call, function, name, filled) for name in _set_from(parameter, function, module)]
+            if any(isinstance(each, ast.Name) for each in handed) and not _made_after(call, site):
                 return True
     return False
 
 
-def _sets(parameter: str, function: Function, module: Module) -> bool:
-    """Whether a function gives weights from elsewhere to the model that is its parameter, whatever else it does."""
+def _set_from(parameter: str, function: Function, module: Module) -> Iterator[str]:
+    """The parameters whose values a function gives to the model that is its parameter: what it is handed, it sets."""
     inside = module.scope(function)
-    return any(
-        dotted(call.func.value) == parameter
-        for call in _setting(module)
-        if module.scope_of(call) is inside and isinstance(call.func, ast.Attribute)
-    )
+    for call in _setting(module):
+        owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        if owner == parameter and module.scope_of(call) is inside:
+            yield from (each.id for each in call.args if isinstance(each, ast.Name))
 
 
 def _made_after(call: ast.Call, site: Site) -> bool:
-    """Whether what a call loads was made after the site, from the model as trained."""
+    """Whether what a call loads was made after the site, from the model as trained, or may be what was stored of it."""
+    nodes = [node for each in call.args for node in ast.walk(each)]
+    if any(isinstance(node, ast.Call) and last_name(node.func) in _READING for node in nodes):
+        return used_between(site, place_of(call))
     names = [node for each in call.args for node in ast.walk(each) if isinstance(node, ast.Name)]
     for name in names:
         holder = site.scope.holder(name.id)

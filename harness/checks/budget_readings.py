@@ -32,8 +32,8 @@ def calibration_outside_budget(submission: Submission) -> Outcome | None:
 
     What it checks:
         The calibration that each claimed run times (Hessians collected, calibration text generated), added to the
-        logged training time, and to the logged evaluation time. It warns when both sums are above their cap; one
-        second of overshoot of the training cap is left aside. Where the code calibrates on training data and on
+        logged training time, and to the logged evaluation time. It warns when both sums are above their cap; three
+        seconds of overshoot of the training cap are left aside. Where the code calibrates on training data and on
         nothing else, the evaluation time, in which none may be read, has no room for it. Artifact production is not
         added.
 

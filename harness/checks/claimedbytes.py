@@ -11,20 +11,25 @@ from harness.model import Fact, Located, Outcome, Value, Verdict
 # A loss may be of another evaluation than the bits beside it: one pair tells nothing, several with one ratio do.
 LEAST_PAIRS = 2
 SAME_RATIO = 2e-5
+DECIMALS = 6
 
 
 def strange_claims(submission: Submission) -> Outcome | None:
     """A warning where the claimed pairs of loss and bits have one ratio, and no known split has it; else None."""
     claims = submission.claims
-    named = [("the mean", claims.val_loss, claims.val_bpb)]
-    named += [(f"seed {_number(seed.seed)}", seed.val_loss, seed.val_bpb) for seed in claims.seeds]
+    if isinstance(claims.validation_split, Located):
+        return None
+    named = [(f"seed {_number(seed.seed)}", seed.val_loss, seed.val_bpb) for seed in claims.seeds]
     pairs = [
         (name, bytes_per_token(loss.value, bits.value), bits)
         for name, loss, bits in named
         if isinstance(loss, Located) and isinstance(bits, Located) and loss.value > 0 and bits.value > 0
     ]
     ratios = [ratio for _, ratio, _ in pairs]
-    if len(ratios) < LEAST_PAIRS or max(ratios) > min(ratios) * (1 + SAME_RATIO):
+    different = len({bits.value for _, _, bits in pairs})
+    # Rounded numbers tell no ratio to five digits.
+    exact = all(_decimals(bits.value) >= DECIMALS for _, _, bits in pairs)
+    if different < LEAST_PAIRS or not exact or max(ratios) > min(ratios) * (1 + SAME_RATIO):
         return None
     if any(_near(ratios[0], value) for split in VALIDATION_SPLITS for value in split.bytes_per_token):
         return None
@@ -42,6 +47,10 @@ def strange_claims(submission: Submission) -> Outcome | None:
 
 def _near(ratio: float, constant: float) -> bool:
     return abs(ratio - constant) <= (PATH_SPREAD + SAME_RATIO) * constant
+
+
+def _decimals(value: float) -> int:
+    return len(repr(value).partition(".")[2])
 
 
 def _number(seed: Fact[int]) -> str:

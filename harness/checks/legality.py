@@ -17,6 +17,7 @@ FAMILY = "legality"
 SAME_SCORE_BPB = 6e-4
 # So many letters of a label have to be written out for the rest of it to be anything.
 TELLING_LETTERS = 8
+HOLES = 3
 _OTHER_RULES = frozenset({"a later epoch is scored", "trained on a part"})
 PROBE = "run `harness probe`, which watches the order of scores and updates"
 
@@ -192,7 +193,9 @@ def _stands_in(label: str, text: str) -> bool:
 
 def _fills(label: str, word: str) -> bool:
     """Whether a label is a word with values put into it: `final_int6_roundtrip` is `final_{}_roundtrip`."""
-    parts = word.removesuffix("_exact").split(HOLE)
+    parts = re.sub(rf"(?:{re.escape(HOLE)})+", HOLE, word.removesuffix("_exact")).split(HOLE)
+    if len(parts) > HOLES + 1:
+        return False
     telling = sum(letter.isalpha() for part in parts for letter in part) >= TELLING_LETTERS
     return telling and re.fullmatch(r"\S{1,60}".join(map(re.escape, parts)), label) is not None
 

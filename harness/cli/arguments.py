@@ -22,14 +22,6 @@ def positive(text: str) -> int:
     return value
 
 
-def count(text: str) -> int:
-    """A whole number, zero or above."""
-    value = _whole(text)
-    if value is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, zero or above")
-    return value
-
-
 def duration(text: str) -> float:
     """A number of seconds above zero."""
     value = _number(text)

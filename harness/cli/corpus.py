@@ -27,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--base", default="main", metavar="REF", help="the branch they are for (default: main)")
     parser.add_argument("--refs", default="refs/pull/", metavar="PREFIX", help="where heads are (default: refs/pull/)")
     parser.add_argument("--head", action="append", default=[], metavar="REF", help="only this head; repeatable")
-    parser.add_argument("--sample", type=arguments.count, metavar="N", help="only N heads, chosen at random")
+    parser.add_argument("--sample", type=arguments.positive, metavar="N", help="only N heads, chosen at random")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the choice (default: 0)")
     parser.add_argument(
         "--results", type=arguments.place, metavar="FILE", help="append rows to this file, and go on with it"
