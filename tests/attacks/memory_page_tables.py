@@ -1,8 +1,8 @@
 """Makes the kernel hold page tables for pages that are not there (up to 400 MB of them).
 
-L1: stopped memory
-L2: stopped memory
-L3: stopped memory
+L1: stopped memory|stopped cpu
+L2: stopped memory|stopped cpu
+L3: stopped memory|stopped cpu
 """
 from common import ctypes, libc
 import time
