@@ -37,6 +37,9 @@ MIXED = "p = (1.0 - lam) * p + lam * seen / cache[place].total"
         ("evaluate", COUNT, HIT, f"{MIXED}; total -= math.log(p)\n                continue", 0),
         ("evaluate", "seen = widths[target_tok]", HIT, "p = (1.0 - lam) * p + lam * cache[place].share", 0),
         ("evaluate", COUNT, HIT, "lam = 0.99 * lam + (1 - lam) * 1.0", 0),
+        # Those that were seen share 1 - lam, the others have lam.
+        ("evaluate", COUNT, HIT, "p = (1.0 - lam) * seen / cache[place].total", 0),
+        ("evaluate", COUNT, HIT, "share = seen / 9; p = (1.0 - lam) * share", 0),
         # Everybody pays, or the context decides.
         ("evaluate", f"{COUNT}; share = 0.0", HIT, "share = seen / cache[place].total", 0),
         ("evaluate", COUNT, HIT, f"{MIXED}\n            else:\n                p = (1.0 - lam) * p", 0),

@@ -16,14 +16,12 @@ import pytest
 import harness
 from harness import cli
 from harness.cli import interrupts, output
+from tests.clifolders import one_record
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "2026-04-01_One"
-    path.mkdir()
-    (path / "README.md").write_text("val_bpb: 1.2345\n", encoding="utf-8")
-    return path
+    return one_record(tmp_path)
 
 
 def ended_by(error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -12,14 +12,12 @@ import pytest
 from harness import cli
 from harness.cli import files, output
 from harness.model import HarnessError
+from tests.clifolders import one_record
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "2026-04-01_One"
-    path.mkdir()
-    (path / "README.md").write_text("val_bpb: 1.2345\n", encoding="utf-8")
-    return path
+    return one_record(tmp_path)
 
 
 def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:

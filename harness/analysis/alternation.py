@@ -176,14 +176,14 @@ class Alternation:
             ]
             if not shared or not any(name.partition(".")[0] in event.trace.names for name in site.model):
                 continue
-            # Of a parameter that no round binds, both may take another piece.
-            bound = [name for name, bindings in trace.data & event.trace.data if name in shared and bindings]
-            if trace.parts <= event.trace.parts and bound:
+            if trace.parts <= event.trace.parts:
+                # Of a parameter that no round binds, both may take another piece.
+                bound = [name for name, bindings in trace.data & event.trace.data if name in shared and bindings]
+                if not bound:
+                    continue
                 told = min(bound, key=lambda name: (_TARGETS.search(name) is None, name))
                 why = f"`{told}` is trained on and then scored"
                 return Ordered(Order.TRAINED_FIRST, why, event.made_with(site.model))
-            if trace.parts <= event.trace.parts:
-                continue
             part = ", ".join(sorted(trace.parts - event.trace.parts)[:3])
             return Ordered(
                 Order.CONTEXT,

@@ -21,6 +21,7 @@ from harness.analysis.trace import Tracer
 # From a call to the gradient that it leads to.
 _DEPTH = 3
 _LABEL = "val_bpb"
+_OFFLINE = frozenset({"disabled", "offline"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +107,11 @@ class Fetching:
         return None
 
 
-_OFFLINE = frozenset({"disabled", "offline"})
-
-
 def _is_remote(call: ast.Call) -> bool:
-    """Whether a call names a place in the network; `load_dataset("json", data_files=...)` reads files."""
+    """Whether a call names a place in the network.
+
+    `load_dataset("json", data_files=...)` reads files, `mode="offline"` stays here, a bare socket may look for a port.
+    """
     given = {each.arg: each.value.value for each in call.keywords if isinstance(each.value, ast.Constant)}
     if given.get("mode") in _OFFLINE or given.get("local_files_only") is True or last_name(call.func) == "socket":
         return False

@@ -47,20 +47,31 @@ def _mixed(node: ast.If, scope: Scope) -> ast.expr | None:
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
             made.setdefault(line.targets[0].id, []).append(line.value)
     for name in made:
-        parts = [part for value in _behind(name, made) for part in descend(value)]
+        parts = [part for value in _behind([name], made) for part in descend(value)]
         before = any(each.place < (node.lineno, node.col_offset) for each in scope.bindings.get(name, ()))
-        named = any(isinstance(part, ast.Name) and part.id == asked for part in parts)
-        cut = next((part for part in parts if isinstance(part, ast.expr) and _cuts(part)), None)
-        if before and named and cut is not None:
+        own = {word: values for word, values in made.items() if word != name}
+        # `(1 - escape) * count / total` is the share of those that were seen: the model's has no part in the number.
+        cuts = (part for part in parts if isinstance(part, ast.BinOp))
+        cut = next((part for part in cuts for rest in _cut(part) if not _holds(rest, asked, own)), None)
+        if before and cut is not None and any(isinstance(part, ast.Name) and part.id == asked for part in parts):
             return cut
     return None
 
 
-def _behind(name: str, made: Mapping[str, list[ast.expr]]) -> list[ast.expr]:
-    """The values of a body that a name is made of."""
+def _holds(node: ast.expr, name: str, made: Mapping[str, list[ast.expr]]) -> bool:
+    """Whether a name is in an expression, or in what the body made of its names."""
+    names = [part.id for part in descend(node) if isinstance(part, ast.Name)]
+    values = _behind(names, made)
+    return name in names or any(
+        isinstance(part, ast.Name) and part.id == name for value in values for part in descend(value)
+    )
+
+
+def _behind(names: list[str], made: Mapping[str, list[ast.expr]]) -> list[ast.expr]:
+    """The values of a body that names are made of."""
     seen: set[str] = set()
     found: list[ast.expr] = []
-    waiting = [name]
+    waiting = list(names)
     while waiting:
         each = waiting.pop()
         if each in seen:
@@ -93,17 +104,13 @@ def _looks_up(node: ast.expr) -> bool:
     return False
 
 
-def _cuts(node: ast.AST) -> bool:
-    """`1 - w` of a weight that is a name: as a factor, or under a logarithm that is added."""
-    return isinstance(node, ast.BinOp) and any(_is_rest(each) for each in _parts(node))
-
-
-def _parts(node: ast.BinOp) -> Iterator[ast.expr]:
-    for side in (node.left, node.right):
-        if isinstance(node.op, ast.Mult):
-            yield side
+def _cut(node: ast.BinOp) -> Iterator[ast.expr]:
+    """What is cut by `1 - w` of a weight that is a name: as a factor, or under a logarithm that is added."""
+    for side, other in ((node.left, node.right), (node.right, node.left)):
+        if isinstance(node.op, ast.Mult) and _is_rest(side):
+            yield other
         elif isinstance(node.op, ast.Add) and isinstance(side, ast.Call) and last_name(side.func) in {"log", "log1p"}:
-            yield from side.args
+            yield from (other for each in side.args if _is_rest(each))
 
 
 def _is_rest(node: ast.expr) -> bool:

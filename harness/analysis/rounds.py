@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from harness.analysis import arithmetic
 from harness.analysis.index import last_name
 from harness.analysis.program import Scope
 from harness.analysis.trace import Trace
@@ -15,14 +15,7 @@ _MOVING = frozenset({"next", "next_batch", "get_batch", "load_state_dict", "pop"
 # What takes a piece by its place.
 _TAKING = frozenset({"narrow", "select", "index_select", "take"})
 NAMES_LIMIT = 200
-_COMPARES: Mapping[type[ast.cmpop], Callable[[int, int], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}
+_ORDERING = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
 def count_of(loop: ast.For) -> ast.expr | None:
@@ -49,9 +42,8 @@ def holds(test: ast.expr, counter: str, value: int) -> bool | None:
         inner = holds(test.operand, counter, value)
         return None if inner is None else not inner
     match test:
-        case ast.Compare(left, [compared], [ast.Constant(int(bound))]) if last_name(left) == counter:
-            compare = _COMPARES.get(type(compared))
-            return compare(value, bound) if compare is not None else None
+        case ast.Compare(left, [kind], [ast.Constant(int(bound))]) if last_name(left) == counter:
+            return arithmetic.compare([kind], [value, bound]) if isinstance(kind, _ORDERING) else None
         case ast.Name(name) if name == counter:
             return bool(value)
     return None

@@ -18,8 +18,7 @@ RECORD_WORLD_SIZE = 8
 # own rounding adds as much again. Half a percent more was never a reason to close a pull request.
 OVERSHOOT_STEPS = 2.0
 OVERSHOOT_SECONDS = 3.0
-
-
+# Lines about a text that the model writes to be calibrated on.
 _WRITTEN = re.compile(r"generat|autoregressive|self[-_ ]?gen", re.IGNORECASE)
 
 

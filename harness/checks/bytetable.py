@@ -6,7 +6,8 @@ import math
 
 from harness.challenge import VALIDATION_SPLITS, bytes_per_token
 from harness.checks.common import counted, known, listed, places, undecided
-from harness.checks.fingerprint import Ratio, against_declared, fitting, likely_cause, ratio_of
+from harness.checks.fingerprint import Ratio, against_declared, fitting, ratio_of
+from harness.checks.splits import likely_cause
 from harness.checks.textsize import PATH_SPREAD
 from harness.facts.bytetable import ByteTable
 from harness.facts.submission import Submission
@@ -115,7 +116,7 @@ def _witness(ratios: list[Ratio], *, canonical: bool) -> str:
     figure = f"{ratios[0].value:.5f} bytes per token logged"
     if canonical:
         return f"{figure}, which is {' or '.join(split.name for split in fitting(ratios[0]))}"
-    return f"{figure}, which fits no known split{likely_cause(ratios[0])}"
+    return f"{figure}, which fits no known split{likely_cause(ratios[0].fits)}"
 
 
 def _lines(tables: tuple[ByteTable, ...], kind: str) -> tuple[Location, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from harness.challenge import KNOWN_MISCOUNTS, VALIDATION_SPLITS, bytes_per_token
-from harness.checks.common import listed, places
+from harness.challenge import VALIDATION_SPLITS, bytes_per_token
+from harness.checks.common import known, listed, places
+from harness.checks.splits import known_constants, likely_cause
 from harness.checks.textsize import PATH_SPREAD
+from harness.facts.build_curves import decimals
 from harness.facts.submission import Submission
-from harness.model import Fact, Located, Outcome, Value, Verdict
+from harness.model import Located, Outcome, Value, Verdict
 
 # A loss may be of another evaluation than the bits beside it: one pair tells nothing, several with one ratio do.
 LEAST_PAIRS = 2
@@ -19,7 +21,7 @@ def strange_claims(submission: Submission) -> Outcome | None:
     claims = submission.claims
     if isinstance(claims.validation_split, Located):
         return None
-    named = [(f"seed {_number(seed.seed)}", seed.val_loss, seed.val_bpb) for seed in claims.seeds]
+    named = [(f"seed {known(seed.seed)}", seed.val_loss, seed.val_bpb) for seed in claims.seeds]
     pairs = [
         (name, bytes_per_token(loss.value, bits.value), bits)
         for name, loss, bits in named
@@ -28,18 +30,16 @@ def strange_claims(submission: Submission) -> Outcome | None:
     ratios = [ratio for _, ratio, _ in pairs]
     different = len({bits.value for _, _, bits in pairs})
     # Rounded numbers tell no ratio to five digits.
-    exact = all(_decimals(bits.value) >= DECIMALS for _, _, bits in pairs)
+    exact = all(decimals(bits.value) >= DECIMALS for _, _, bits in pairs)
     if different < LEAST_PAIRS or not exact or max(ratios) > min(ratios) * (1 + SAME_RATIO):
         return None
     if any(_near(ratios[0], value) for split in VALIDATION_SPLITS for value in split.bytes_per_token):
         return None
-    causes = [f"{cause}, {source}" for constant, cause, source in KNOWN_MISCOUNTS if _near(ratios[0], constant)]
-    told = f" (as {listed(causes)})" if causes else ""
-    known = ", ".join(f"{split.name} {split.bytes_per_token[0]:.5f}" for split in VALIDATION_SPLITS)
+    cause = likely_cause(lambda constant: _near(ratios[0], constant))
     whose = listed([name for name, _, _ in pairs])
     message = (
-        f"Bytes per token of no known validation split, by the claimed numbers of {whose}: {ratios[0]:.5f}{told}; "
-        f"known are {known}. No log tells the score."
+        f"Bytes per token of no known validation split, by the claimed numbers of {whose}: {ratios[0]:.5f}{cause}; "
+        f"known are {known_constants()}. No log tells the score."
     )
     values: dict[str, Value] = {"bytes_per_token": [round(ratio, 6) for ratio in ratios]}
     return Outcome(Verdict.WARN, message, values, places(*(bits for _, _, bits in pairs)))
@@ -47,11 +47,3 @@ def strange_claims(submission: Submission) -> Outcome | None:
 
 def _near(ratio: float, constant: float) -> bool:
     return abs(ratio - constant) <= (PATH_SPREAD + SAME_RATIO) * constant
-
-
-def _decimals(value: float) -> int:
-    return len(repr(value).partition(".")[2])
-
-
-def _number(seed: Fact[int]) -> str:
-    return str(seed.value) if isinstance(seed, Located) else "?"

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.challenge import (
-    KNOWN_MISCOUNTS,
     VALIDATION_SPLITS,
     VALIDATION_TEXT_BYTES,
     ValidationSplit,
@@ -19,6 +18,7 @@ from harness.challenge import (
 )
 from harness.checks.claimedbytes import strange_claims
 from harness.checks.common import counted, known, listed, places, reason_of, seed_name, undecided
+from harness.checks.splits import known_constants, likely_cause
 from harness.checks.textsize import PATH_SPREAD, TAIL_SPREAD, TextSize, text_size
 from harness.facts.claims import DeclaredSplit
 from harness.facts.runs import Run, Score
@@ -83,10 +83,10 @@ def unknown_bytes_per_token(submission: Submission) -> Outcome | None:
         the logged validation tokens they give the 151.08 million bytes of the validation text; it fails when they
         give over one part in a hundred more than it has. Where the validations of the same log, during training, have
         a known split's bytes per token, the score may be of a part of the text, which has other words: it warns.
-        One byte per token without a sign of a byte alphabet is
-        what a loss made of the bits gives too: undecided. A split of one's own, declared as `validation_split` in
-        submission.json, is compared with its declaration. Without any log, the pairs of val_loss and val_bpb that
-        submission.json claims tell the same: it warns where several agree on a number of no known split.
+        One byte per token without a sign of a byte alphabet is what a loss made of the bits gives too: undecided. A
+        split of one's own, declared as `validation_split` in submission.json, is compared with its declaration.
+        Without any log, the pairs of val_loss and val_bpb that submission.json claims for different seeds tell the
+        same: it warns where they agree on a number of no known split.
 
     Why it matters:
         "If changes are made to the tokenizer or dataset, prove with certainty that the val_bpb is correctly
@@ -133,7 +133,7 @@ def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
     where = places(*(fact for ratio, _ in texts for fact in (ratio.run.headline, ratio.run.val_tokens)))
     if over:
         clauses = [
-            f"{seed_name(ratio.run)} {ratio.value:.5f}{likely_cause(ratio)} x {text.tokens:,} = "
+            f"{seed_name(ratio.run)} {ratio.value:.5f}{likely_cause(ratio.fits)} x {text.tokens:,} = "
             f"{ratio.value * text.tokens:,.0f}"
             for ratio, text in over
         ]
@@ -146,8 +146,8 @@ def _unknown(strange: Sequence[Ratio], values: dict[str, Value]) -> Outcome:
         )
         total = whole[0].value * (known(whole[0].run.val_tokens) or 0)
         return Outcome(Verdict.PASS, f"{message}: {total:,.0f} bytes, {limit}.", values, where)
-    clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{likely_cause(ratio)}" for ratio in strange]
-    message = f"Bytes per token of no known validation split: {listed(clauses)}; known are {_known_constants()}."
+    clauses = [f"{seed_name(ratio.run)} {ratio.value:.5f}{likely_cause(ratio.fits)}" for ratio in strange]
+    message = f"Bytes per token of no known validation split: {listed(clauses)}; known are {known_constants()}."
     for splits in right[:1]:
         names = " or ".join(split.name for split in splits)
         message += f" The log's validations during training fit {names}: the score may be of a part of the text."
@@ -207,16 +207,6 @@ def against_declared(ratios: Sequence[Ratio], declared: Located[DeclaredSplit]) 
 
 def _where(ratios: Sequence[Ratio]) -> tuple[Location, ...]:
     return places(*(ratio.run.headline for ratio in ratios))
-
-
-def likely_cause(ratio: Ratio) -> str:
-    """A known miscount near the ratio, in brackets; empty when there is none."""
-    causes = [f"{cause}, {source}" for constant, cause, source in KNOWN_MISCOUNTS if ratio.fits(constant)]
-    return f" (as {listed(causes)})" if causes else ""
-
-
-def _known_constants() -> str:
-    return ", ".join(f"{split.name} {split.bytes_per_token[0]:.5f}" for split in VALIDATION_SPLITS)
 
 
 @rule(

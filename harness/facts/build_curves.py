@@ -37,15 +37,15 @@ def validation(log: LogFile) -> Fact[Score]:
         label="val_bpb",
         val_bpb=finite(last.val_bpb, place),
         val_loss=finite(last.val_loss, place),
-        digits=max(_decimals(e.val_bpb) for e in both),
-        loss_digits=max(_decimals(e.val_loss) for e in both),
+        digits=max(decimals(e.val_bpb) for e in both),
+        loss_digits=max(decimals(e.val_loss) for e in both),
         eval_seconds=Missing("the log does not time this evaluation", place),
         diagnostic=True,
     )
     return Located(made, place)
 
 
-def _decimals(value: float | None) -> int:
+def decimals(value: float | None) -> int:
     """Decimals of a number as it was printed, but for zeros at its end."""
     return len(repr(value).partition(".")[2])
 

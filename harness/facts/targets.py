@@ -18,7 +18,7 @@ class UseKind(enum.StrEnum):
     SPREAD = "its probability is divided among its bytes and mixed there"
     ENTROPY = "an entropy is mixed in as if it were its loss"
     WEIGHT = "a mixture is weighted by its probability"
-    ON_HITS = "mixed on hits"
+    ON_HITS = "a mixture is made only where a table holds it"
     CHOSEN_LOSS = "a loss is chosen by its value at it"
     SHAPED = "the logits are changed at it"
     BOTH_WAYS = "the model is run without its causal mask"

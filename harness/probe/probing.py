@@ -193,13 +193,15 @@ def _first(runs: _Runs, place: Path, kept: Path) -> tuple[World, MiniatureRun]:
 
 def _may_be_too_small(bare: MiniatureRun, small: Miniature, longer: Miniature) -> bool:
     """Whether a run may have ended, or come to no score, for its lengths, its vocabulary or the end of its text."""
-    crash = bare.crash
+    crash = bare.crash or {}
+    blame, kind = crash.get("blame"), crash.get("type")
+    if blame == SCRIPT or (blame == UNKNOWN and kind == ModuleNotFoundError.__name__):
+        return False
     # A stand-in may only have handed on what torch says of the sizes that it was given.
-    if crash is not None and (crash.get("blame") == UNKNOWN or crash.get("type") in OF_SIZES):
-        return crash.get("type") != ModuleNotFoundError.__name__ and crash.get("blame") != SCRIPT
+    if blame == UNKNOWN or kind in OF_SIZES:
+        return True
     silent = bare.val_bpb is None and bare.outcome.ended == "exit"
-    ours = crash is None or crash.get("blame") != SCRIPT
-    return silent and ours and small.spec.vocabulary != longer.spec.vocabulary
+    return silent and small.spec.vocabulary != longer.spec.vocabulary
 
 
 def _world(probe: Probe, folder: Path, kept: Path) -> World:
