@@ -59,6 +59,13 @@ def test_what_does_not_parse_is_refused_with_the_reason() -> None:
     assert "SyntaxError" in found
 
 
+def test_f_strings_of_newer_pythons_are_minified_on_older_ones() -> None:
+    newer, older = 'print(f"{\', \'.join(x)} {"a"}")\n', "print(f\"{', '.join(x)} {'a'}\")\n"
+    found, expected = recounted(newer).sizes, recounted(older).sizes
+    assert found["minified"] == expected["minified"]
+    assert abs(found["minified + lzma"] - expected["minified + lzma"]) < 10
+
+
 def test_deep_nesting_ends_the_child_only() -> None:
     found = recount.recount("x = " + "(" * 100_000 + ")" * 100_000, NOWHERE)
     assert isinstance(found, str)
