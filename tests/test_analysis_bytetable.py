@@ -90,10 +90,13 @@ def test_helpers_constants_and_comprehensions_are_followed() -> None:
         ("files = glob(root + '/fineweb_val_bytes_*.bin')", TableKind.SIDECAR),
         ("bytes_per_token = 3.72", TableKind.CONSTANT),
         ("bpb = bits / (tokens * 4.5)", TableKind.CONSTANT),
+        ("val_bpb = loss / (math.log(2) * 2.35)", TableKind.CONSTANT),
         ("bpb = bits / (tokens * ratio)", None),
         ("base_bytes = torch.ones(vocab)", TableKind.BYTES),
         ("n = len(enc.decode_single_token_bytes(i))", TableKind.TOKENIZER),
         ("# bytes_per_token = 3.72", None),
+        ('sizes = np.asarray(meta["base_bytes"], dtype=np.int16)', TableKind.STORED),
+        ('meta["base_bytes"] = sizes', None),
     ],
 )
 def test_tables_that_the_text_shows(line: str, kind: TableKind | None) -> None:

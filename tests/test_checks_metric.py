@@ -242,6 +242,19 @@ def test_a_part_of_the_split_warns_where_nothing_is_claimed(*, non_record: bool,
     assert ("'smoke test' (README.md:3)" in outcome.message) is (verdict is Verdict.WARN)
 
 
+def test_a_part_of_the_split_warns_where_no_score_is_claimed() -> None:
+    run = factories.run(1, val_tokens=factories.fact(32_768, "a.log", 8))
+    submission = factories.submission(
+        runs=(run,),
+        claims=factories.manifest(seeds=(), val_bpb=UNSTATED),
+        readme=dataclasses.replace(factories.submission().readme, val_bpb=UNSTATED),
+    )
+    outcome = fingerprint.validation_tokens_differ.check(submission)
+    assert outcome is not None
+    assert outcome.verdict is Verdict.WARN
+    assert outcome.message.endswith("Neither submission.json nor the README claims a score.")
+
+
 # Ratio of bytes to tokens, tokens, verdicts on the ratio and on the tokens.
 TEXTS = {
     "the whole text": (2.8, 53_957_461, Verdict.PASS, Verdict.PASS),
@@ -249,6 +262,7 @@ TEXTS = {
     "a little less": (2.8, 53_500_000, Verdict.WARN, Verdict.UNDECIDED),
     "a little more": (2.8, 54_300_000, Verdict.WARN, Verdict.UNDECIDED),
     "the first export": (2.8, 55_632_052, Verdict.WARN, Verdict.UNDECIDED),
+    "near the first export alone": (2.8, 56_182_800, Verdict.FAIL, Verdict.UNDECIDED),
     "more than there is": (2.8, 57_000_000, Verdict.FAIL, Verdict.UNDECIDED),
     "one process's share": (2.8, 6_744_682, Verdict.WARN, Verdict.UNDECIDED),
     "a sample": (2.8, 131_072, Verdict.WARN, Verdict.FAIL),

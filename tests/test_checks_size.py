@@ -53,6 +53,27 @@ def test_the_cap_in_three_accountings(
 
 
 @pytest.mark.parametrize(
+    ("total", "seed_total", "verdict"),
+    [
+        (CAP, None, Verdict.UNDECIDED),
+        (CAP + CODE_BYTES, None, Verdict.WARN),  # code may be counted compressed
+        (CAP + CODE_BYTES + 1, None, Verdict.FAIL),
+        (None, CAP + CODE_BYTES + 1, Verdict.FAIL),
+        (4 * CAP, None, Verdict.WARN),  # it may be that of a checkpoint
+    ],
+)
+def test_a_stated_total_counts_where_no_log_states_one(
+    total: int | None, seed_total: int | None, verdict: Verdict
+) -> None:
+    row = factories.claim(1, artifact_bytes=factories.fact(seed_total, "submission.json", 9))
+    claims = factories.manifest(bytes_total=factories.fact(total, "submission.json", 8), bytes_code=UNSTATED)
+    claims = factories.manifest_with(claims, row)
+    outcome = checks.artifact_over_cap.check(factories.submission(size=sized(three(None, None, None)), claims=claims))
+    assert outcome is not None
+    assert outcome.verdict is verdict
+
+
+@pytest.mark.parametrize(
     ("claimed_bytes", "claimed_bits", "verdict"),
     [
         (15_800_000, 1.15, Verdict.WARN),  # neither is in any log

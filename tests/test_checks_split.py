@@ -88,6 +88,8 @@ def test_a_setting_that_cuts_the_split_warns() -> None:
     for key, small, large in (("eval_max_tokens", "524288", "62021846"), ("val_docs_limit", "1000", "50000")):
         assert decided(split.split_partly_scored, run(key, small)).verdict is Verdict.WARN
         assert decided(split.split_partly_scored, run(key, large)).verdict is Verdict.PASS
+    for value, verdict in (("16777216", Verdict.WARN), ("151080891", Verdict.PASS), ("0", Verdict.PASS)):
+        assert decided(split.split_partly_scored, run("val_max_bytes", value)).verdict is verdict
     assert split.split_partly_scored.check(single(coverage=())) is None
 
 
@@ -152,6 +154,15 @@ def test_better_than_accepted_records_suggest_warns() -> None:
         assert decided(rule, scored(expected * 0.97, day, parameters)).verdict is Verdict.PASS
         assert decided(rule, scored(expected * 0.95, day, parameters)).verdict is Verdict.WARN
     assert decided(rule, scored(1.2, dt.date(2020, 1, 1), None)).verdict is Verdict.PASS
+
+
+def test_a_claim_below_the_log_is_the_one_that_is_judged() -> None:
+    rule = plausible.better_than_plausible
+    logged = scored(1.3, dt.date(2026, 4, 17), 36_000_000)
+    assert decided(rule, logged).verdict is Verdict.PASS
+    for claim, verdict in ((0.35, Verdict.WARN), (1.4, Verdict.PASS)):
+        claims = dataclasses.replace(logged.claims, val_bpb=at(claim, pointer="/val_bpb"))
+        assert decided(rule, dataclasses.replace(logged, claims=claims)).verdict is verdict
 
 
 def test_the_envelope_needs_a_score_and_a_date_and_the_challenge_s_split() -> None:

@@ -36,6 +36,9 @@ def statements(where: Path, readme: str = "# A run\n", script: str = SCRIPT, **d
         ("# A run\n", {"is_record": True, "notes": {"non_record": True}}, ["non_record is true"]),
         ("# [Non-Record] A run\n", {}, ["the title is [Non-Record] A run"]),
         ("# A run\n\n## Why non-record runs matter\n", {}, []),
+        ("# A run\n\n**Non-record submission** | 1.15\n", {}, ["the README begins with Non-record submission"]),
+        ("# A run\n\nNo Non-record submission is meant.\n", {}, []),
+        ("# A run\n\n## Notes\n\nNon-record submission of a friend.\n", {}, []),
     ],
 )
 def test_a_folder_says_which_track_it_is_for(

@@ -31,12 +31,15 @@ _VOCABULARY = ("id_to_piece", "IdToPiece")
 _SIDECAR = re.compile(r"val_bytes|bytes_sidecar|byte_sidecar|sidecar_bytes")
 _TIKTOKEN = re.compile(r"decode_single_token_bytes|token_byte_values|decode_tokens_bytes")
 _CONSTANT = re.compile(
-    r"^[ \t]*(?:avg_)?bytes_per_tok(?:en)?[ \t]*=[ \t]*\d+\.\d+[ \t]*(?:#.*)?$"
-    r"|^[ \t]*\w*bpb\w*[ \t]*=[^#\n]{0,200}/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*[ \t]*\d+\.\d+[ \t]*\)",
+    r"^[ \t]*(?:avg_|mean_|approx_)?bytes_per_tok(?:en)?[ \t]*=[ \t]*\d+\.\d+[ \t]*(?:#.*)?$"
+    r"|^[ \t]*\w*bpb\w*[ \t]*=[^#\n]{0,200}/[ \t]*\([ \t]*"
+    r"(?:\w*tok\w*|(?:math|np)\.log\(2(?:\.0)?\))[ \t]*\*[ \t]*\d+\.\d+[ \t]*\)",
     re.IGNORECASE | re.MULTILINE,
 )
+# A table that is looked up by its name: an array of a file.
+_STORED = re.compile(r"""=[^=\n#]{0,200}\[["'](?:base_bytes|token_bytes|bytes_per_token)["']\](?![ \t]*=[^=])""")
 # Every match of it holds this or the name.
-_TIMES_TOKENS = re.compile(r"/[ \t]*\([ \t]*\w*tok\w*[ \t]*\*", re.IGNORECASE)
+_TIMES_TOKENS = re.compile(r"/[ \t]*\([ \t]*(?:\w*tok\w*|(?:math|np)\.log\(2(?:\.0)?\))[ \t]*\*", re.IGNORECASE)
 _ALL_ONE = re.compile(r"base_bytes\w*\s*(?:\[[^\]]*:[^\]]*\])?\s*=\s*(?:1\b|(?:np|torch)\.ones\()")
 
 
@@ -51,6 +54,7 @@ class TableKind(enum.StrEnum):
     BYTES = "each token is one byte"
     SIDECAR = "bytes from a sidecar file"
     TOKENIZER = "bytes from the tokenizer's own table"
+    STORED = "bytes from a table in a file"
     UNKNOWN = "unknown"
 
 
@@ -94,6 +98,7 @@ def _by_text(module: Module, text: str) -> Iterator[Table]:
         (("decode_", "token_byte_values"), _TIKTOKEN, TableKind.TOKENIZER),
         (constant, _CONSTANT, TableKind.CONSTANT),
         (("base_bytes",), _ALL_ONE, TableKind.BYTES),
+        (("base_bytes", "token_bytes", "bytes_per_token"), _STORED, TableKind.STORED),
     )
     for names, mark, kind in marks:
         for match in mark.finditer(text) if any(name in text for name in names) else ():

@@ -219,7 +219,8 @@ def validation_tokens_differ(submission: Submission) -> Outcome | None:
         The number of validation tokens that each claimed run logs against the canonical numbers of the split that
         its bytes per token name (or against the declared split). Up to one part in a thousand too few is the tail
         that whole sequences leave out. More than one part in a hundred too few fails; any other difference warns,
-        and so does a part in a folder that calls itself a non-record and a trial (a smoke test, a proxy).
+        and so does a part in a folder that claims no score, or that calls itself a non-record and a trial (a smoke
+        test, a proxy).
         Of an unknown tokenizer, the tokens times their bytes are the 151.08 million bytes of the validation text; it
         fails when they are less than half of it.
 
@@ -264,6 +265,8 @@ def _tokens(submission: Submission, run: Run) -> Outcome:
 def _part(submission: Submission, message: str, values: Mapping[str, Value]) -> Outcome:
     """A part of the split was scored: it warns where the folder says that it claims no place."""
     stated = submission.statements
+    if all(isinstance(fact, Missing) for fact in (submission.claims.val_bpb, submission.readme.val_bpb)):
+        return Outcome(Verdict.WARN, f"{message} Neither submission.json nor the README claims a score.", values)
     if not stated.non_record or not stated.trial:
         return Outcome(Verdict.FAIL, message, values)
     trial = stated.trial[0]

@@ -122,8 +122,8 @@ def track_differs(submission: Submission) -> Outcome | None:
     """The folder lies on the record track and calls itself no record.
 
     What it checks:
-        A folder under `records/track_10min_16mb/` whose submission.json (`track`, `is_record`) or README's title
-        says that it is a non-record submission.
+        A folder under `records/track_10min_16mb/` whose submission.json (`track`, `is_record`), README's title or a
+        line right below that says that it is a non-record submission.
 
     Why it matters:
         Records are judged by time, seeds and significance, non-record submissions are not: a reviewer has to know

@@ -24,6 +24,7 @@ from harness.facts.submission import Submission
 from harness.model import Fact, Located, Missing, Outcome, Status, Value, Verdict, rule
 
 FAMILY = "size"
+MOST_ADMITTED = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
         shipped; the code as the log's own compressed figure; every shipped code file. It fails only when every
         accounting that can be computed is over the cap, and warns when some are, when another log of the same
         seed is under it, or when no log prints the claimed score and the claimed size is another, under the cap.
+        Where no log states a size, the total that submission.json states: it fails when that is over the cap without
+        any code, and warns when it is so with it.
 
     Why it matters:
         "The submission artifact is computed as code bytes plus compressed model bytes. ... The cap is decimal
@@ -90,6 +93,9 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
     every = accountings(sizes)
     stated = [accounting for accounting in every if accounting.known_totals]
     if not stated:
+        admitted = _admitted(submission)
+        if admitted is not None:
+            return admitted
         reasons = reason_of(total for accounting in every for total in accounting.totals) or "no log states a size"
         return undecided("The artifact's bytes cannot be told", reasons, *(run.logged_total_bytes for run in sizes))
     values: dict[str, Value] = {"cap_bytes": ARTIFACT_CAP_BYTES}
@@ -108,6 +114,27 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
         )
         verdict = Verdict.WARN
     return Outcome(verdict, message, values, locations)
+
+
+def _admitted(submission: Submission) -> Outcome | None:
+    """Judge the total that submission.json states, where that is over the cap and no log states one."""
+    claims = submission.claims
+    totals = [fact for fact in (claims.bytes_total, *(row.artifact_bytes for row in claims.seeds)) if known(fact)]
+    largest = max(totals, key=lambda fact: known(fact) or 0, default=None)
+    total = known(largest) if largest is not None else None
+    if largest is None or total is None or total <= ARTIFACT_CAP_BYTES:
+        return None
+    code = known(claims.bytes_code) or known(submission.size.entry_code_bytes) or 0
+    values: dict[str, Value] = {"cap_bytes": ARTIFACT_CAP_BYTES, "claimed_bytes": total, "code_bytes": code}
+    limit = f"the cap is {size(ARTIFACT_CAP_BYTES)}"
+    said = f"submission.json states {size(total)} in total, no size was read in a log; {limit}"
+    if total - code <= ARTIFACT_CAP_BYTES:
+        message = f"{said}. Without its code ({size(code)}) it is under the cap."
+        return Outcome(Verdict.WARN, message, values, places(largest))
+    # A total so far above the cap may be that of a checkpoint.
+    verdict = Verdict.FAIL if total <= MOST_ADMITTED * ARTIFACT_CAP_BYTES else Verdict.WARN
+    message = f"{said}. Without its code ({size(code)}) it is over the cap too."
+    return Outcome(verdict, message, values, places(largest))
 
 
 def _of_another_run(submission: Submission) -> bool:

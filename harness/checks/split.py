@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.challenge import TRAIN_SHARD_TOKENS, TRAIN_TEXT_BYTES, VAL_DOCUMENTS, VALIDATION_SPLITS
+from harness.challenge import (
+    TRAIN_SHARD_TOKENS,
+    TRAIN_TEXT_BYTES,
+    VAL_DOCUMENTS,
+    VALIDATION_SPLITS,
+    VALIDATION_TEXT_BYTES,
+)
 from harness.checks.common import counted, known, listed, places, seed_name, undecided
 from harness.checks.fingerprint import Ratio, canonical_tokens, fitting, ratio_of
 from harness.facts.runs import Coverage, Run
@@ -21,7 +27,8 @@ MOST_TOKENS = max(split.tokens or 0 for split in VALIDATION_SPLITS)
 # Settings that cut the validation split; 1.0 and 0 mean all of it.
 FRACTION_KEY = re.compile(r"^(?:val|eval)(?:_doc|_token)?_fraction$")
 LIMIT_KEY = re.compile(
-    r"^(?:(?:val|eval)_(?:docs?|tokens?)_limit|(?:val|eval)_max_(?:docs|tokens)|max_(?:val|eval)_(?:docs|tokens))$"
+    r"^(?:(?:val|eval)_(?:docs?|tokens?|bytes)_limit|(?:val|eval)_max_(?:docs|tokens|bytes)"
+    r"|max_(?:val|eval)_(?:docs|tokens|bytes))$"
 )
 
 
@@ -115,7 +122,8 @@ def _cutting(run: Run, tokens: int, documents: int) -> list[tuple[str, Located[s
         if re.fullmatch(r"\d{1,15}(?:\.\d{1,15})?", setting.value) is None:
             continue
         value = float(setting.value)
-        whole = (documents if "doc" in key else tokens) * (1 - PART_OF_SPLIT)
+        units = documents if "doc" in key else tokens
+        whole = (VALIDATION_TEXT_BYTES if "bytes" in key else units) * (1 - PART_OF_SPLIT)
         limits = LIMIT_KEY.match(key) is not None and (value < whole or not whole)
         if value > 0.0 and (value < 1.0 or limits):
             cutting.append((key, setting))

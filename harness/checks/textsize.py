@@ -56,7 +56,7 @@ class TextSize:
     def beyond(self) -> bool:
         """Whether it is more than the text, and no other published export of it either."""
         near = any(
-            self.low <= size * (1 + BEYOND_TEXT) and size * (1 - BEYOND_TEXT) <= self.high for size in _OTHER_TEXTS
+            self.low <= size * (1 + TAIL_SPREAD) and size * (1 - TAIL_SPREAD) <= self.high for size in _OTHER_TEXTS
         )
         return self.low > VALIDATION_TEXT_BYTES * (1 + BEYOND_TEXT) and not near
 

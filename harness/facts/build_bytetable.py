@@ -57,6 +57,9 @@ def _together(tables: Sequence[ByteTable], entry: Location) -> Fact[str]:
     """One kind for all tables that run; a wrong one beside a right one decides nothing."""
     running = [table for table in tables if table.runs]
     # Lengths of pieces are kept for other ends too; the denominator's table goes with a leading space that is added.
+    stored = next((table for table in running if table.kind == TableKind.STORED), None)
+    if stored is not None:
+        return Missing("a table of bytes per token is read from a file", stored.places[0].location)
     spaced = [table for table in running if len(table.places) > 1]
     running = [table for table in running if table in spaced or table.kind == TableKind.SIDECAR] if spaced else running
     found = {table.kind: table for table in reversed(running)}

@@ -22,6 +22,8 @@ OPENING_LINES = 40
 LINE_CHARACTERS = 600
 PARAMETER_NAMES = frozenset("num_parameters parameters model_params num_params n_params total_params".split())  # noqa: SIM905
 _NON_RECORD = re.compile(r"(?<![\w-])non[-_ ]?record(?![\w-])", re.IGNORECASE)
+# A line that begins so, behind marks of emphasis.
+_BEGINS_SO = re.compile(r"[\s*_>]*non[-_ ]?record\s+(?:\w+\s+){0,3}(?:submission|entry|run)\b", re.IGNORECASE)
 _TRIAL = re.compile(
     r"(?<![\w-])(?<!not a )(?:smoke(?:[ -](?:test|run|submission))?|proxy(?:[ -](?:run|submission|score))?"
     r"|sanity[ -](?:check|run)|not an? (?:\w+ ){0,3}leaderboard (?:claim|submission|entry|attempt))(?![\w-])",
@@ -94,16 +96,21 @@ def _declared(values: Sequence[tuple[str, Located[Value]]]) -> Iterator[Located[
 
 
 def _titled(readme: Located[str] | None) -> Iterator[Located[str]]:
-    """The README's first heading, where it says so."""
+    """The README's first heading, or a line below it that begins so, where it says so."""
     if readme is None:
         return
+    titled = False
     for number, line in enumerate(readme.value.split("\n")[:TITLE_LINES], start=1):
-        if line.startswith("#"):
-            if _NON_RECORD.search(line[:400]):
-                yield Located(
-                    f"the title is {shown(line.strip('# '), TITLE_CHARACTERS)}", Location(readme.location.path, number)
-                )
+        heading = line.startswith("#")
+        if titled and heading:
             return
+        said = _NON_RECORD.search(line[:400]) if heading else _BEGINS_SO.match(line[:400])
+        if said is not None:
+            text = shown(line.partition("|")[0].strip("#*_> "), TITLE_CHARACTERS)
+            told = f"the title is {text}" if heading else f"the README begins with {text}"
+            yield Located(told, Location(readme.location.path, number))
+            return
+        titled = titled or heading
 
 
 def _opening(readme: Located[str] | None) -> Iterator[tuple[str, Located[Value]]]:
