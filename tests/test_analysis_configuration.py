@@ -71,6 +71,18 @@ OPTIONS = textwrap.dedent(
     args.use_it
     """
 )
+SETTINGS = textwrap.dedent(
+    """
+    import os
+    from dataclasses import dataclass
+    @dataclass
+    class Settings:
+        n: int
+        x: str = "none"
+    s = Settings(3, os.environ.get("X", "b"))
+    s.x
+    """
+)
 SHAPES = [
     ('import os\nos.environ.get("X", "0") == "1"', {"X": "1"}, True),
     ('import os\nos.environ.get("X", "no").lower() in ("1", "true", "yes")', {"X": "TRUE"}, True),
@@ -90,6 +102,10 @@ SHAPES = [
     ('import os\nclass A:\n    x = 1\na = A()\ngetattr(a, "y", 5)', {}, 5),
     ("N = 4\ndef f(n=N):\n    return n\nf(N)", {}, 4),
     ("not (1 > 2 or 0)", {}, True),
+    ('import os\ndef f(env=None):\n    e = env or {}\n    return e.get("X", 1)\nf(dict(os.environ))', {"X": "5"}, "5"),
+    ('import os\ndef f(env):\n    return env["X"]\nf(os.environ.copy())', {"X": "a"}, "a"),
+    (SETTINGS, {"X": "a"}, "a"),
+    (SETTINGS, {}, "b"),
 ]  # fmt: skip
 
 
@@ -207,6 +223,26 @@ def test_a_loop_of_no_rounds_is_dead_and_one_of_some_is_live() -> None:
     source = 'import os\nN = int(os.environ.get("N", "{}"))\ndef f(): pass\nfor _ in range(N):\n    f()\n'
     assert lives(source.format(0), NOTHING_STATED) == {"f": "dead"}
     assert lives(source.format(2), NOTHING_STATED) == {"f": "live"}
+
+
+@pytest.mark.parametrize(
+    ("calls", "life"),
+    [
+        ("evaluate(m)\nevaluate(m, args.on)", "live"),  # the last evaluation counts
+        ("evaluate(m, args.on)\nevaluate(m)", "unknown"),
+        ("evaluate(m)\nevaluate(m, 0)", "dead"),
+    ],
+)
+def test_a_parameter_is_what_the_last_call_passes(calls: str, life: str) -> None:
+    head = 'import os\nclass Args:\n    on = int(os.environ.get("ON", "1"))\nargs = Args()\ndef cached(): pass\n'
+    body = "def evaluate(model, share=0):\n    use = share > 0\n    if use: cached()\n"
+    assert lives(head + body + calls + "\n", NOTHING_STATED)["cached"] == life
+
+
+def test_a_container_that_came_to_nothing_decides_no_branch() -> None:
+    body = "def f(): pass\ndef g():\n    found = {}\n    for x in X: found[x] = 1\n    if not found: f()\ng()\n"
+    assert lives(body, NOTHING_STATED)["f"] == "unknown"
+    assert lives(body.replace("not found", "found"), NOTHING_STATED)["f"] == "live"
 
 
 def test_the_reason_for_dead_code_is_named() -> None:

@@ -54,6 +54,10 @@ def test_commands_lists_and_tables_are_told_from_sentences() -> None:
     ]
 
 
+def test_lines_of_a_list_are_marked() -> None:
+    assert [each.name for each in read(README) if each.listed] == ["E_F"]
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [

@@ -23,8 +23,14 @@ python data/prepare.py --variant sp1024  # later
 def test_a_command_over_several_lines_is_one() -> None:
     assert read(FENCED) == (
         Command("train_gpt.py", ("SEED", "NUM_LAYERS", "TTT_ENABLED"), 4),
-        Command("data/prepare.py", (), 9),
+        Command("data/prepare.py", (), 9, (("variant", "sp1024"),)),
     )
+
+
+def test_options_are_those_behind_the_script() -> None:
+    line = "python -X dev --quiet train.py --eval-only --rate=0.1 --name 'a' --path $HOME --epochs 3 | tee --x 1"
+    (command,) = read(line)
+    assert dict(command.options) == {"eval_only": "True", "rate": "0.1", "name": "a", "epochs": "3"}
 
 
 def test_outside_of_code_blocks_only_what_begins_as_a_command_is_one() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, made_for, optimized, sharing
 from harness.analysis.announced import Lines, announcements
 from harness.analysis.gradients import is_inner, loss_of, stepping
-from harness.analysis.index import Function, dotted, last_name, place_of
+from harness.analysis.index import Function, descend, dotted, last_name, place_of
 from harness.analysis.origins import TRAINING, VALIDATION, Labels, Origins, reaching
 from harness.analysis.prints import REPORTERS
 from harness.analysis.program import Module, Program, Scope, argument
@@ -298,7 +298,7 @@ class Adaptations:
         )
 
     @staticmethod
-    def _discarded(site: Site, undone: ast.Call) -> Judged:
+    def _discarded(site: Site, undone: ast.expr) -> Judged:
         step = Step("weights are set again", site.module.at(undone.lineno))
         return Judged(Order.DISCARDED, "weights are set again after the training", (*site.steps, step))
 
@@ -328,12 +328,25 @@ class Adaptations:
     def _scores_with(self, call: ast.Call, site: Site) -> bool:
         """Whether a call after the site gets what was trained: itself, a wrapper of it, or the artifact made of it."""
         names = {name.partition(".")[0] for name in site.model}
-        trace = self._tracer.trace((*call.args, *(keyword.value for keyword in call.keywords)), site.scope)
+        trace = self._tracer.trace(self._read(call, site.scope), site.scope)
         used = used_between(site, place_of(call))
         fresh = {name for name in names if renewed(name, site, place_of(call))} if not used else set()
         if (names - fresh) & trace.names.keys():
             return True
         return used and any(each.place > site.end for each in trace.bindings)
+
+    def _read(self, call: ast.Call, scope: Scope) -> list[ast.expr]:
+        """The arguments of a call, less those for parameters that no function which it may run looks at."""
+        given = [*call.args, *(keyword.value for keyword in call.keywords)]
+        read: set[ast.expr] = set()
+        unread: set[ast.expr] = set()
+        for _, function in self._program.called(call, scope):
+            loads = {node.id for node in descend(function.node) if isinstance(node, ast.Name)}
+            for parameter in function.parameters:
+                passed = argument(call, function, parameter, int(bool(function.owner)))
+                if passed is not None:
+                    (read if parameter in loads else unread).add(passed)
+        return [each for each in given if each in read or each not in unread]
 
     def reports(self, scope: Scope) -> list[Report]:
         """The places of a function that print a score of validation tokens, in order."""

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.answers import Resolved
+from harness.analysis.bindings import Binding
 from harness.analysis.branches import guards
 from harness.analysis.configuration import Configuration
 from harness.analysis.index import dotted, last_name
-from harness.analysis.program import Binding, Module, Scope
+from harness.analysis.program import Module, Scope
 from harness.analysis.reach import Life, Reach
 from harness.analysis.rounds import count_of, holds, moves_on, selects, start_of
 from harness.analysis.trace import Trace, Tracer
@@ -24,8 +25,9 @@ _FRESH = frozenset(
 )
 _HANDLING = frozenset({"parameters", "named_parameters"})
 # Names of the tokens that are predicted, which tell a reader more than those of what is made of them.
-_TARGETS = re.compile(r"^y$|^y_|_y$|tgt|target|tok", re.IGNORECASE)
+_TARGETS = re.compile(r"^y[a-z]?$|^y_|_y[a-z]?$|tgt|target|tok", re.IGNORECASE)
 Place = tuple[int, int]
+COPIES = frozenset({"deepcopy"})
 # So many rounds are looked at.
 ROUNDS = 64
 
@@ -202,7 +204,7 @@ class Alternation:
             count = count_of(loop)
             if count is None or selects(counter, trace, site.scope) or selects(counter, event.trace, site.scope):
                 continue
-            if self._first_only(event, counter, site.scope, start_of(loop)) or moves_on(loop):
+            if self._first_only(event, counter, site.scope, start_of(loop)) or moves_on(loop) or _anew(site, loop):
                 continue
             answer = self._configuration.value(count, site.scope)
             if not isinstance(answer, Resolved) or not isinstance(answer.value, (int, float)):
@@ -344,6 +346,23 @@ def sharing(site: Site, events: Sequence[Event]) -> list[Event]:
 
 def _common_loop(site: Site, event: Event) -> ast.AST | None:
     return next((loop for loop in _loops(site) if _inside(event.binding.place, loop)), None)
+
+
+def _anew(site: Site, loop: ast.AST) -> bool:
+    """Whether every round trains a copy of its own, made in the round of what no round changes."""
+    heads = {name.partition(".")[0] for name in site.model}
+    made = [site.scope.bindings.get(name, ()) for name in heads]
+    return bool(heads) and all(any(_is_copy(each, site, loop) for each in bindings) for bindings in made)
+
+
+def _is_copy(binding: Binding, site: Site, loop: ast.AST) -> bool:
+    value = binding.value
+    if not binding.whole or not isinstance(value, ast.Call) or last_name(value.func) not in COPIES:
+        return False
+    if not _inside(binding.place, loop) or binding.place > site.start or _conditional(value, loop, site.scope):
+        return False
+    sources = [each.id for each in ast.walk(value) if isinstance(each, ast.Name)]
+    return not any(_inside(each.place, loop) for name in sources for each in site.scope.bindings.get(name, ()))
 
 
 def _conditional(value: ast.expr, loop: ast.AST, scope: Scope) -> bool:

@@ -51,6 +51,11 @@ class Stated:
 NOTHING_STATED = Stated({}, {})
 
 
+def option_key(script: str, name: str) -> str:
+    """Under which name an option that a command passes to a script stands among the commanded settings."""
+    return f"{script.rpartition('/')[2]} --{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """What a value rests on.

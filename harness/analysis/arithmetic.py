@@ -45,7 +45,7 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], object]] = {
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
-_METHODS = frozenset(
+METHODS = frozenset(
     {"lower", "upper", "strip", "lstrip", "rstrip", "casefold", "split", "startswith", "endswith", "get"}
 )
 
@@ -83,7 +83,7 @@ def method(name: str, values: Sequence[object]) -> object:
         ValueError: this method is not for constants.
     """
     owner, *arguments = values
-    if name not in _METHODS or not isinstance(owner, (str, dict)) or not _small(owner):
+    if name not in METHODS or not isinstance(owner, (str, dict)) or not _small(owner):
         raise ValueError("not for constants")
     return getattr(owner, name)(*arguments)
 

@@ -53,9 +53,40 @@ def _around(above: ast.AST, below: ast.AST) -> Iterator[Guard]:
         yield Guard(above.test, wanted=True)
     elif isinstance(above, (ast.For, ast.AsyncFor)) and below in above.body:
         yield Guard(above.iter, wanted=True, repeats=True)
+    elif isinstance(above, ast.Match) and below is not above.subject:
+        yield from _matched(above, below)
     elif isinstance(above, ast.BoolOp):
         for each in above.values[: above.values.index(below)] if below in above.values else ():
             yield Guard(each, isinstance(above.op, ast.And))
+
+
+def _matched(above: ast.Match, below: ast.AST) -> Iterator[Guard]:
+    """The `case` in which we are fits and those above it do not, as far as they compare with values."""
+    for case in above.cases:
+        test = _equal(above.subject, case.pattern)
+        if case is below:
+            if test is not None:
+                yield Guard(test, wanted=True)
+            if case.guard is not None:
+                yield Guard(case.guard, wanted=True)
+            return
+        if test is not None and case.guard is None:
+            yield Guard(test, wanted=False)
+
+
+def _equal(subject: ast.expr, pattern: ast.pattern) -> ast.expr | None:
+    """`subject == value`, or `in` several of them; None where a pattern is none of values alone."""
+    parts = pattern.patterns if isinstance(pattern, ast.MatchOr) else [pattern]
+    values = [each.value for each in parts if isinstance(each, ast.MatchValue)]
+    values += [
+        ast.copy_location(ast.Constant(each.value), each) for each in parts if isinstance(each, ast.MatchSingleton)
+    ]
+    if len(values) < len(parts):
+        return None
+    test = ast.Compare(subject, [ast.Eq()], values)
+    if len(values) > 1:
+        test = ast.Compare(subject, [ast.In()], [ast.copy_location(ast.Tuple(values, ast.Load()), pattern)])
+    return ast.copy_location(test, pattern)
 
 
 def _passed(above: ast.AST, below: ast.stmt) -> Iterator[Guard]:

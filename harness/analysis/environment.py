@@ -6,26 +6,57 @@ import ast
 import re
 
 from harness.analysis.index import dotted
-from harness.analysis.program import Scope
+from harness.analysis.program import Program, Scope, argument
 
 # Set by the launcher, so a default in the script says nothing.
 LAUNCHER_KEYS = frozenset(
     "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT NODE_RANK".split()  # noqa: SIM905
 )
 ALIASES_LIMIT = 4
+HOPS_LIMIT = 6
+SITES_LIMIT = 12
 _ENVIRONMENT = frozenset({"os.environ", "environ"})
 _GETTERS = frozenset({"os.environ.get", "environ.get", "os.getenv", "getenv", "os.environ.setdefault"})
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 
 
-def is_environment(node: ast.expr, scope: Scope) -> bool:
-    """Whether an expression is the environment itself."""
-    return isinstance(node, (ast.Name, ast.Attribute)) and canonical(node, scope) in _ENVIRONMENT
+def is_environment(node: ast.expr, scope: Scope, program: Program, hops: int = 0) -> bool:
+    """Whether an expression is the environment: itself, a copy of it, or a parameter that every call passes it for."""
+    if isinstance(node, (ast.Name, ast.Attribute)) and canonical(node, scope) in _ENVIRONMENT:
+        return True
+    if hops > HOPS_LIMIT:
+        return False
+    match node:
+        case ast.Call(ast.Name("dict"), [inner], []) | ast.Call(ast.Attribute(inner, "copy"), [], []):
+            return is_environment(inner, scope, program, hops + 1)
+        case ast.IfExp(_, one, other) | ast.BoolOp(ast.Or(), [one, other]):
+            return any(is_environment(each, scope, program, hops + 1) for each in (one, other))
+        case ast.Name(name):
+            return _holds_environment(name, scope, program, hops)
+    return False
 
 
-def is_getter(node: ast.expr, scope: Scope) -> bool:
+def _holds_environment(name: str, scope: Scope, program: Program, hops: int) -> bool:
+    """The same of a name, by its one value or by what calls pass for it."""
+    holder = scope.holder(name)
+    if holder is None:
+        return False
+    bindings = holder.bindings.get(name, [])
+    function = holder.function
+    if name not in holder.parameters or function is None:
+        plain = len(bindings) == 1 and bindings[0].whole
+        return plain and is_environment(bindings[0].value, holder, program, hops + 1)
+    sites = program.call_sites(function)[:SITES_LIMIT] if not bindings else ()
+    passed = [(argument(call, function, name, filled), module.scope_of(call)) for module, call, filled in sites]
+    given = [(value, outer) for value, outer in passed if value is not None]
+    return bool(given) and all(is_environment(value, outer, program, hops + 1) for value, outer in given)
+
+
+def is_getter(node: ast.expr, scope: Scope, program: Program) -> bool:
     """Whether an expression is a function that reads a variable of the environment, given its name."""
-    return isinstance(node, (ast.Name, ast.Attribute)) and canonical(node, scope) in _GETTERS
+    if isinstance(node, (ast.Name, ast.Attribute)) and canonical(node, scope) in _GETTERS:
+        return True
+    return isinstance(node, ast.Attribute) and node.attr == "get" and is_environment(node.value, scope, program)
 
 
 def canonical(node: ast.expr, scope: Scope) -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from harness.analysis.answers import Setting
+from harness.analysis.bindings import Binding
 from harness.analysis.index import Function, children, dotted, last_name, place_of
-from harness.analysis.program import Binding, Module, Program, Scope, argument, default_of
+from harness.analysis.program import Module, Program, Scope, argument, default_of
 from harness.model import Location
 
 VALIDATION, TRAINING, PARAMETER = "validation", "training", "parameter"

@@ -6,40 +6,15 @@ import ast
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
+from harness.analysis.bindings import Binding, bound
 from harness.analysis.index import Function, Index, imported_names, last_name, place_of
 from harness.model import Location
 
 At: TypeAlias = Callable[[int | None], Location]
 _T = TypeVar("_T")
-_FILLING = frozenset(
-    {"append", "extend", "insert", "add", "add_", "copy_", "update", "appendleft", "index_add_", "scatter_add_"}
-)
-
-
-class Binding(NamedTuple):
-    """One place that gives a name a value.
-
-    Attributes:
-        place: line and column from which it holds: the end of the value.
-        value: the expression that the value comes from.
-        whole: True when the name is that value; False when it is an item, an element or a part of it, or is
-            changed with it (`for x in value`, `x, y = value`, `x[i] = value`, `x += value`, `with value as x`).
-        replaces: False when the old value remains in part (`x[i] = value`, `x += value`).
-        block: the node whose block holds it; the loop or `with` itself for its own targets.
-    """
-
-    place: tuple[int, int]
-    value: ast.expr
-    whole: bool
-    replaces: bool
-    block: ast.AST | None
-
-    @property
-    def line(self) -> int:
-        """The line."""
-        return self.place[0]
+_Method: TypeAlias = "tuple[Module, Function]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +30,6 @@ class Field:
     owner: str
     value: ast.expr
     annotated: bool
-
-
-_Bound: TypeAlias = tuple[ast.expr, Binding]
 
 
 class Module:
@@ -96,7 +68,7 @@ class Module:
             self._stores[name] = [
                 (node, binding)
                 for node in sorted(self.index.stored_attributes.get(name, ()), key=place_of)
-                for target, binding in _bound(self.index.statement_of(node), self.index)
+                for target, binding in bound(self.index.statement_of(node), self.index)
                 if target is node
             ]
         return self._stores[name]
@@ -157,7 +129,7 @@ class Scope:
         found = [
             (target.id, binding)
             for node in index.own(index.tree if self.function is None else self.function.node)
-            for target, binding in _bound(node, index)
+            for target, binding in bound(node, index)
             if isinstance(target, ast.Name)
         ]
         return _by_name(sorted(found, key=lambda pair: pair[1].place))
@@ -210,10 +182,34 @@ class Program:
             return self.named(name, scope) or list(dict.fromkeys(self._given(name, scope)))
         if isinstance(call.func, ast.Attribute):
             owner = last_name(call.func.value)
-            if owner in self.modules:
+            if owner and owner in self.modules:  # the entry is the module of no name
                 return [(self.modules[owner], each) for each in self.modules[owner].functions_named.get(name, ())]
-            return [(module, each) for module, each in self.functions(name) if each.owner]
+            methods = [(module, each) for module, each in self.functions(name) if each.owner]
+            return self._of_class(self._class_of(call.func.value, scope), methods)
         return []
+
+    def _class_of(self, node: ast.expr, scope: Scope) -> str:
+        """The class of the program that a call's receiver is made of, where it is plain: `Cache(n).fill(x)`, or ""."""
+        if isinstance(node, ast.Name):
+            holder = scope.holder(node.id)
+            bindings = holder.bindings.get(node.id, []) if holder is not None else []
+            plain = len(bindings) == 1 and bindings[0].whole and holder is not None and node.id not in holder.parameters
+            node = bindings[0].value if plain else node
+        name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        return name if any(name in module.index.classes for module in self.modules.values()) else ""
+
+    def _of_class(self, name: str, methods: list[_Method]) -> list[_Method]:
+        """Those of some methods of one name that an object of a class has: its own, else those of its bases."""
+        waiting, seen = [name], set[str]()
+        while waiting:
+            name = waiting.pop(0)
+            own = [pair for pair in methods if pair[1].owner.rpartition(".")[2] == name]
+            if own:
+                return own
+            found = self.class_named(name) if name and name not in seen else None
+            seen.add(name)
+            waiting += [last_name(base) for base in found[1].bases] if found is not None else []
+        return methods
 
     def named(self, name: str, scope: Scope) -> list[tuple[Module, Function]]:
         """The plain functions that a name in a scope can stand for."""
@@ -250,20 +246,40 @@ class Program:
         """
         found = self._call_sites.get(function)
         if found is None:
-            self._call_sites[function] = found = tuple(self._find_call_sites(function))
+            makes = bool(function.owner) and function.node.name == "__init__"
+            owner = function.owner.rpartition(".")[2]
+            sites = self._constructions(owner) if makes else self._find_call_sites(function)
+            self._call_sites[function] = found = tuple(sites)
         return found
 
     def _find_call_sites(self, function: Function) -> Iterator[tuple[Module, ast.Call, int]]:
         for module in self.modules.values():
             for name in module.names_of(function.node.name):
                 for call in module.calls(name):
-                    yield module, call, int(bool(function.owner))
+                    if not function.owner or self._may_run(call, function, module):
+                        yield module, call, int(bool(function.owner))
                 for mention in module.loads(name):
                     holder = module.index.parent(mention)
                     if isinstance(holder, ast.Call) and mention in holder.args:
                         yield module, holder, int(bool(function.owner)) - holder.args.index(mention) - 1
                     elif not function.owner:
                         yield from ((module, call, 0) for call in _by_variable(module, mention))
+
+    def _constructions(self, owner: str) -> Iterator[tuple[Module, ast.Call, int]]:
+        """The calls that make an object of a class, and those of its `__init__` by the classes made of it."""
+        for module in self.modules.values():
+            for name in module.names_of(owner):
+                yield from ((module, call, 1) for call in module.calls(name))
+            for call in module.calls("__init__"):
+                around = next((each for each in module.index.ancestors(call) if isinstance(each, ast.ClassDef)), None)
+                if around is not None and owner in map(last_name, around.bases):
+                    yield module, call, 1
+
+    def _may_run(self, call: ast.Call, function: Function, module: Module) -> bool:
+        """Whether a call of a method's name may be one of that method, by the class of its receiver."""
+        receiver = call.func.value if isinstance(call.func, ast.Attribute) else None
+        name = self._class_of(receiver, module.scope_of(call)) if receiver is not None else ""
+        return not name or any(each is function for _, each in self.called(call, module.scope_of(call)))
 
 
 def _by_variable(module: Module, mention: ast.AST) -> Iterator[ast.Call]:
@@ -300,65 +316,6 @@ def default_of(function: Function, parameter: str) -> ast.expr | None:
     defaults = dict(zip(reversed(positional), reversed(arguments.defaults), strict=False))
     named = {each.arg: value for each, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value}
     return {**defaults, **named}.get(parameter)
-
-
-def _bound(node: ast.AST | None, index: Index) -> list[_Bound]:
-    """The targets that a node gives a value, each with what it is bound to."""
-    if isinstance(node, ast.Call):
-        return _filled(node, index)
-    if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign)):
-        if node.value is None:
-            return []
-        value, added, block = node.value, isinstance(node, ast.AugAssign), index.parent(node)
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return [pair for each in targets for pair in _targets(each, value, block, whole=not added, replaces=not added)]
-    return _taken(node, index)
-
-
-def _taken(node: ast.AST | None, index: Index) -> list[_Bound]:
-    """The targets of loops and `with`, which hold an item of the value or what it opens."""
-    if isinstance(node, ast.withitem):
-        opened = node.optional_vars
-        return [] if opened is None else _targets(opened, node.context_expr, index.parent(node), whole=False)
-    if isinstance(node, ast.comprehension):
-        # Its names hold in the text before it, too.
-        return _targets(node.target, node.iter, None, whole=False, place=(0, 0))
-    return _targets(node.target, node.iter, node, whole=False) if isinstance(node, (ast.For, ast.AsyncFor)) else []
-
-
-def _filled(node: ast.Call, index: Index) -> list[_Bound]:
-    """What a method call puts into the object that it is called on: `items.append(value)`."""
-    if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLING and node.args:
-        return _targets(node.func.value, node.args[-1], index.parent(node), whole=False, replaces=False)
-    return []
-
-
-def _targets(
-    target: ast.expr,
-    value: ast.expr,
-    block: ast.AST | None,
-    *,
-    whole: bool,
-    replaces: bool = True,
-    place: tuple[int, int] | None = None,
-) -> list[_Bound]:
-    place = place or (value.end_lineno or value.lineno, value.end_col_offset or value.col_offset)
-    if isinstance(target, (ast.Tuple, ast.List)):
-        pairs = value.elts if whole and isinstance(value, (ast.Tuple, ast.List)) else []
-        matched = len(pairs) == len(target.elts)
-        parts = pairs if matched else [value] * len(target.elts)
-        return [
-            pair
-            for each, part in zip(target.elts, parts, strict=True)
-            for pair in _targets(each, part, block, whole=matched, replaces=replaces, place=place)
-        ]
-    if isinstance(target, ast.Starred):
-        return _targets(target.value, value, block, whole=False, replaces=replaces, place=place)
-    if isinstance(target, ast.Subscript):
-        whole = replaces = False
-        while isinstance(target, ast.Subscript):
-            target = target.value
-    return [(target, Binding(place, value, whole, replaces, block))]
 
 
 def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from harness.analysis.answers import Reason, Resolved
+from harness.analysis.answers import Reason, Resolved, Unknown
 from harness.analysis.branches import Guard, guards
 from harness.analysis.configuration import Configuration
 from harness.analysis.environment import LAUNCHER_KEYS
-from harness.analysis.index import Function, descend, last_name
+from harness.analysis.index import Function, descend, last_name, place_of
 from harness.analysis.prints import longest, printed_by, strings
 from harness.analysis.program import Module, Program
 from harness.model import Location
@@ -33,6 +33,7 @@ DEPTH_LIMIT = 30
 MENTIONS_LIMIT = 60
 # Shorter texts may stand in a log for another reason.
 TELLING_LENGTH = 8
+_CONTAINERS = (ast.Dict, ast.List)
 # Logs list settings by their names.
 _SETTING = re.compile(r"\w+\s*[:=]?")
 
@@ -158,17 +159,38 @@ class Reach:
         test = _rounds(guard.test) if guard.repeats else guard.test
         answer = self.configuration.value(test, module.scope_of(guard.test))
         place = module.at(guard.test.lineno)
+        if isinstance(answer, Unknown) and answer.names and not guard.repeats:
+            answer = self._at_last_call(guard, module) or answer
         if isinstance(answer, Resolved):
             life = Life.LIVE if answer.true is guard.wanted else Life.DEAD
             found = Reached(life, answer.reasons, place)
         else:
             # Data, not configuration, decides whether a loop is empty or a batch too short: a run gets past that.
-            names = answer.names or (() if guard.leaves else _switch(guard.test, module))
+            names = answer.names or (() if guard.leaves else _switch(guard.test, module) or _fallback(guard, module))
             found = Reached(Life.UNKNOWN, (), place, names) if names and not guard.repeats else LIVE
         owner = module.index.parent(guard.test)
         if found.life is Life.LIVE or guard.leaves or not isinstance(owner, ast.If):
             return found
         return _outweighed(found, self.shown(owner, module, wanted=guard.wanted))
+
+    def _at_last_call(self, guard: Guard, module: Module) -> Resolved | None:
+        """What a test of parameters is where the function is called for the last time, as far as that decides it.
+
+        Evaluations of one function follow each other, and the last is the one that counts. A test that no call fulfils
+        is decided by all of them.
+        """
+        answers = [
+            (call, answer)
+            for home, call, answer in self.configuration.at_calls(guard.test, module.scope_of(guard.test))
+            if self.locally(call, home).life is not Life.DEAD
+        ]
+        if not answers:
+            return None
+        last = max(answers, key=lambda pair: place_of(pair[0]))[1]
+        same = all(isinstance(each, Resolved) and each.true is not guard.wanted for _, each in answers)
+        if isinstance(last, Resolved) and (same or last.true is guard.wanted):
+            return last
+        return None
 
     def shown(self, owner: ast.If, module: Module, *, wanted: bool) -> Reached | None:
         """That one side of a condition ran, where a log of the claimed runs shows what only that side prints."""
@@ -253,6 +275,19 @@ def _switch(test: ast.expr, module: Module) -> tuple[str, ...]:
     chosen = any(_is_chosen(each, module) for each in descend(test))
     ours = _asks_for_main(test) or not LAUNCHER_KEYS.isdisjoint(words)
     return (ast.unparse(test)[:TEST_LIMIT_CHARACTERS],) if chosen and not ours else ()
+
+
+def _fallback(guard: Guard, module: Module) -> tuple[str, ...]:
+    """`if not sums:` of a container that the function fills above: what runs where that came to nothing."""
+    match guard.test:
+        case ast.UnaryOp(ast.Not(), ast.Name(name)) if guard.wanted:
+            scope = module.scope_of(guard.test)
+            bindings = scope.bindings.get(name, ()) if scope.function is not None else ()
+            made = any(isinstance(each.value, _CONTAINERS) and each.whole for each in bindings)
+            above = place_of(guard.test)
+            if made and any(each.place < above and not isinstance(each.value, _CONTAINERS) for each in bindings):
+                return (f"whether {name} is empty",)
+    return ()
 
 
 def _is_chosen(node: ast.AST, module: Module) -> bool:

@@ -7,9 +7,10 @@ import builtins
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from harness.analysis.bindings import Binding
 from harness.analysis.index import children, last_name
 from harness.analysis.origins import VALIDATION, Origins, reaching
-from harness.analysis.program import Binding, Program, Scope
+from harness.analysis.program import Program, Scope
 
 NODES_LIMIT = 1_500
 _BUILTINS = frozenset(dir(builtins))

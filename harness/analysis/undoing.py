@@ -5,34 +5,83 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from harness.analysis.alternation import Site
+from harness.analysis.alternation import COPIES, LOOPS, Site
 from harness.analysis.index import Function, descend, dotted, last_name, place_of
 from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, argument
 
 _UNDOING = ("load_state_dict", "copy_", "set_", "_load_from_state_dict")
-_COPIES = frozenset({"deepcopy"})
 _READING = frozenset({"load", "open", "read_bytes", "load_file"})
 Place = tuple[int, int]
 
 
-def undone(site: Site, program: Program) -> ast.Call | None:
-    """A call after a site, in its function, that gives the trained model weights from before the training.
+def undone(site: Site, program: Program) -> ast.expr | None:
+    """A place after a site, in its function, that gives the trained model weights from before the training.
 
-    Or a call of a function that does so to the model it is given. Weights loaded from what was made of the model after
-    the training, the artifact, are the trained ones.
+    A call of its own, a loop over the parameters, or a call of a function that does so to the model it is given.
+    Weights loaded from what was made of the model after the training, the artifact, are the trained ones.
     """
     for call in _setting(site.module):
         owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
         ours = last_name(call.func) == "copy_" or owner in site.model
         if ours and _after(call, site) and not _made_after(call, site):
             return call
+    put_back = next(_put_back(site), None)
+    if put_back is not None:
+        return put_back
     calls = (each for each in site.module.index.each(ast.Call) if _after(each, site))
     return next((each for each in sorted(calls, key=place_of) if _restores(each, site, program)), None)
 
 
-def _after(call: ast.Call, site: Site) -> bool:
-    return place_of(call) > site.end and site.module.scope_of(call) is site.scope
+def _after(node: ast.expr, site: Site) -> bool:
+    return place_of(node) > site.end and site.module.scope_of(node) is site.scope
+
+
+def _put_back(site: Site) -> Iterator[ast.expr]:
+    """`for p, s in zip(model.parameters(), saved): p.data = s`, or `p.copy_(s)`, right behind the training.
+
+    What is put back was made before the training, and nothing between the two mentions it or is given a value.
+    """
+    heads = {name.partition(".")[0] for name in site.model}
+    places: list[tuple[ast.expr, ast.expr]] = []
+    places += [(node, binding.value) for node, binding in site.module.stores("data") if binding.whole]
+    places += [(call, each) for call in site.module.calls("copy_") for each in call.args[:1]]
+    for node, value in places:
+        loop = next((each for each in site.module.index.ancestors(node) if isinstance(each, ast.For)), None)
+        if loop is None or not _after(node, site) or not isinstance(value, (ast.Name, ast.Subscript)):
+            continue
+        taken = {each.id for each in descend(loop.target) if isinstance(each, ast.Name)}
+        listed = {each.id for each in descend(loop.iter) if isinstance(each, ast.Name)}
+        sources = {each.id for each in descend(value) if isinstance(each, ast.Name)}
+        sources = (sources | (listed if sources & taken else set())) - taken - heads - {"zip"}
+        if listed & heads and sources and all(_is_old(name, site, loop) for name in sources) and _follows(loop, site):
+            yield node
+
+
+def _is_old(name: str, site: Site, loop: ast.For) -> bool:
+    """Whether a name got its values before a training, and is not mentioned until a loop behind it."""
+    bindings = site.scope.bindings.get(name, ())
+    first = site.start
+    for above in site.module.index.ancestors(site.node):
+        if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            break
+        first = place_of(above) if isinstance(above, LOOPS) else first
+    mentions = [each for each in site.module.loads(name) if site.module.scope_of(each) is site.scope]
+    early = bool(bindings) and all(each.place < first for each in bindings)
+    return early and not any(first < place_of(each) < place_of(loop) for each in mentions)
+
+
+def _follows(loop: ast.For, site: Site) -> bool:
+    """Whether nothing that gets a value stands between a training and a loop behind it in the same block."""
+    chains = [[node, *site.module.index.ancestors(node)] for node in (site.node, loop)]
+    around = next((each for each in chains[1] if each in chains[0]), None)
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(around, name, None)
+        if isinstance(block, list):
+            ends = [next((i for i, each in enumerate(block) if each in chain), None) for chain in chains]
+            if ends[0] is not None and ends[1] is not None:
+                return not any(isinstance(each, (ast.Assign, ast.AugAssign)) for each in block[ends[0] + 1 : ends[1]])
+    return False
 
 
 def _setting(module: Module) -> Iterator[ast.Call]:
@@ -91,7 +140,7 @@ def copied(name: str, site: Site) -> bool:
     return any(
         each.replaces
         and each.place < site.start
-        and any(isinstance(node, ast.Call) and last_name(node.func) in _COPIES for node in descend(each.value))
+        and any(isinstance(node, ast.Call) and last_name(node.func) in COPIES for node in descend(each.value))
         for each in site.scope.bindings.get(name, ())
     )
 

@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from harness.analysis.bindings import Binding
 from harness.analysis.flowwords import ALONG, LOGARITHMS, LOSSES, means_target
 from harness.analysis.index import descend, last_name
 from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
-from harness.analysis.program import Binding, Module, Program, Scope
-from harness.analysis.targets import is_scoring
+from harness.analysis.program import Module, Program, Scope
+from harness.analysis.scoring import is_scoring
 
 # What computes each number from the number at its own place: no sum, no shift.
 _POINTWISE = frozenset(
@@ -53,7 +54,7 @@ def weighted(program: Program) -> Iterator[Proven]:
     for module in program.modules.values():
         for node in module.index.of(ast.BinOp):
             for weight, one, other in _mixtures(node):
-                if not is_scoring(module.index, node):
+                if not is_scoring(module, node, program):
                     continue
                 scope = module.scope_of(node)
                 source = _source(weight, one, other, scope)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.answers import Reason, Setting, Stated
+from harness.analysis.answers import Reason, Setting, Stated, option_key
 from harness.facts.claims import ManifestClaims, ReadmeClaims
 from harness.facts.runs import RUN_SPECIFIC_KEYS, Run, Score
 from harness.model import HarnessError, Located, Location
-from harness.sources import commands
+from harness.sources import commands, runcommands
 from harness.sources.folder import Folder, shown
 
 # The score of a claimed run and the claim may be rounded differently.
@@ -27,6 +27,7 @@ class Written:
     assignments: tuple[commands.Assignment, ...]
     source: str
     path: str
+    runs: tuple[runcommands.Command, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ def build_stated(folder: Folder, readme: Located[str] | None, runs: Sequence[Run
         return Stated(logged, {}, unclear)
     written: list[Written] = []
     if readme is not None:
-        written.append(Written(commands.read(readme.value), "README", readme.location.path))
+        runs_told = runcommands.read(readme.value)
+        written.append(Written(commands.read(readme.value), "README", readme.location.path, runs_told))
     shells = [path for path in folder.files if path.endswith(".sh")]
     written += [Written(_shell(folder, path), "command", path) for path in shells[:SHELL_SCRIPTS_LIMIT]]
     commanded, confused = _commanded(written)
@@ -132,15 +134,35 @@ def _commanded(written: Sequence[Written]) -> tuple[dict[str, Setting], frozense
     confused: frozenset[str] = frozenset()
     for source in ("README", "command"):
         table: dict[str, list[Setting]] = {}
-        for text in written:
-            for each in text.assignments if text.source == source else ():
-                if each.commanded:
-                    table.setdefault(each.name, []).append(Setting(each.value, source, Location(text.path, each.line)))
-        settings, unclear = _agreed(table)
+        stated = [(text, each) for text in written if text.source == source for each in text.assignments]
+        launched = {each.name for _, each in stated if each.commanded and not each.listed}
+        for text, each in stated:
+            # Of what a command sets, a list beside it names other choices.
+            if each.commanded and not (each.listed and each.name in launched):
+                table.setdefault(each.name, []).append(Setting(each.value, source, Location(text.path, each.line)))
+        options, doubtful = _options([text for text in written if text.source == source])
+        settings, unclear = _agreed(table | options)
+        unclear |= doubtful
         known = frozenset(found) | confused
         found |= {name: setting for name, setting in settings.items() if name not in known}
         confused |= unclear - frozenset(found)
     return found, confused
+
+
+def _options(written: Sequence[Written]) -> tuple[dict[str, list[Setting]], frozenset[str]]:
+    """What commands pass to scripts, and what only some commands of one script pass, which the others leave out."""
+    table: dict[str, list[Setting]] = {}
+    doubtful: set[str] = set()
+    for text in written:
+        by_script: dict[str, list[set[str]]] = {}
+        for run in text.runs:
+            passed = {option_key(run.script, name): value for name, value in run.options}
+            by_script.setdefault(run.script.rpartition("/")[2], []).append(set(passed))
+            for key, value in passed.items():
+                table.setdefault(key, []).append(Setting(value, text.source, Location(text.path, run.line)))
+        for keys in by_script.values():
+            doubtful.update(key for key in set[str]().union(*keys) if not all(key in each for each in keys))
+    return {key: values for key, values in table.items() if key not in doubtful}, frozenset(doubtful)
 
 
 def _mentioned(written: Sequence[Written]) -> dict[str, tuple[Setting, ...]]:

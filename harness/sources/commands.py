@@ -51,12 +51,14 @@ class Assignment:
         value: without quotes; of `${NAME:-value}` the value.
         line: 1-based line.
         commanded: True when it is part of a command, or of a list or table of settings; False for a mention.
+        listed: True when it stands alone in a line of such a list, which may name what can be set.
     """
 
     name: str
     value: str
     line: int
     commanded: bool
+    listed: bool = False
 
 
 def read(text: str, *, script: bool = False) -> tuple[Assignment, ...]:
@@ -75,7 +77,9 @@ def read(text: str, *, script: bool = False) -> tuple[Assignment, ...]:
         commanded = (script or fenced or continued or _is_command(content)) and not aside
         found += (replace(each, commanded=each.commanded and not aside) for each in _of_row(content, number, heads))
         code = content.partition(" #")[0] if commanded else content
-        found += _assignments(code, number, commanded=commanded and not content.lstrip().startswith("#"))
+        listed = not (script or fenced or continued) and _SETTINGS_ONLY.match(content.lstrip()) is not None
+        commanded_here = commanded and not content.lstrip().startswith("#")
+        found += (replace(each, listed=listed) for each in _assignments(code, number, commanded=commanded_here))
         continued = content.endswith("\\") and commanded
         if len(found) > ASSIGNMENTS_LIMIT:
             break

@@ -1,4 +1,4 @@
-"""The commands of a README that run a script: which script, and the environment variables set for it."""
+"""The commands of a README that run a script: which script, the environment variables set for it, and its options."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ COMMANDS_LIMIT = 200
 _LAUNCHER = re.compile(r"(?:^|[\s;&|(`])(?:torchrun|python3?(?:\.\d+)?|accelerate\s+launch)\s")
 _SCRIPT = re.compile(r"(?<![\w./-])((?:[\w.~-]{1,100}/){0,12}[\w-]{1,100}\.py)(?![\w./*])")
 _VARIABLE = re.compile(r"(?<![\w$./{-])([A-Z][A-Z0-9_]{1,60})=")
+_OPTION = re.compile(r"(?<![^\s])--([A-Za-z][\w-]{0,60})(?:[=\s]\s{0,8}((?!--)[^\s|;&>]{1,300}))?")
+# A pipe, another command, or a sentence that goes on behind the code.
+_END = re.compile(r"[|;&>`]")
 _COMMAND_START = re.compile(r"[A-Z][A-Z0-9_]*=\S*\s|(?:env|torchrun|python3?|accelerate)\s")
 # What stands before a command in a list, a quotation or a transcript.
 _MARKS = " \t-*`$>"
@@ -25,11 +28,14 @@ class Command:
         script: the script's path as written.
         variables: names of the environment variables set in front of it, in order.
         line: 1-based line on which the command begins.
+        options: what follows the script as `--name value` or `--name=value`, by name as argparse has it; the value of
+            an option without one is "True".
     """
 
     script: str
     variables: tuple[str, ...]
     line: int
+    options: tuple[tuple[str, str], ...] = ()
 
 
 def read(text: str) -> tuple[Command, ...]:
@@ -39,10 +45,19 @@ def read(text: str) -> tuple[Command, ...]:
         launcher = _LAUNCHER.search(command)
         script = _SCRIPT.search(command, launcher.end()) if launcher is not None else None
         if launcher is not None and script is not None:
-            found.append(Command(script[1], tuple(_VARIABLE.findall(command[: launcher.start() + 1])), line))
+            variables = tuple(_VARIABLE.findall(command[: launcher.start() + 1]))
+            found.append(Command(script[1], variables, line, tuple(_options(command[script.end() :]))))
         if len(found) >= COMMANDS_LIMIT:
             break
     return tuple(found)
+
+
+def _options(rest: str) -> Iterator[tuple[str, str]]:
+    """The options of a command, up to what ends it."""
+    for match in _OPTION.finditer(_END.split(rest, maxsplit=1)[0]):
+        value = match[2] if match[2] is not None else "True"
+        if "$" not in value:
+            yield match[1].replace("-", "_"), value.strip("\"'`")
 
 
 def _commands(text: str) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,61 @@
+"""What objects of settings are made with: arguments of dataclasses, and the defaults of options of argparse."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from harness.analysis.index import last_name
+from harness.analysis.program import Field, Module, Program, Scope
+from harness.model import Location
+
+_MAKERS = frozenset({"dataclass", "dataclasses"})
+
+
+def given(name: str, field: Field, module: Module, program: Program) -> list[tuple[ast.expr | None, Scope]]:
+    """What each place that makes an object of a dataclass passes for a field: None where the default holds.
+
+    Where that cannot be read (`**values`), the call itself; `replace(config, name=...)` counts as a place too.
+    """
+    owner = module.index.classes[field.owner]
+    if not any(
+        last_name(each.func if isinstance(each, ast.Call) else each) in _MAKERS for each in owner.decorator_list
+    ):
+        return []
+    order = [last_name(line.target) for line in owner.body if isinstance(line, ast.AnnAssign)]
+    found: list[tuple[ast.expr | None, Scope]] = []
+    for home, call in _made(owner.name, program):
+        named = {each.arg: each.value for each in call.keywords}
+        places = [each for each in call.args if not isinstance(each, ast.Starred)]
+        unread = call if None in named or len(places) < len(call.args) else None
+        value = named.get(name, dict(zip(order, places, strict=False)).get(name))
+        found.append((unread or value, home.scope_of(call)))
+    for home in program.modules.values():
+        changed = (each for call in home.calls("replace") for each in call.keywords if each.arg == name)
+        found += [(each.value, home.scope_of(each.value)) for each in changed]
+    return found
+
+
+def _made(name: str, program: Program) -> Iterator[tuple[Module, ast.Call]]:
+    for module in program.modules.values():
+        for known in module.names_of(name):
+            yield from ((module, call) for call in module.calls(known))
+        for call in module.calls("cls"):
+            function = module.scope_of(call).function
+            if function is not None and function.owner.rpartition(".")[2] == name:
+                yield module, call
+
+
+def options(name: str, module: Module) -> Iterator[tuple[ast.expr, Location]]:
+    """The defaults of `parser.add_argument("--name", default=...)`, and where they stand."""
+    for call in module.calls("add_argument"):
+        spelled = [each.value for each in call.args if isinstance(each, ast.Constant)]
+        if name not in {str(each).lstrip("-").replace("-", "_") for each in spelled}:
+            continue
+        named = {keyword.arg: keyword.value for keyword in call.keywords}
+        action = named.get("action")
+        stored = action.value if isinstance(action, ast.Constant) else ""
+        fallback = ast.Constant(value=stored == "store_false") if stored in {"store_true", "store_false"} else None
+        value = named.get("default", fallback)
+        if value is not None:
+            yield value, module.at(call.lineno)
