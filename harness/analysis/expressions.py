@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.analysis import flowwords as words
 from harness.analysis.index import children, descend, dotted, last_name
 from harness.analysis.labels import NOTHING, Flowing, Label, Step, Trace, fork, join, one_after_the_other, union
-from harness.analysis.prints import REPORTERS
+from harness.analysis.prints import only_reported
 from harness.analysis.program import Module
 
 DEPTH_LIMIT = 80
+# A loop over so many numbers is one over a vocabulary.
+_VOCABULARY = 256
 
 
 # By name: see `flow`. The method's argument has the type of the key.
@@ -166,7 +168,10 @@ class Expressions(ABC):
         if Label.COUNT in left.labels and Label.PRIOR not in left.labels:
             # What is added to the divisor alone is no prior: `count / (count + size)`.
             labels.pop(Label.PRIOR, None)
-        if Label.COUNT in left.labels:
+        if _of_one_table(left.labels.get(Label.COUNT, ()), right.labels.get(Label.MASS, ())):
+            labels.pop(Label.COUNT)
+            labels.pop(Label.PRIOR, None)
+        elif Label.COUNT in left.labels:
             labels[Label.DIVIDED] = (self.step("it is divided", node),)
         # What was divided by the sum of its row once is a share, whatever it is divided by then.
         shared = Label.MASS in left.labels or bool(right.labels.keys() & {Label.MASS, Label.ROW})
@@ -202,7 +207,10 @@ class Expressions(ABC):
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> Flowing:
         for each in node.generators:
-            self.bind(each.target, self.iterated(each.iter), each.iter)
+            item = self.iterated(each.iter)
+            if _counts_vocabulary(each.iter):
+                item = Flowing({Label.ALL: (self.step("every token", each.iter),)})
+            self.bind(each.target, item, each.iter)
         return self.value(node.elt)
 
     def _starred(self, node: ast.Starred) -> Flowing:
@@ -276,7 +284,7 @@ class Expressions(ABC):
         if name in words.LOSSES and any(each.arg == "reduction" and _is_none(each.value) for each in node.keywords):
             return Flowing({Label.LOSS: (self.step("a loss of each token", node),)})
         if name in words.TOTALS:
-            if not self._is_only_printed(node):
+            if not self._is_beside(node):
                 self.arrive(Flowing({label: labels[label] for label in {Label.CHOSEN} & labels.keys()}), node)
             labels.pop(Label.LOSS, None)
             row = labels.pop(Label.ROW, None)
@@ -304,26 +312,13 @@ class Expressions(ABC):
                 )
         return False
 
-    def _is_only_printed(self, node: ast.Call) -> bool:
-        """Whether a total is added to a name that the function does nothing with but print it."""
+    def _is_beside(self, node: ast.Call) -> bool:
+        """Whether a total goes to a name that the function only prints, or takes the gradient of."""
         added = self.module.index.statement_of(node)
-        if not isinstance(added, ast.AugAssign) or not isinstance(added.target, ast.Name):
-            return False
-        scope = self.module.scope_of(added)
-        if scope.function is None or scope.holder(added.target.id) is not scope:
-            return False
-        loads = [each for each in self.module.loads(added.target.id) if self.module.scope_of(each) is scope]
-        return bool(loads) and all(
-            any(isinstance(above, ast.Call) and last_name(above.func) in REPORTERS for above in self._above(each))
-            for each in loads
-        )
-
-    def _above(self, node: ast.AST) -> Iterator[ast.AST]:
-        """What stands around an expression, up to its statement."""
-        for above in self.module.index.ancestors(node):
-            if isinstance(above, ast.stmt):
-                return
-            yield above
+        targets = added.targets if isinstance(added, ast.Assign) else []
+        targets = [added.target] if isinstance(added, ast.AugAssign) else targets
+        scope = self.module.scope_of(node)
+        return bool(targets) and all(isinstance(each, ast.Name) and only_reported(each.id, scope) for each in targets)
 
     def _choice_between(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> Trace:
         """The losses that a call chooses between, or nothing."""
@@ -366,6 +361,24 @@ def _distinct_losses(values: Iterable[Flowing]) -> Collection[Trace]:
     """The losses among some values, by the nodes that gave them: one line may compute two."""
     traces = (value.labels[Label.LOSS] for value in values if Label.LOSS in value.labels)
     return {tuple(id(step.node) for step in trace): trace for trace in traces}.values()
+
+
+def _of_one_table(read: Trace, row: Trace) -> bool:
+    """Whether a number and the sum of a row were read from one table: as far as can be seen, a share of it."""
+    match (read[-1:], row[-1:]):
+        case ((Step(node=ast.Subscript(one)),), (Step(node=ast.Subscript(other)),)):
+            return ast.dump(one) == ast.dump(other)
+    return False
+
+
+def _counts_vocabulary(node: ast.expr) -> bool:
+    """`range(vocab_size)`, `range(1024)`."""
+    match node:
+        case ast.Call(ast.Name("range"), [ast.Constant(int(count))], []):
+            return count >= _VOCABULARY
+        case ast.Call(ast.Name("range"), [size], []):
+            return "vocab" in last_name(size).lower()
+    return False
 
 
 def _sets_apart(node: ast.BinOp) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from harness.analysis import flowwords as words
 from harness.analysis.expressions import Expressions
-from harness.analysis.index import Function, dotted, last_name
+from harness.analysis.index import Function, descend, dotted, last_name
 from harness.analysis.labels import NOTHING, Flowing, Label, Trace, fork, join, union
 from harness.analysis.program import Module, Program
 
@@ -80,6 +80,7 @@ _STATEMENTS: Mapping[type[ast.AST], str] = {
     ast.AnnAssign: "_annotated",
     ast.AugAssign: "_augmented",
     ast.If: "_if",
+    ast.Match: "_match",
     ast.For: "_for",
     ast.While: "_while",
     ast.With: "_with",
@@ -159,12 +160,30 @@ class Frame(Expressions):
         after = self._behind(node.body, before)
         otherwise = self._behind(node.orelse, before)
         # An `if` without `else` stands for itself: what it leaves alone holds in any case.
-        marks = self.step("", node.body[0]), self.step("", node.orelse[0] if node.orelse else node)
-        self.names = {**otherwise, **after}
-        for name in self.names:
+        self.names = self._either((after, node.body[0]), (otherwise, node.orelse[0] if node.orelse else node))
+
+    def _match(self, node: ast.Match) -> None:
+        self.value(node.subject)
+        before = self.names
+        bodies = [case.body for case in node.cases if not self._is_skipped(case.body)]
+        ways = [(self._behind(body, before), body[0]) for body in bodies]
+        last: tuple[dict[str, Flowing], ast.stmt] = (before, node)
+        for way in reversed(ways):
+            last = (self._either(way, last), way[1])
+        self.names = last[0]
+
+    def _either(
+        self, first: tuple[dict[str, Flowing], ast.stmt], second: tuple[dict[str, Flowing], ast.stmt]
+    ) -> dict[str, Flowing]:
+        """What names hold behind one of two branches, each with a statement that stands for it."""
+        (after, one), (otherwise, other) = first, second
+        marks = self.step("", one), self.step("", other)
+        names = {**otherwise, **after}
+        for name in names:
             here, there = after.get(name, NOTHING), otherwise.get(name, NOTHING)
             if here is not there:
-                self.names[name] = fork((here, marks[0]), (there, marks[1]))
+                names[name] = fork((here, marks[0]), (there, marks[1]))
+        return names
 
     def _is_skipped(self, block: Sequence[ast.stmt]) -> bool:
         return bool(block) and self.flow.skipped is not None and self.flow.skipped(block[0], self.module)
@@ -255,7 +274,14 @@ class Frame(Expressions):
         """A name that says *target* is one, when it was cut out of something or computed by a call."""
         said = not value.labels and words.means_target(name.rpartition(".")[2])
         cut = any(isinstance(part, ast.Subscript) for part in (source, *callees(source)))
-        return self.seed(source) if said and cut else value
+        return self.seed(source) if said and cut and not self._is_of_inputs(source) else value
+
+    def _is_of_inputs(self, source: ast.expr) -> bool:
+        """Whether a value is looked up at all tokens but the last: `group[tokens[:-1]]`, a label of the inputs."""
+        scope = self.module.scope_of(source)
+        places = (each.slice for each in descend(source) if isinstance(each, ast.Subscript))
+        cuts = (scope.last_given(place) for place in places if not isinstance(place, ast.Slice))
+        return any(_ends_before(each.slice) for cut in cuts for each in descend(cut) if isinstance(each, ast.Subscript))
 
     def _store(self, target: ast.Subscript, value: Flowing) -> None:
         """`table[key] = value`: results keep their labels; a table that the target indexes is being updated."""
@@ -309,6 +335,12 @@ def root(node: ast.expr) -> str:
     while isinstance(node, ast.Subscript):
         node = node.value
     return dotted(node)
+
+
+def _ends_before(place: ast.expr) -> bool:
+    """`[:-1]`, `[:, :-1]`: everything but the last."""
+    last = place.elts[-1] if isinstance(place, ast.Tuple) and place.elts else place
+    return isinstance(last, ast.Slice) and last.lower is None and isinstance(last.upper, ast.UnaryOp)
 
 
 def callees(node: ast.expr) -> Iterator[ast.expr]:

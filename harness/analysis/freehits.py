@@ -16,7 +16,7 @@ from harness.analysis.flow import callees, root
 from harness.analysis.index import last_name, place_of
 from harness.analysis.labels import Proven, Step
 from harness.analysis.program import Module, Program, Scope
-from harness.analysis.targets import is_scoring
+from harness.analysis.scoring import is_scoring
 
 _LOSS = re.compile(r"nll|loss|bits|(?:^|_)ce(?:_|$)|cost", re.IGNORECASE)
 _NEGATING = frozenset({"logical_not", "bitwise_not"})
@@ -29,7 +29,7 @@ def free_hits(program: Program) -> Iterator[Proven]:
     for module in program.modules.values():
         for node, sides, equal in _comparisons(module):
             scope = module.scope_of(node)
-            if scope.function is None or not is_scoring(module.index, node) or not _is_guess(sides, scope):
+            if scope.function is None or not is_scoring(module, node, program) or not _is_guess(sides, scope):
                 continue
             for statement, name in _dropped(node, module, equal=equal):
                 if _LOSS.search(name) and _alone(name, statement, scope):

@@ -15,7 +15,7 @@ from harness.analysis.index import descend, last_name
 from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
 from harness.analysis.program import Program, Scope
-from harness.analysis.targets import is_scoring
+from harness.analysis.scoring import is_scoring
 
 _LEAVING = (ast.Return, ast.Continue, ast.Break, ast.Raise)
 
@@ -24,7 +24,7 @@ def on_hits(program: Program) -> Iterator[Proven]:
     """Every such condition in scoring code."""
     for module in program.modules.values():
         for node in module.index.of(ast.If):
-            if node.orelse or isinstance(node.body[-1], _LEAVING) or not is_scoring(module.index, node):
+            if node.orelse or isinstance(node.body[-1], _LEAVING) or not is_scoring(module, node, program):
                 continue
             asked = _asked(node.test, module.scope_of(node))
             cut = _mixed(node, module.scope_of(node)) if asked is not None else None

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from harness.analysis.index import last_name
-from harness.analysis.program import Program
+from harness.analysis.index import Index, dotted, last_name
+from harness.analysis.program import Program, Scope
 
 REPORTERS = frozenset(
     {"print", "log", "log0", "info", "write", "log_fn", "logger", "print0", "_log", "log_line", "emit"}
@@ -87,6 +87,32 @@ def printed_by(statements: Sequence[ast.stmt]) -> Iterator[Line]:
                 yield Line(text, last_name(statement.value.func))
         elif isinstance(statement, ast.If) and of_a_rank(statement.test):
             yield from printed_by(statement.body)
+
+
+def only_reported(name: str, scope: Scope, besides: ast.stmt | None = None) -> bool:
+    """Whether a function only prints a local name, as no score, or takes its gradient; one statement is left out."""
+    if scope.function is None or name in scope.parameters or scope.holder(name) is not scope:
+        return False
+    index = scope.module.index
+    loads = [each for each in index.names.get(name, ()) if scope.module.scope_of(each).holder(name) is scope]
+    return all(index.statement_of(each) is besides or _is_told(each, index) for each in loads)
+
+
+def _is_told(load: ast.AST, index: Index) -> bool:
+    """Whether a name stands in a print that tells of no score, or before `.backward`."""
+    above = index.parent(load)
+    if isinstance(above, ast.Attribute) and above.attr == "backward":
+        return True
+    for around in index.ancestors(load):
+        if isinstance(around, ast.stmt):
+            return False
+        if isinstance(around, ast.Call) and last_name(around.func) in REPORTERS and not _is_logarithm(around):
+            return not any("bpb" in text.lower() for each in around.args for text in strings_of(each))
+    return False
+
+
+def _is_logarithm(call: ast.Call) -> bool:
+    return last_name(call.func) == "log" and dotted(call.func).partition(".")[0] in {"math", "np", "numpy", "torch"}
 
 
 def of_a_rank(test: ast.expr) -> bool:

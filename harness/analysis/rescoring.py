@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.analysis.adaptation import Adaptations
 from harness.analysis.alternation import LOOPS, Step
 from harness.analysis.announced import Lines, announcements
-from harness.analysis.index import Function, last_name, own_nodes
+from harness.analysis.index import Function, last_name, own_nodes, place_of
 from harness.analysis.origins import Origins
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
@@ -17,6 +17,8 @@ from harness.analysis.trace import Tracer, returned
 
 # Operations that count: what they fill has forgotten the order of the tokens.
 _COUNTING = frozenset({"bincount", "scatter_add_", "scatter_add", "index_add_", "index_add"})
+# What makes one number of many.
+_ADDING_UP = frozenset({"sum", "dot", "mean", "vdot"})
 _METHODS_LIMIT = 8
 
 
@@ -114,7 +116,9 @@ class Rescorings:
 
     def _counting_methods(self, module: Module, owner: ast.ClassDef) -> Iterator[str]:
         for node in owner.body:
-            if isinstance(node, ast.FunctionDef) and any(_counts(each) for each in module.index.within(node, ast.Call)):
+            if isinstance(node, ast.FunctionDef) and any(
+                _counts(each, module) for each in module.index.within(node, ast.Call)
+            ):
                 yield node.name
 
     def _pairs(self, calls: list[tuple[ast.Call, str]], scope: Scope) -> Iterator[Rescoring]:
@@ -125,7 +129,7 @@ class Rescorings:
             for second, name in calls[position + 1 :]:
                 if name != cache or second not in reported or _share_loop(first, second, scope):
                     continue
-                if not self._gets_tokens(second, scope):
+                if not self._gets_tokens(second, scope) or self._emptied(cache, first, second, scope):
                     continue
                 filled = self._reach.of(first, scope.module)
                 reached = filled if filled.life is Life.UNKNOWN else self._reach.of(second, scope.module)
@@ -134,6 +138,21 @@ class Rescorings:
                     steps = _steps(first, second, cache, scope)
                     texts = announcements(second, scope.module, self._program, self._reach)
                     yield Rescoring(_name(scope), cache, again, steps, reached, self._label(scope), texts)
+
+    def _emptied(self, cache: str, first: ast.Call, second: ast.Call, scope: Scope) -> bool:
+        """Whether a method that gives the cache new tables is called on it between the two passes."""
+        value = scope.bindings[cache][0].value
+        found = self._program.class_named(last_name(value.func)) if isinstance(value, ast.Call) else None
+        if found is None:
+            return False
+        emptying = set(_emptying(*found))
+        return any(
+            last_name(call.func.value) == cache and place_of(first) < place_of(call) < place_of(second)
+            for name in emptying
+            for call in scope.module.calls(name)
+            if isinstance(call.func, ast.Attribute) and scope.module.scope_of(call) is scope
+            if not self._reach.skipped(call, scope.module)
+        )
 
     def _label(self, scope: Scope) -> str:
         """The text of every print of what the function returns."""
@@ -181,7 +200,7 @@ class Rescorings:
         """Whether a method counts, itself or through another method of its object."""
         for module, function in [*self._program.functions(method)][:_METHODS_LIMIT]:
             for node in module.index.own(function.node) if function.owner else ():
-                if _counts(node):
+                if _counts(node, module):
                     return True
                 if not through or not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                     continue
@@ -209,11 +228,41 @@ class Rescorings:
         return False
 
 
-def _counts(node: ast.AST) -> bool:
-    """`np.add.at(table, keys, 1)`, `np.bincount(keys)`, `table.scatter_add_(...)`."""
+def _counts(node: ast.AST, module: Module) -> bool:
+    """`np.add.at(table, keys, 1)`, `np.bincount(keys)`, `table.scatter_add_(...)`; not counts that are added up."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return False
-    return node.func.attr in _COUNTING or (node.func.attr == "at" and last_name(node.func.value) == "add")
+    if node.func.attr == "at":
+        return last_name(node.func.value) == "add"
+    return node.func.attr in _COUNTING and not _is_added_up(node, module)
+
+
+def _is_added_up(node: ast.expr, module: Module) -> bool:
+    """`(np.bincount(ids) * lengths).sum()`: one number is left, such as the bytes of a text."""
+    for above in module.index.ancestors(node):
+        if isinstance(above, ast.stmt):
+            return False
+        if isinstance(above, ast.Call) and last_name(above.func) in _ADDING_UP:
+            return True
+    return False
+
+
+def _emptying(module: Module, owner: ast.ClassDef) -> Iterator[str]:
+    """The methods of a class that give one of its attributes a new value, made without the object: `reset`."""
+    for node in owner.body:
+        if not isinstance(node, ast.FunctionDef) or node.name == "__init__" or len(node.args.args) > 1:
+            continue
+        for store in module.index.within(node, ast.Assign):
+            targets = [each for each in store.targets if isinstance(each, ast.Attribute)]
+            ours = {each.id for each in ast.walk(store.value) if isinstance(each, ast.Name)}
+            if targets and targets[0].attr in _tables(module, owner) and "self" not in ours:
+                yield node.name
+
+
+def _tables(module: Module, owner: ast.ClassDef) -> set[str]:
+    """The attributes of an object that its methods count into."""
+    calls = [call for call in module.index.within(owner, ast.Call) if _counts(call, module)]
+    return {each.attr for call in calls for each in ast.walk(call) if isinstance(each, ast.Attribute)}
 
 
 def _given(call: ast.Call) -> list[ast.expr]:

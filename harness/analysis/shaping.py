@@ -15,8 +15,8 @@ from harness.analysis.flowwords import means_target
 from harness.analysis.index import Function, descend, dotted, last_name
 from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
-from harness.analysis.program import Module, Program, Scope
-from harness.analysis.targets import is_scoring
+from harness.analysis.program import Module, Program, Scope, argument, default_of
+from harness.analysis.scoring import is_scoring
 
 _MARKING = frozenset({"scatter", "scatter_", "scatter_add", "scatter_add_"})
 _WRITING = frozenset({"scatter_", "scatter_add_"})
@@ -25,6 +25,7 @@ _NORMALIZING = frozenset({"softmax", "log_softmax"})
 _SAME = frozenset("clamp clamp_min clone contiguous detach flatten long reshape squeeze to unsqueeze view".split())  # noqa: SIM905
 # The same for a mask over the vocabulary, which may be turned round and made a number too.
 _SAME_MASK = _SAME | {"bool", "float", "logical_not", "type", "type_as", "expand", "mul", "half", "bfloat16"}
+_RUNNING = frozenset({"cumsum", "cumsum_"})
 _CHANGING = frozenset({"masked_fill", "masked_fill_", "where"})
 _LIBRARIES = frozenset({"torch", "F", "functional"})
 _HOPS = 12
@@ -38,7 +39,7 @@ def shaped(program: Program) -> Iterator[Proven]:
                 continue
             scope = module.scope_of(mark)
             used = next(_normalized(mark, name, target, scope), None)
-            if used is not None and _scores(mark, scope, program):
+            if used is not None and _scores(mark, scope, program) and not _is_off(mark, scope, program):
                 change, end = used
                 first = Step("the target is marked in a row of the vocabulary", module.at(mark.lineno), mark, module)
                 second = Step("the logits are changed by it", module.at(change.lineno), change, module)
@@ -153,6 +154,8 @@ def _change(node: ast.expr, mark: ast.expr, name: str, scope: Scope, hops: int =
     """The last change of logits by the marked tensor on the way to a node."""
     *_, node = _chain(node, _SAME_MASK)
     operands = _operands(node)
+    if isinstance(node, ast.BinOp) and _takes_itself_off(node, scope):
+        return None
     if len(operands) > 1 and any(_is_mark(each, mark, name, scope) for each in operands):
         return node
     parts = operands
@@ -183,12 +186,42 @@ def _is_mark(node: ast.expr, mark: ast.expr, name: str, scope: Scope) -> bool:
     if node is mark:
         return True
     if isinstance(node, ast.BinOp):
-        return any(_is_mark(each, mark, name, scope) for each in (node.left, node.right))
+        return not _takes_itself_off(node, scope) and any(
+            _is_mark(each, mark, name, scope) for each in (node.left, node.right)
+        )
     if not isinstance(node, ast.Name) or node.id != name or _is_logits(name) or node.lineno < mark.lineno:
         return False
     statement = scope.module.index.statement_of(mark)
     last = (statement.end_lineno or 0) if statement is not None else 0
     return all(each.line <= last for each in reaching(node, scope, scope))
+
+
+def _takes_itself_off(node: ast.BinOp, scope: Scope) -> bool:
+    """`marks.cumsum(1) - marks`: how often each token came before, this one left out."""
+    left, right = (list(_chain(scope.last_given(each), _SAME_MASK))[-1] for each in (node.left, node.right))
+    runs = [isinstance(each, ast.Call) and last_name(each.func) in _RUNNING for each in (left, right)]
+    return isinstance(node.op, ast.Sub) and runs == [True, False]
+
+
+def _is_off(mark: ast.expr, scope: Scope, program: Program) -> bool:
+    """Whether the mark is multiplied by a parameter that is zero wherever scoring code calls the function."""
+    function = scope.function
+    factor: ast.expr | None = None
+    below: ast.AST = mark
+    for above in scope.module.index.ancestors(mark):
+        if isinstance(above, ast.BinOp) and isinstance(above.op, ast.Mult):
+            factor = above.left if above.right is below else above.right
+            break
+        if isinstance(above, ast.stmt):
+            return False
+        below = above
+    if function is None or not isinstance(factor, ast.Name) or factor.id not in scope.parameters:
+        return False
+    sites = program.call_sites(function)
+    scoring = [site for site in sites if is_scoring(site[0], site[1], program)]
+    default = default_of(function, factor.id)
+    values = [argument(call, function, factor.id, filled) or default for _, call, filled in scoring or sites]
+    return bool(values) and all(isinstance(each, ast.Constant) and each.value == 0 for each in values)
 
 
 def _is_logits(name: str) -> bool:
@@ -209,8 +242,8 @@ def in_training(node: ast.expr, module: Module) -> bool:
 
 def _scores(node: ast.expr, scope: Scope, program: Program) -> bool:
     """Whether a place is scoring code, or in a function that scoring code names."""
-    if is_scoring(scope.module.index, node):
+    if is_scoring(scope.module, node, program):
         return True
     function: Function | None = scope.function
     sites = program.call_sites(function) if function is not None else ()
-    return any(is_scoring(module.index, call) for module, call, _ in sites)
+    return any(is_scoring(module, call, program) for module, call, _ in sites)

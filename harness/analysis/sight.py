@@ -17,7 +17,7 @@ from harness.analysis.index import descend, last_name
 from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, Scope
-from harness.analysis.targets import is_scoring
+from harness.analysis.scoring import is_scoring
 
 _FLAGS = frozenset({"is_causal", "causal"})
 _MEMORY = re.compile(r"cache|past|memory|kv|state", re.IGNORECASE)
@@ -33,7 +33,7 @@ def both_ways(program: Program) -> Iterator[Proven]:
             off = keyword.arg in flags and isinstance(keyword.value, ast.Constant) and keyword.value.value is False
             if not off or not isinstance(call, ast.Call) or last_name(call.func) in _ATTENTION or _remembers(call):
                 continue
-            found = _counted(call, module.scope_of(call)) if is_scoring(module.index, call) else None
+            found = _counted(call, module.scope_of(call)) if is_scoring(module, call, program) else None
             if found is not None:
                 loss, total = found
                 first = Step("the model is run without its causal mask", module.at(call.lineno), call, module)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from harness.analysis.index import dotted, last_name
 from harness.analysis.labels import Proven, Step
+from harness.analysis.prints import only_reported
 from harness.analysis.program import Module, Program, Scope
 
 _REPEATING = frozenset({"repeat", "repeat_interleave"})
@@ -85,9 +86,17 @@ def _mixture(division: ast.BinOp, module: Module) -> ast.BinOp | None:
         sides = (node.left, node.right) if isinstance(node.op, ast.Add) else ()
         weighted = [side for side in sides if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Mult)]
         factors = [each for side in weighted for each in ast.walk(side)] if len(weighted) > 1 else []
-        if any(each in powers or (isinstance(each, ast.Name) and each.id in named) for each in factors):
+        shared = any(each in powers or (isinstance(each, ast.Name) and each.id in named) for each in factors)
+        if shared and _is_scored(node, module):
             return node
     return None
+
+
+def _is_scored(mixture: ast.BinOp, module: Module) -> bool:
+    """Whether more is done with a mixture than to print it and to make its next value of it."""
+    names = _names_of(mixture, module)
+    scope = module.scope_of(mixture)
+    return not names or not all(only_reported(name, scope, module.index.statement_of(mixture)) for name in names)
 
 
 def _names_of(node: ast.expr, module: Module) -> frozenset[str]:

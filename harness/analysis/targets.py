@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from harness.analysis.flow import Flow, Skipped
 from harness.analysis.flowwords import LOSSES, TOKEN_LOSS
-from harness.analysis.index import Function, Index, dotted, last_name, place_of
+from harness.analysis.index import Function, dotted, place_of
 from harness.analysis.labels import Label, Step
 from harness.analysis.program import Module, Program
+from harness.analysis.scoring import is_scoring
 
 CALLERS_DEPTH = 4
 _HASHING = re.compile(r"\^|bitwise_xor|%|remainder|fmod")
@@ -26,8 +27,6 @@ _LOSS = re.compile(r"nll|loss|logp|log_p|lp\b|bits|\bce\b|cost", re.IGNORECASE)
 _TARGETLIKE = re.compile(
     r"\b(?:\w+_)?(?:tgts?|tg|tn|targets?|f?ys?|labels?|nxt|next|tok|sym|symbol|nll|lo?ss)(?:_\w+)?\b"
 )
-_SCORING = re.compile(r"eval|scor|valid|infer|bpb|nll|test|predict|mix|lookup|prob|blend|slid", re.IGNORECASE)
-_WITHOUT_GRADIENT = frozenset({"no_grad", "inference_mode"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def target_uses(program: Program, texts: Mapping[str, str], skipped: Skipped | N
     for arrival in flow.arrivals:
         # A choice is made where its losses are computed; everything else where it arrives.
         steps = arrival.steps if arrival.label is Label.CHOSEN else arrival.steps[-1:]
-        if any(is_scoring(step.module.index, step.node) for step in steps):
+        if any(is_scoring(step.module, step.node, program) for step in steps):
             uses.setdefault(TargetUse(arrival.label, tuple(dict.fromkeys(arrival.steps))))
     return tuple(uses)
 
@@ -81,7 +80,7 @@ def scoring_hashes(program: Program, texts: Mapping[str, str]) -> Iterator[tuple
                 continue
             asked.add(function)
             calls = _calls(program, [function.node.name]) if function is not None else ()
-            if is_scoring(module.index, node) or any(is_scoring(home.index, call) for home, call in calls):
+            if is_scoring(module, node, program) or any(is_scoring(home, call, program) for home, call in calls):
                 yield module, node
 
 
@@ -90,21 +89,6 @@ def _exclusive_ors(module: Module) -> Iterator[ast.AST]:
     for kind in kinds:
         yield from (node for node in module.index.of(kind) if isinstance(node.op, ast.BitXor))
     yield from module.calls("bitwise_xor")
-
-
-def is_scoring(index: Index, node: ast.AST) -> bool:
-    """Whether a place belongs to evaluation: by its function's name, or because it computes no gradients."""
-    for above in index.ancestors(node):
-        if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            if _SCORING.search(above.name) or any(_gradientless(each) for each in above.decorator_list):
-                return True
-        elif isinstance(above, ast.With) and any(_gradientless(item.context_expr) for item in above.items):
-            return True
-    return False
-
-
-def _gradientless(node: ast.expr) -> bool:
-    return last_name(node.func if isinstance(node, ast.Call) else node) in _WITHOUT_GRADIENT
 
 
 def _hot(module: Module, text: str) -> Iterator[Function]:

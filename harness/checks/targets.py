@@ -83,9 +83,10 @@ def share_not_normalized(submission: Submission) -> Outcome:
         shares of a row sum to one when they are divided by the row's own sum. It fails too where the logarithm of a
         token's probability is divided evenly among the token's bytes (or each byte gets a root of the probability)
         and the shares are mixed with other probabilities byte by byte, where an entropy stands among the losses that
-        are mixed, where the weight of a mixture of two probabilities of the realized token is computed from one
-        of them, and where the model's share of a mixture is cut only if a table holds the realized token. A number
-        read at the exact pair of context and token is left to the probe, which sums over the vocabulary.
+        are mixed, where the weight of a mixture of probabilities of the realized token is computed from one of them
+        (also where each raises its own weight), and where the model's share of a mixture is cut only if a table holds
+        the realized token. A number read at the exact pair of context and token is left to the probe, which sums over
+        the vocabulary.
 
     Why it matters:
         "Before x_t is scored there is one full distribution over the official token alphabet, p >= 0, sum 1" (#1017).
@@ -233,7 +234,8 @@ def scored_without_causal_mask(submission: Submission) -> Outcome:
     What it checks:
         Calls in scoring code that switch the causal mask of the whole model off (`model(x, is_causal=False)`, where
         the model hands that on to its attention), and whose loss is added to the score. And layers that reduce their
-        input over all positions, axis 1 of `B, T, C = x.shape`, and return a sequence that is made with it. Training
+        input over all positions, axis 1 of `B, T, C = x.shape`, or choose the best of all of them (`topk`), and return
+        a sequence that is made with it. Training
         without a mask, steps that go on from a cache, and layers that have no mask of their own are none of this:
         what those attend to is left to the probe, which changes later tokens.
 
@@ -247,15 +249,23 @@ def scored_without_causal_mask(submission: Submission) -> Outcome:
         The lines of the call, of the loss, and of the sum that it goes into; or those of the layer.
 
     How to fix:
-        Score with the causal mask and with cumulative means, or state the bound and how a decoder follows it.
+        Score with the causal mask, with cumulative means and choices at each position, or state the bound and how a
+        decoder follows it.
     """
     clean = "No score of a model that is run without its causal mask was found in code that runs"
     said = "The model that is scored sees tokens on both sides"
-    return _disputed(
+    asked = "condition 1 asks for the strict prefix alone"
+    masked = _disputed(
         _judge(submission, UseKind.BOTH_WAYS, said, clean),
-        "condition 1 asks for the strict prefix alone",
+        asked,
         "a bound on the likelihood of a whole masked text is a code length too",
     )
+    pooled = _disputed(
+        _judge(submission, UseKind.POOLED, "A layer of the model sees all positions", clean),
+        asked,
+        f"whether later tokens change a score, running shows ({PROBE})",
+    )
+    return max(masked, pooled, key=lambda outcome: outcome.verdict.severity)
 
 
 def _judge(submission: Submission, kind: UseKind, accusation: str, clean: str) -> Outcome:

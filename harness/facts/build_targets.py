@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from harness.analysis import (
     bestof,
+    choosing,
     experts,
     freehits,
     gates,
     onhits,
     pooled,
+    quotients,
     reach,
     roots,
     shaping,
@@ -76,10 +78,12 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
     uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in roots.roots(program)]
     uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in experts.entropies(program)]
     uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in weights.weighted(program)]
+    uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in quotients.self_weighted(program)]
     uses += [_proved(UseKind.ON_HITS, each, reached, logged, stated) for each in onhits.on_hits(program)]
     uses += [_proved(UseKind.SHAPED, each, reached, logged, stated) for each in shaping.shaped(program)]
     uses += [_proved(UseKind.BOTH_WAYS, each, reached, logged, stated) for each in sight.both_ways(program)]
-    uses += [_proved(UseKind.BOTH_WAYS, each, reached, logged, stated) for each in pooled.pooled(program)]
+    layers = (*pooled.pooled(program), *choosing.chosen(program))
+    uses += [_proved(UseKind.POOLED, each, reached, logged, stated, made=_made(each, reached)) for each in layers]
     uses += [_proved(UseKind.CHOSEN_SCORE, each, reached, logged, stated) for each in bestof.best_scores(program)]
     uses += [_proved(UseKind.FREE_HIT, each, reached, logged, stated) for each in freehits.free_hits(program)]
     uses += [_gate(gate, reached, logged, stated) for gate in gates.gates(program, texts, _helpers(folder))]
@@ -112,8 +116,23 @@ def _hides(uses: Sequence[TargetUse]) -> bool:
     return any(use.kind not in live for use in uses)
 
 
-def _proved(kind: UseKind, found: Proven, reached: Reach, logged: Logged, stated: Stated) -> TargetUse:
+def _made(found: Proven, reached: Reach) -> Reached | None:
+    """Whether an object of the class is made that the first step stands in."""
+    module = found.steps[0].module
+    function = module.index.function_of(found.steps[0].node)
+    owner = function.owner.rpartition(".")[2] if function is not None else ""
+    modules = reached.program.modules.values()
+    ways = [reached.of(call, each) for each in modules for name in each.names_of(owner) for call in each.calls(name)]
+    order = [reach.Life.LIVE, reach.Life.UNKNOWN, reach.Life.DEAD]
+    return min(ways, key=lambda way: order.index(way.life), default=None)
+
+
+def _proved(
+    kind: UseKind, found: Proven, reached: Reach, logged: Logged, stated: Stated, *, made: Reached | None = None
+) -> TargetUse:
+    """A use by the lines that prove it, and whether they run; nothing does in an object that is not made."""
     life = _life(found.steps, reached)
+    life = made if made is not None and made.life is not reach.Life.LIVE else life
     steps = tuple(Located(step.what, step.location) for step in found.steps)
     silent = _silent(found.steps, reached, logged)
     return _doubted(TargetUse(kind, steps, _LIVES[life.life], _because(life), silent), life, stated)

@@ -22,6 +22,7 @@ class UseKind(enum.StrEnum):
     CHOSEN_LOSS = "a loss is chosen by its value at it"
     SHAPED = "the logits are changed at it"
     BOTH_WAYS = "the model is run without its causal mask"
+    POOLED = "a layer reduces, or chooses among, all positions"
     CHOSEN_SCORE = "the best of several whole evaluations is the score"
     FREE_HIT = "its loss is dropped where a guess equals it"
     GATE = "a hint is switched by its class"
