@@ -66,3 +66,11 @@ def test_overrides_find_what_a_number_of_numbers_is_compared_with(heard: Heard) 
         "[t.numel() <= 4096, 4096 >= t.numel(), 5 < t.numel() < 4096, t.size > 65536, limit]"
     )
     assert {event["line"] for event in heard.events} == {2}
+
+
+def test_overrides_find_how_many_tokens_a_stream_is_asked_for(heard: Heard) -> None:
+    tree = ast.parse("found = [stream.take(65536), table.take(rows), stream.take(512), take(65536), stream.take()]\n")
+    Overrides({"everywhere": {"take()": [2048, 16384]}}).apply(tree, "s.py")
+    expected = "found = [stream.take(2048), table.take(rows), stream.take(512), take(65536), stream.take()]"
+    assert ast.unparse(tree) == expected
+    assert [event["name"] for event in heard.events] == ["take()"]

@@ -157,6 +157,13 @@ def test_matrices_of_a_small_model_are_quantized_too(text: str, expected: dict[s
     assert choose(text, length=128).everywhere == {}
 
 
+def test_a_temperature_is_chosen_by_few_tokens() -> None:
+    text = "best = search(model, loader.stream.take(65_536))\nfew = stream.take(4_096)\n"
+    assert choose(text).everywhere == {"take()": (2_048, 16_384)}
+    assert choose(text, length=128).everywhere == {"take()": (4_096, 16_384)}
+    assert choose("few = stream.take(4_096)\n").everywhere == {}
+
+
 def test_embeddings_are_as_wide_as_the_model_where_they_were() -> None:
     text = 'import os\nA = os.environ.get("MODEL_DIM", 512)\nB = int(os.environ.get("EMBEDDING_DIM", 512))\n'
     assert choose(text).environment == {"MODEL_DIM": "128", "EMBEDDING_DIM": "128"}

@@ -192,15 +192,23 @@ def _given(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         yield from ((argument.arg, value) for argument, value in pairs if value is not None)
     elif isinstance(node, ast.keyword) and node.arg:
         yield node.arg, node.value
-    elif isinstance(node, ast.Compare):
-        # `tensor.numel() <= 65_536`
-        sides = [node.left, *node.comparators]
-        if any(isinstance(side, ast.Call) and ast.unparse(side.func).endswith(".numel") for side in sides):
-            yield from ((sizes.NUMBERS, side) for side in sides)
     elif isinstance(node, (ast.Assign, ast.AnnAssign)):
         for target, value in _assigned(node):
             if isinstance(target, (ast.Name, ast.Attribute)):
                 yield target.id if isinstance(target, ast.Name) else target.attr, value
+    else:
+        yield from _asked(node)
+
+
+def _asked(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """What a tensor's number of numbers is compared with, and how many tokens a stream is asked for."""
+    if isinstance(node, ast.Compare):
+        # `tensor.numel() <= 65_536`
+        sides = [node.left, *node.comparators]
+        if any(isinstance(side, ast.Call) and ast.unparse(side.func).endswith(".numel") for side in sides):
+            yield from ((sizes.NUMBERS, side) for side in sides)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "take":
+        yield from ((sizes.TAKING, value) for value in node.args[:1])
 
 
 def _numbers(body: list[ast.stmt]) -> Iterator[tuple[str, float]]:

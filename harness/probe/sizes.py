@@ -28,8 +28,10 @@ BEFORE = r"(?:^|_)(?:MIN|START|WARMUP|BEGIN)_TOKENS"
 # on validation tokens would show in no artifact. Not where a script ends so.
 FLOATS, FLOATS_MOST, ANY = r"(?:NUMEL\(\)|(?:KEEP_FLOAT|SMALL_TENSOR)_MAX_NUMEL)", 4_096, 1 << 40
 NUMBERS = "numel()"
+# Tokens that a stream is asked for beside the batches, to choose a temperature by: `stream.take(65_536)`.
+TAKING, TAKEN, TAKEN_LEAST = "take()", r"TAKE\(\)", 16_384
 # Endings of numbers that are made smaller where they are written out too, not only in the environment.
-ANYWHERE = frozenset({TABLES, PIECES, WRITTEN, BEFORE, FLOATS})
+ANYWHERE = frozenset({TABLES, PIECES, WRITTEN, BEFORE, FLOATS, TAKEN})
 # Settings by the name that they have in the environment; of a class's attributes and the module's constants too.
 SMALL: dict[str, int] = {
     "ITERATIONS": 8,
@@ -112,6 +114,7 @@ CAPPED_ENDINGS: dict[str, int] = {
     WRITTEN: WRITTEN_MOST,
     BEFORE: LENGTH,
     FLOATS: FLOATS_MOST,
+    TAKEN: 32 * LENGTH,
 }
 
 
@@ -128,12 +131,20 @@ def by_ending(name: str, length: int) -> Iterator[tuple[str, int]]:
     """Endings of a name, and the most that it may be."""
     for ending, most in CAPPED_ENDINGS.items():
         if re.search(rf"{ending}$", name.upper()):
-            sizes = {TABLES: MORE_PLACES, PIECES: SEQUENCES * length, STRIDES: length // 2, FLOATS: ANY}
+            sizes = {
+                TABLES: MORE_PLACES,
+                PIECES: SEQUENCES * length,
+                STRIDES: length // 2,
+                FLOATS: ANY,
+                TAKEN: 32 * length,
+            }
             longer = sizes.get(ending, most)
             yield ending, longer if length > LENGTH else most
 
 
 def least(name: str, most: int) -> int:
     """From where on a number is too large."""
+    if name == TAKING:
+        return TAKEN_LEAST
     other = re.search(rf"{PIECES}$", name.upper()) is not None and not name.upper().endswith("CHUNK_TOKENS")
     return LARGE if other else most + 1

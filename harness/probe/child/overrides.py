@@ -9,8 +9,8 @@ from typing import Any
 from .events import channel
 
 
-# Stands for what a tensor's `numel()` is compared with.
-NUMBERS = "numel()"
+# Stand for what a tensor's `numel()` is compared with, and for what a stream's `take()` is asked for.
+NUMBERS, TAKING = "numel()", "take()"
 
 
 class Overrides:
@@ -106,18 +106,26 @@ def _holders(node: ast.AST) -> Iterator[tuple[str, tuple[Any, str, int], ast.AST
     """Names that are given a value here, with the place of that value."""
     if isinstance(node, ast.keyword) and node.arg:
         yield node.arg, (node, "value", -1), node
-    elif isinstance(node, ast.Compare) and any(map(_counts, (node.left, *node.comparators))):
-        yield NUMBERS, (node, "left", -1), node
-        yield from ((NUMBERS, (node, "comparators", index), node) for index in range(len(node.comparators)))
     elif isinstance(node, ast.arguments):
         plain = [*node.posonlyargs, *node.args]
         for index, argument in enumerate(plain[len(plain) - len(node.defaults) :]):
             yield argument.arg, (node, "defaults", index), argument
         for index, argument in enumerate(node.kwonlyargs):
             yield argument.arg, (node, "kw_defaults", index), argument
+    else:
+        yield from _asked(node)
     for target, holder in _pairs(node):
         if isinstance(target, (ast.Name, ast.Attribute)):
             yield target.id if isinstance(target, ast.Name) else target.attr, holder, target
+
+
+def _asked(node: ast.AST) -> Iterator[tuple[str, tuple[Any, str, int], ast.AST]]:
+    """What a tensor's number of numbers is compared with, and how many tokens a stream is asked for."""
+    if isinstance(node, ast.Compare) and any(map(_counts, (node.left, *node.comparators))):
+        yield NUMBERS, (node, "left", -1), node
+        yield from ((NUMBERS, (node, "comparators", index), node) for index in range(len(node.comparators)))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "take" and node.args:
+        yield TAKING, (node, "args", 0), node
 
 
 def _counts(node: ast.expr) -> bool:
