@@ -73,6 +73,19 @@ def test_absent_or_unread_logs_leave_a_low_claim_undecided(runs: tuple[Run, ...]
     assert claimed(1.1234, runs).verdict is Verdict.UNDECIDED
 
 
+@pytest.mark.parametrize(("spoken", "verdict"), [((7,), Verdict.UNDECIDED), ((7, 1), Verdict.FAIL), ((), Verdict.FAIL)])
+def test_a_claim_of_a_seed_that_is_only_spoken_of_may_have_no_log(spoken: tuple[int, ...], verdict: Verdict) -> None:
+    base = factories.submission(runs=(factories.run(1),))
+    claims = factories.manifest(seeds=(), val_bpb=at(1.05, pointer="/val_bpb"))
+    said = StatementFacts(seeds=tuple(at(seed, "submission.json") for seed in spoken))
+    readme = dataclasses.replace(base.readme, seeds=())
+    submission = dataclasses.replace(base, claims=claims, readme=readme, statements=said)
+    outcome = metric.claim_not_in_logs.check(submission)
+    assert outcome is not None
+    assert outcome.verdict is verdict
+    assert ("seeds without a log: 7 (submission.json)" in outcome.message) is (verdict is Verdict.UNDECIDED)
+
+
 def test_no_claim_or_no_score_is_undecided() -> None:
     unlogged = claimed(1.2, ())
     assert unlogged.verdict is Verdict.UNDECIDED

@@ -61,6 +61,14 @@ def test_a_folder_that_calls_itself_a_trial(tmp_path: Path, readme: str, blurb: 
     assert [each.value for each in statements(tmp_path, readme, blurb=blurb).trial] == said
 
 
+def test_seeds_are_spoken_of_in_texts(tmp_path: Path) -> None:
+    found = statements(
+        tmp_path, "# A run of seed 9\n", blurb="8xH100, seed 7, best of seed=42", notes={"more": "SEED: 1337"}
+    )
+    assert [each.value for each in found.seeds] == [7, 42, 1337]
+    assert statements(tmp_path, "# A run\n", blurb="3 seeds, seeded 7, no-seed 8, seed one").seeds == ()
+
+
 def test_parameters_are_stated_in_two_places(tmp_path: Path) -> None:
     found = statements(tmp_path, "# A run\n\n| A | B |\n|--|--|\n| Parameters | 27.2M |\n", num_parameters=27_161_151)
     assert [(each.value.value, each.value.unit) for each in found.parameters] == [

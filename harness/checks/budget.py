@@ -130,7 +130,10 @@ def _training(run: Run, seconds: float, kind: str) -> tuple[Verdict, str]:
         return Verdict.WARN, f"{subject}; {excess:.3f} s is more than the overshoot of one step."
     if step is None:
         return Verdict.UNDECIDED, f"{subject}, and how long a step takes cannot be told."
-    return Verdict.FAIL, f"{subject}; {excess:.3f} s more is not the overshoot of a step of {step:.3f} s."
+    return (
+        Verdict.FAIL,
+        f"{subject}; {excess:.3f} s more are {excess / step:,.0f} steps of {step:.3f} s; up to two are normal.",
+    )
 
 
 @rule("PG202", "evaluation-over-cap", family=FAMILY, status=Status.SETTLED, authority="README FAQ")

@@ -176,9 +176,13 @@ def _under_another_name(submission: Submission, claim: float, lowest: float) -> 
 
 def _unread(submission: Submission) -> str:
     """Which logs the claim may come from that were not read, as a clause; empty when there are none."""
-    absent = sorted(_claimed(submission) - {known(run.seed) for run in submission.runs})
+    logged = {known(run.seed) for run in submission.runs}
+    absent = sorted(_claimed(submission) - logged)
     if absent:
         return f"seeds without a log: {listed(absent)}"
+    spoken = {fact.value: fact for fact in submission.statements.seeds}
+    if not _claimed(submission) and spoken and None not in logged and logged.isdisjoint(spoken):
+        return f"seeds without a log: {listed([f'{seed} ({spoken[seed].location})' for seed in sorted(spoken)])}"
     unread = [run for run in submission.runs if headline_bpb(run) is None]
     return (
         f"{listed([run.location.path for run in unread])}: {reason_of(run.headline for run in unread)}"

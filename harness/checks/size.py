@@ -167,7 +167,8 @@ def _judge(sizes: Sequence[SeedSize], every: Sequence[Accounting]) -> tuple[Verd
     limit = f"the cap is {size(ARTIFACT_CAP_BYTES)}"
     model = [run for run in sizes if (known(run.model_bytes) or 0) > ARTIFACT_CAP_BYTES]
     if model:
-        return Verdict.FAIL, f"The compressed model alone is over the cap: {figures}; {limit}."
+        largest = size(max(known(run.model_bytes) or 0 for run in model))
+        return Verdict.FAIL, f"The compressed model alone is over the cap: {largest}; {figures}; {limit}."
     if not over:
         unread = sum(isinstance(total, Missing) for total in stated[0].totals)
         if unread:

@@ -22,6 +22,7 @@ OPENING_LINES = 40
 LINE_CHARACTERS = 600
 PARAMETER_NAMES = frozenset("num_parameters parameters model_params num_params n_params total_params".split())  # noqa: SIM905
 _NON_RECORD = re.compile(r"(?<![\w-])non[-_ ]?record(?![\w-])", re.IGNORECASE)
+_SEED = re.compile(r"(?<![\w-])seed[ =:]{1,3}(\d{1,6})(?!\d)", re.IGNORECASE)
 # A line that begins so, behind marks of emphasis.
 _BEGINS_SO = re.compile(r"[\s*_>]*non[-_ ]?record\s+(?:\w+\s+){0,3}(?:submission|entry|run)\b", re.IGNORECASE)
 _TRIAL = re.compile(
@@ -60,6 +61,7 @@ def build_statements(
         non_record=(*_declared(values), *_titled(readme)),
         trial=(*_tried(values), *_tried(_opening(readme))),
         parameters=(*_counted(values), *_tabled(readme)),
+        seeds=tuple(_spoken(values)),
         launches=tuple(_launches(readme, texts)) if readme is not None else (),
         idle=tuple(_idle(values, texts, code)),
     )
@@ -126,6 +128,12 @@ def _tried(values: Iterable[tuple[str, Located[Value]]]) -> Iterator[Located[str
         if said is not None:
             yield Located(said[0], found.location)
             return
+
+
+def _spoken(values: Iterable[tuple[str, Located[Value]]]) -> Iterator[Located[int]]:
+    for _, found in values:
+        for said in _SEED.finditer(found.value[:LINE_CHARACTERS]) if isinstance(found.value, str) else ():
+            yield Located(int(said[1]), found.location)
 
 
 def _counted(values: Sequence[tuple[str, Located[Value]]]) -> Iterator[Located[Count]]:

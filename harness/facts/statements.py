@@ -39,6 +39,7 @@ class StatementFacts:
         trial: where it calls itself a trial that claims no place: a smoke test, a proxy, no leaderboard claim.
         parameters: numbers of parameters of the model.
         launches: commands of the README that run scripts.
+        seeds: seeds that submission.json speaks of in its texts.
         idle: settings that submission.json states and the scripts name only where they set them: the place of the
             statement, and of the setting.
     """
@@ -47,6 +48,7 @@ class StatementFacts:
     trial: tuple[Located[str], ...] = ()
     parameters: tuple[Located[Count], ...] = ()
     launches: tuple[Located[Launch], ...] = ()
+    seeds: tuple[Located[int], ...] = ()
     idle: tuple[tuple[Located[str], Located[str]], ...] = ()
 
 
