@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from harness.checks import size as checks
@@ -71,6 +73,18 @@ def test_a_stated_total_counts_where_no_log_states_one(
     outcome = checks.artifact_over_cap.check(factories.submission(size=sized(three(None, None, None)), claims=claims))
     assert outcome is not None
     assert outcome.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("logged", "entry", "verdict"), [(60_000, 50_000, "fail"), (60_000, 600, "warn"), (0, 600, "undecided")]
+)
+def test_a_logged_total_counts_where_the_model_is_in_no_log(logged: int, entry: int, verdict: str) -> None:
+    run = dataclasses.replace(three(None, None, None), logged_total_bytes=at(CAP + logged, "a.log", 4))
+    claims = factories.manifest(seeds=(), bytes_total=UNSTATED, bytes_code=UNSTATED)
+    outcome = checks.artifact_over_cap.check(factories.submission(size=sized(run, entry=entry), claims=claims))
+    assert outcome is not None
+    # What a wrapper of a few lines runs has more code than itself.
+    assert outcome.verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from harness.model import Fact, Located, Missing, Outcome, Status, Value, Verdic
 
 FAMILY = "size"
 MOST_ADMITTED = 1.25
+# Whole training scripts have more bytes than the one and, compressed or not, fewer than the other.
+LEAST_CODE_BYTES, MOST_CODE_BYTES = 4_096, 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,8 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
         shipped; the code as the log's own compressed figure; every shipped code file. It fails only when every
         accounting that can be computed is over the cap, and warns when some are, when another log of the same
         seed is under it, or when no log prints the claimed score and the claimed size is another, under the cap.
-        Where no log states a size, the total that submission.json states: it fails when that is over the cap without
-        any code, and warns when it is so with it.
+        Where no log states the model's bytes, the largest total that submission.json or a log states: it fails when
+        that is over the cap without any code, and warns when it is so with it.
 
     Why it matters:
         "The submission artifact is computed as code bytes plus compressed model bytes. ... The cap is decimal
@@ -117,19 +119,23 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
 
 
 def _admitted(submission: Submission) -> Outcome | None:
-    """Judge the total that submission.json states, where that is over the cap and no log states one."""
+    """Judge a total over the cap that submission.json or a log states, where none states the model's bytes."""
     claims = submission.claims
-    totals = [fact for fact in (claims.bytes_total, *(row.artifact_bytes for row in claims.seeds)) if known(fact)]
-    largest = max(totals, key=lambda fact: known(fact) or 0, default=None)
-    total = known(largest) if largest is not None else None
-    if largest is None or total is None or total <= ARTIFACT_CAP_BYTES:
+    logged = [run.logged_total_bytes for run in submission.size.per_seed]
+    stated = [claims.bytes_total, *(row.artifact_bytes for row in claims.seeds), *logged]
+    found = [fact for fact in stated if isinstance(fact, Located) and fact.value > ARTIFACT_CAP_BYTES]
+    if not found:
         return None
-    code = known(claims.bytes_code) or known(submission.size.entry_code_bytes) or 0
-    values: dict[str, Value] = {"cap_bytes": ARTIFACT_CAP_BYTES, "claimed_bytes": total, "code_bytes": code}
-    limit = f"the cap is {size(ARTIFACT_CAP_BYTES)}"
-    said = f"submission.json states {size(total)} in total, no size was read in a log; {limit}"
+    largest = max(found, key=lambda fact: fact.value)
+    total = largest.value
+    shipped = known(submission.size.entry_code_bytes) or 0
+    # A script of a few lines runs another one.
+    code = known(claims.bytes_code) or (shipped if shipped >= LEAST_CODE_BYTES else MOST_CODE_BYTES)
+    values: dict[str, Value] = {"cap_bytes": ARTIFACT_CAP_BYTES, "stated_bytes": total, "code_bytes": code}
+    limit = f"the cap is {size(ARTIFACT_CAP_BYTES)}, and no log states the model's bytes"
+    said = f"A total of {size(total)} is stated ({largest.location}); {limit}"
     if total - code <= ARTIFACT_CAP_BYTES:
-        message = f"{said}. Without its code ({size(code)}) it is under the cap."
+        message = f"{said}. Without its code ({size(code)} or fewer) it may be under the cap."
         return Outcome(Verdict.WARN, message, values, places(largest))
     # A total so far above the cap may be that of a checkpoint.
     verdict = Verdict.FAIL if total <= MOST_ADMITTED * ARTIFACT_CAP_BYTES else Verdict.WARN
