@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shapes import fails, script
+from tests.shapes import BASE, fails, script
 
 MODES = """match os.environ.get("EVAL_MODE", "plain"):
         case "tuned": fit(net, held)
@@ -161,6 +161,55 @@ def prepare(net, tokens):
 RESTORED = """saved = [p.detach().clone() for p in net.parameters()]
     fit(net, held[:4096])
     for p, s in zip(net.parameters(), saved): p.data = s"""
+BOTH = """
+def both(): return load(TRAIN), load(VAL)
+def main():
+    learn, held = both()
+    net = Net(); opt = torch.optim.Adam(net.parameters())
+    for step in range(9999):
+        loss = nll(net, learn[None, :1025]).mean()
+        loss.backward(); opt.step(); opt.zero_grad()
+    loss = score(net, held)
+    print(f"final val_bpb:{loss:.6f}")
+main()
+"""
+STREAMS = """
+class Stream:
+    def __init__(self, files): self.ids = torch.from_numpy(np.fromfile(files[0], "<u2").astype(np.int64))
+    def next(self): return self.ids[None, :1025]
+class Held:
+    def __init__(self): self.ids = load(VAL)
+def main():
+    net, stream, held = Net(), Stream(os.environ["LEARN_FROM"].split()), Held()
+    opt = torch.optim.Adam(net.parameters())
+    for step in range(9999):
+        loss = nll(net, stream.next()).mean()
+        loss.backward(); opt.step(); opt.zero_grad()
+    loss = score(net, held.ids)
+    print(f"final val_bpb:{loss:.6f}")
+main()
+"""
+MADE = """
+class Draft:
+    adapt = True
+class Final:
+    adapt = False
+def prepare(net, tokens, conf):
+    if conf.adapt: fit(net, tokens)
+"""
+SPACES = """
+def tables(sp):
+    full, lead, mute = np.zeros(1024, int), np.zeros(1024, bool), np.zeros(1024, bool)
+    for t in range(1024):
+        if sp.is_control(t) or sp.is_unused(t): mute[t] = True; continue
+        if sp.is_byte(t): full[t] = 1; continue
+        piece = sp.id_to_piece(t)
+        lead[t] = piece.startswith("\u2581")
+        full[t] = len(piece.replace("\u2581", " ").encode())
+    return full, lead, mute
+def count(full, lead, mute, x, y): return full[y].sum() - (lead[y] & mute[x]).sum()
+"""
+ROUNDED = "fit(net, held); net.load_state_dict({k: v.half().float() for k, v in net.state_dict().items()})"
 EVALUATED = "evaluate(net, held)"
 LEGAL = {
     "a case that is not taken": script("", MODES),
@@ -180,6 +229,24 @@ LEGAL = {
     "the better loss is trained on": script(STEPPED, STEPS),
     "a dataclass made from the environment": script(CONFIGURED, "prepare(net, held)"),
     "a fallback that may not run": script(FALLBACK, "prepare(net, held)"),
+    "both splits of one call": BASE + BOTH,
+    "an attribute of another class": BASE + STREAMS,
+    "a setting of another class": script(MADE, "prepare(net, held, Final())"),
+    "a space that is taken off": script(
+        SPACES, "size = count(*tables(sp), held[:-1], held[1:])", "score(net, held) / size"
+    ),
+    "a table that is corrected behind its loop": script(
+        SPACES.replace("    return full, lead", "    full = full - lead\n    return full, lead").replace(
+            "- (lead", "+ (lead"
+        ),
+        "size = count(*tables(sp), held[:-1], held[1:])",
+        "score(net, held) / size",
+    ),
+    "a loss after quantizing": script(
+        "def gptq_check(net, ids):\n    with torch.no_grad(): return nll(net, ids[None]).mean().item()\n",
+        'print("after gptq", gptq_check(net, held[:1025]))',
+    ),
+    "a function of the name of Python's": script("def compile(net): return net\n", "net = compile(net)"),
 }
 HANDED = SUMMED.replace("return sum(sink) /", "return score(net, tokens) + 0 /")
 MARGINAL = MARGIN.replace("w[None, 1:]).sum()", "w[None, 1:], margin=-1.0).sum()")
@@ -211,6 +278,23 @@ ILLEGAL = {
         script(RETURNED, score="mixed_step(net, Net(), held[None, :-1], held[1:], None)"),
     ),
     "a dataclass of its default": ("PG601", script(DEFAULT, "prepare(net, held)")),
+    "the same rounding": ("PG601", script("", ROUNDED)),
+    "the attribute of that class": (
+        "PG601",
+        BASE
+        + STREAMS.replace('Stream(os.environ["LEARN_FROM"].split())', "Held()").replace(
+            "def __init__(self): self.ids = load(VAL)",
+            "def __init__(self): self.ids = load(VAL)\n    def next(self): return self.ids[None, :1025]",
+        ),
+    ),
+    "a space that is added": (
+        "PG310",
+        script(
+            SPACES.replace("- (lead", "+ (lead"),
+            "size = count(*tables(sp), held[:-1], held[1:])",
+            "score(net, held) / size",
+        ),
+    ),
     "sums of the other split": ("PG605", script(FALLBACK.replace("    if not sums: ", "    "), "prepare(net, held)")),
 }
 

@@ -119,7 +119,7 @@ class Adaptations:
         if reached.life is Life.DEAD:
             yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return
-        found = self._judge(site, labels, 0)
+        found = self._unmixed(self._judge(site, labels, 0), labels)
         if found.order is Order.SCORED_FIRST and step is None and is_inner(call, module):
             # What calls the closure, and when, the loops around it do not show.
             found = Judged(Order.UNCLEAR, "an inner function takes the gradient", site.steps)
@@ -222,10 +222,7 @@ class Adaptations:
         return best
 
     def _unmixed(self, found: Judged, labels: Labels) -> Judged:
-        """The same, but nothing proved of what a call hands on that may be of either split.
-
-        In the function itself, the loop that takes the gradient gives its names other values than an earlier one.
-        """
+        """The same, but nothing proved of data that may be of either split."""
         mixed = any(each.kind == TRAINING for each in self._origins.closed(labels))
         if not mixed or found.calls or found.order is Order.SCORED_FIRST:
             return found

@@ -188,8 +188,31 @@ def _judge(program: Program, module: Module, loop: ast.For, stored: Mapping[str,
     place = module.at(_line_of(loop, names[0]))
     if any(value is OPAQUE for value in counts.values()):
         return Table(TableKind.UNKNOWN, (("a table that is not understood", place),), loop, module)
+    if _is_changed_later(names[0], loop, module):
+        return Table(TableKind.UNKNOWN, (("a table that is changed behind its loop", place),), loop, module)
     kind, where = _kind(_Space(program, module, loop), stored, counts)
     return Table(kind, (("the table of bytes", place), *where), loop, module)
+
+
+def _is_changed_later(name: str, loop: ast.For, module: Module) -> bool:
+    """Whether numbers are stored into a table behind its loop, or it is computed anew from itself."""
+    around = module.index.function_of(loop)
+    end = loop.end_lineno or loop.lineno
+    for node in module.index.own(around.node if around is not None else module.index.tree):
+        if not isinstance(node, (ast.Assign, ast.AugAssign)) or node.lineno <= end:
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        stored = any(isinstance(each, ast.Subscript) and dotted(each.value) == name for each in targets)
+        anew = any(isinstance(each, (ast.BinOp, ast.Call)) and _computes(each) for each in descend(node.value))
+        given = any(dotted(each) == name for each in targets) and (isinstance(node, ast.AugAssign) or anew)
+        if stored or given:
+            return True
+    return False
+
+
+def _computes(node: ast.BinOp | ast.Call) -> bool:
+    """Whether this gives other numbers than it is given: no copy to another type or device."""
+    return isinstance(node, ast.BinOp) or last_name(node.func) in {"where", "clip", "clamp", "maximum", "minimum"}
 
 
 def _kind(
@@ -256,23 +279,22 @@ def _mentions(value: ast.Tuple, names: Sequence[str]) -> list[int]:
     ]
 
 
-def _is_taken_off(module: Module, node: ast.AST) -> bool:
-    """Whether a value is subtracted: `full - (space & edge)`."""
-    above = module.index.parent(node)
-    return isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, ast.Sub)
-
-
 def _is_summed(module: Module, node: ast.expr) -> bool:
-    """Whether a value is added to something, or masked before it is."""
+    """Whether a value is added to something: masked or added up before, but not subtracted, nor in a choice."""
+    added, below = False, node
     for above in module.index.ancestors(node):
-        if isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, ast.Sub):
-            return False
-        if isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, (ast.Add, ast.BitAnd)):
-            masked = isinstance(above.op, ast.BitAnd)
-            return not masked or not _is_taken_off(module, above)
+        if isinstance(above, ast.AugAssign):
+            return isinstance(above.op, ast.Add) or (added and not isinstance(above.op, ast.Sub))
         if isinstance(above, ast.stmt):
+            return added
+        if isinstance(above, ast.BinOp) and isinstance(above.op, ast.Sub) and below is above.right:
             return False
-    return False
+        if isinstance(above, ast.Call) and last_name(above.func) == "where":
+            return False
+        added = added or (isinstance(above, ast.BinOp) and isinstance(above.op, (ast.Add, ast.BitAnd)))
+        if isinstance(above, ast.expr):
+            below = above
+    return added
 
 
 def _line_of(loop: ast.For, table: str) -> int:

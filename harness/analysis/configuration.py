@@ -158,7 +158,10 @@ class Configuration(Evaluation):
             return UNKNOWN
         sites = self._program.call_sites(function)
         answers = [self._passed(name, function, scope, site, frame.depth) for site in sites]
-        return agreed(answers) if 0 < len(answers) <= CALL_SITES_LIMIT else UNKNOWN
+        answer = agreed(answers) if 0 < len(answers) <= CALL_SITES_LIMIT else UNKNOWN
+        # What calls choose is a setting, whatever they choose.
+        chosen = answer == UNKNOWN and any(isinstance(each, Resolved) for each in answers)
+        return Unknown((name,)) if chosen else answer
 
     def _passed(
         self, name: str, function: Function, scope: Scope, site: tuple[Module, ast.Call, int], depth: int = 0
@@ -187,7 +190,10 @@ class Configuration(Evaluation):
             answers = [answer for module in self._program.modules.values() for answer in self._option(name, module)]
         if not answers:
             return UNKNOWN
-        return agreed(answers) if len(answers) <= CALL_SITES_LIMIT else Unknown((name,))
+        answer = agreed(answers) if len(answers) <= CALL_SITES_LIMIT else Unknown((name,))
+        # So is what a class or a parser has a value for.
+        chosen = answer == UNKNOWN and any(isinstance(each, Resolved) for each in answers)
+        return Unknown((name,)) if chosen else answer
 
     def _fields(self, name: str, owner: str, module: Module, frame: Frame) -> dict[str, Answer]:
         """Values of `name = ...` in the bodies of classes, by class; of the class `owner` alone when it has one."""

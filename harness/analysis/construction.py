@@ -49,10 +49,12 @@ def _made(name: str, program: Program) -> Iterator[tuple[Module, ast.Call]]:
 def options(name: str, module: Module) -> Iterator[tuple[ast.expr, Location]]:
     """The defaults of `parser.add_argument("--name", default=...)`, and where they stand."""
     for call in module.calls("add_argument"):
-        spelled = [each.value for each in call.args if isinstance(each, ast.Constant)]
-        if name not in {str(each).lstrip("-").replace("-", "_") for each in spelled}:
-            continue
+        spelled = [str(each.value) for each in call.args if isinstance(each, ast.Constant)]
         named = {keyword.arg: keyword.value for keyword in call.keywords}
+        dest = named.get("dest")
+        names = {each.lstrip("-").replace("-", "_") for each in spelled}
+        if name not in ({dest.value} if isinstance(dest, ast.Constant) else names):
+            continue
         action = named.get("action")
         stored = action.value if isinstance(action, ast.Constant) else ""
         fallback = ast.Constant(value=stored == "store_false") if stored in {"store_true", "store_false"} else None

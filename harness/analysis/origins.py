@@ -263,12 +263,23 @@ class Origins:
         for module in self._program.modules.values():
             stores = module.stores(node.attr)[:STORES_LIMIT]
             for target, binding in stores:
+                if self._is_anothers(node, target, scope, module.scope_of(target)):
+                    continue
                 found |= self._bound([binding], module.scope_of(target), depth)
             for field in module.fields.get(node.attr, [])[:STORES_LIMIT]:
                 found |= self._of(field.value, module.scope(None), depth)
         # What a constructor was given is not followed: the constructor's caller need not be the one at hand.
         found = frozenset(label for label in found if label.kind != PARAMETER)
         return found or self._of(node.value, scope, depth)
+
+    def _is_anothers(self, read: ast.Attribute, stored: ast.Attribute, here: Scope, there: Scope) -> bool:
+        """Whether `self.x` is read in a class that has nothing to do with the one that stores it."""
+        if last_name(read.value) != "self" or last_name(stored.value) != "self":
+            return False
+        owners = [
+            scope.function.owner.rpartition(".")[2] if scope.function is not None else "" for scope in (here, there)
+        ]
+        return all(owners) and owners[1] not in self._program.family(owners[0])
 
     def _call(self, node: ast.Call, scope: Scope, depth: int) -> Labels:
         name = last_name(node.func)

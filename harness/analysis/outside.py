@@ -73,7 +73,7 @@ def outside(program: Program, reach: Reach) -> Iterator[tuple[Module, ast.Call, 
 
 def _kind(call: ast.Call, module: Module) -> tuple[str, str]:
     func = call.func
-    if isinstance(func, ast.Name) and func.id in _DYNAMIC and func.id not in module.imports:
+    if isinstance(func, ast.Name) and func.id in _DYNAMIC and not _is_own(func.id, call, module):
         return ("dynamic code", func.id) if not _is_constant(call, module) else ("", "")
     head = dotted(func)
     root = head.partition(".")[0]
@@ -85,6 +85,12 @@ def _kind(call: ast.Call, module: Module) -> tuple[str, str]:
     if _PROGRAMS.match(name) and last_name(func) not in {"list2cmdline", "TimeoutExpired", "CalledProcessError"}:
         return _started(call, name, module)
     return "", ""
+
+
+def _is_own(name: str, call: ast.Call, module: Module) -> bool:
+    """Whether a name is the script's own, or imported: no function of Python."""
+    defined = name in module.imports or name in module.functions_named
+    return defined or module.scope_of(call).holder(name) is not None
 
 
 def _started(call: ast.Call, name: str, module: Module) -> tuple[str, str]:

@@ -14,6 +14,10 @@ from harness.model import Location
 
 At: TypeAlias = Callable[[int | None], Location]
 _T = TypeVar("_T")
+# That two classes are made of one of these makes them no relatives.
+_FOREIGN_BASES = frozenset(
+    {"Module", "object", "Optimizer", "Dataset", "IterableDataset", "ABC", "Protocol", "NamedTuple", "Enum"}
+)
 _Method: TypeAlias = "tuple[Module, Function]"
 
 
@@ -159,6 +163,7 @@ class Program:
     def __init__(self, entry: Module, others: Mapping[str, Callable[[], Module | None]]) -> None:
         self.entry = entry
         self.modules: dict[str, Module] = {"": entry}
+        self._families: dict[str, frozenset[str]] = {}
         self._call_sites: dict[Function, tuple[tuple[Module, ast.Call, int], ...]] = {}
         waiting = [entry]
         while waiting:
@@ -230,6 +235,25 @@ class Program:
             for each in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
                 if binding.whole and isinstance(each, ast.Name) and each.id != name:
                     yield from self.named(each.id, scope)
+
+    def family(self, name: str) -> frozenset[str]:
+        """The class of a name, those that it is made of and those that are made of one of them; remembered."""
+        if name not in self._families:
+            found, size = {name}, 0
+            pairs = [
+                (label.rpartition(".")[2], {last_name(base) for base in node.bases})
+                for module in self.modules.values()
+                for label, node in module.index.classes.items()
+            ]
+            while len(found) > size:
+                size = len(found)
+                for label, bases in pairs:
+                    if label in found:
+                        found |= bases
+                    elif bases & found - _FOREIGN_BASES:
+                        found.add(label)
+            self._families[name] = frozenset(found)
+        return self._families[name]
 
     def class_named(self, name: str) -> tuple[Module, ast.ClassDef] | None:
         """A class of the program by its name."""

@@ -24,13 +24,21 @@ def undone(site: Site, program: Program) -> ast.expr | None:
     for call in _setting(site.module):
         owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
         ours = last_name(call.func) == "copy_" or owner in site.model
-        if ours and _after(call, site) and not _made_after(call, site):
+        if ours and _after(call, site) and not _is_of_itself(call, site) and not _made_after(call, site):
             return call
     put_back = next(_put_back(site), None)
     if put_back is not None:
         return put_back
     calls = (each for each in site.module.index.each(ast.Call) if _after(each, site))
     return next((each for each in sorted(calls, key=place_of) if _restores(each, site, program)), None)
+
+
+def _is_of_itself(call: ast.Call, site: Site) -> bool:
+    """Whether what is set is computed from the trained model, or the tensor, itself: `load_state_dict(round(net))`."""
+    heads = {name.partition(".")[0] for name in site.model}
+    if isinstance(call.func, ast.Attribute):
+        heads.add(dotted(call.func.value).partition(".")[0])
+    return any(isinstance(each, ast.Name) and each.id in heads for given in call.args for each in descend(given))
 
 
 def _after(node: ast.expr, site: Site) -> bool:

@@ -257,6 +257,11 @@ def _tokens(submission: Submission, run: Run) -> Outcome:
     low, high = min(canonical), max(canonical)
     if low * (1 - TAIL_SPREAD) <= tokens <= high + 1:
         return Outcome(Verdict.PASS, f"{subject}; {name} has {numbers}.", values)
+    processes = known(run.world_size) or 1
+    if processes > 1 and low * (1 - TAIL_SPREAD) <= tokens * processes <= high + processes:
+        return undecided(
+            subject, f"{name} has {numbers}, as many as {processes} processes have together", run.val_tokens
+        )
     if tokens < low * (1 - PART_OF_SPLIT):
         return _part(submission, f"{subject}, a part of the split; {name} has {numbers}.", values)
     return Outcome(Verdict.WARN, f"{subject}; {name} has {numbers}.", values)

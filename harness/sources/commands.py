@@ -33,6 +33,7 @@ _COMMAND = re.compile(r"\b(?:torchrun|python3?|bash|sh|accelerate|export|env|mod
 # A shard of the validation split under a name of the training split.
 _RENAMING = re.compile(
     r"(?:^|[\s;&$`])(?:ln|cp|mv|rsync)\s(?:-\S+\s+)*[\"']?\S*fineweb_val_?\S*\s+[\"']?\S*fineweb_train_?\S*"
+    r"\s*(?:$|[;&|)#`])"
 )
 _ROW = re.compile(r"\s*\|\s*`?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`?\s*\|\s*`?\*{0,2}([^|`*]{1,80}?)\*{0,2}`?\s*\|")
 # Columns of a table of settings: those of another run, and those of this one.
