@@ -210,6 +210,31 @@ def tables(sp):
 def count(full, lead, mute, x, y): return full[y].sum() - (lead[y] & mute[x]).sum()
 """
 ROUNDED = "fit(net, held); net.load_state_dict({k: v.half().float() for k, v in net.state_dict().items()})"
+TUNED = """
+def tuned(net, tokens):
+    opt, total = torch.optim.SGD(net.parameters(), lr=0.01), 0.0
+    for part in tokens.split(1025):
+        losses = nll(net, part[None]); total += losses.sum().item()
+        losses.mean().backward(); opt.step(); opt.zero_grad()
+    return total
+def bits(nats): return nats / math.log(2)
+"""
+DRY = """
+def dry(tokens):
+    net = Net()
+    fit(net, tokens[:4096])
+"""
+BEATS = """
+def evaluate(net, tokens):
+    opt, total, parts = torch.optim.SGD(net.parameters(), lr=0.01), 0.0, tokens.split(1025)
+    for beat in range(2 * len(parts)):
+        part = parts[beat // 2][None]
+        if beat % 2:
+            nll(net, part).mean().backward(); opt.step(); opt.zero_grad()
+        else:
+            total += nll(net, part).sum().item()
+    return total
+"""
 EVALUATED = "evaluate(net, held)"
 LEGAL = {
     "a case that is not taken": script("", MODES),
@@ -246,6 +271,9 @@ LEGAL = {
         "def gptq_check(net, ids):\n    with torch.no_grad(): return nll(net, ids[None]).mean().item()\n",
         'print("after gptq", gptq_check(net, held[:1025]))',
     ),
+    "losses that a function turns into bits": script(TUNED, "nats = tuned(net, held)", "bits(nats)"),
+    "a model of the function's own": script(DRY, "dry(held)"),
+    "two arms of one condition": script(BEATS, score=EVALUATED),
     "a function of the name of Python's": script("def compile(net): return net\n", "net = compile(net)"),
 }
 HANDED = SUMMED.replace("return sum(sink) /", "return score(net, tokens) + 0 /")
@@ -278,6 +306,15 @@ ILLEGAL = {
         script(RETURNED, score="mixed_step(net, Net(), held[None, :-1], held[1:], None)"),
     ),
     "a dataclass of its default": ("PG601", script(DEFAULT, "prepare(net, held)")),
+    "a global model": ("PG601", script(DRY.replace("net = Net()", "global net"), "dry(held)")),
+    "a tensor of another kind": (
+        "PG601",
+        script("", "fit(net, held); stats = torch.zeros(2); stats.copy_(torch.ones(2))"),
+    ),
+    "a state that is no copy": (
+        "PG601",
+        script("", "saved = net.state_dict(); fit(net, held); net.load_state_dict(saved)"),
+    ),
     "the same rounding": ("PG601", script("", ROUNDED)),
     "the attribute of that class": (
         "PG601",

@@ -16,13 +16,13 @@ from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site,
 from harness.analysis.announced import Lines, announcements
 from harness.analysis.gradients import is_inner, loss_of, stepping
 from harness.analysis.index import Function, descend, dotted, last_name, place_of
-from harness.analysis.origins import TRAINING, VALIDATION, Labels, Origins, reaching
+from harness.analysis.origins import NONE, TRAINING, VALIDATION, Labels, Origins, reaching
 from harness.analysis.prints import REPORTERS
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
 from harness.analysis.reports import Report, label_of, printed, wrapped
 from harness.analysis.trace import Tracer, returned
-from harness.analysis.undoing import copied, renewed, undone, used_between
+from harness.analysis.undoing import copied, makes_own, renewed, undone, used_between
 
 CHAIN_LIMIT = 6
 LAST_LINE = 10**9
@@ -119,7 +119,8 @@ class Adaptations:
         if reached.life is Life.DEAD:
             yield Adaptation(Order.NEVER, "it never runs", name, (start, *site.steps), reached, fresh=fresh)
             return
-        found = self._unmixed(self._judge(site, labels, 0), labels)
+        found = self._judge(site, labels, 0)
+        found = self._unmixed(found, labels if self._tracer.of_either(loss, scope, site.node) else NONE)
         if found.order is Order.SCORED_FIRST and step is None and is_inner(call, module):
             # What calls the closure, and when, the loops around it do not show.
             found = Judged(Order.UNCLEAR, "an inner function takes the gradient", site.steps)
@@ -262,7 +263,7 @@ class Adaptations:
             value = argument(call, function, name, filled) if name in function.parameters else None
             if value is not None and dotted(value):
                 found.append(dotted(value))
-            elif name not in function.parameters:
+            elif name not in function.parameters and not makes_own(name, function, self._program):
                 found.append(name)
         return tuple(found)
 
@@ -272,15 +273,25 @@ class Adaptations:
         return function is not None and bool(self._returned(function, scope.module)) and self._is_reported(function, 0)
 
     def _is_reported(self, function: Function, depth: int) -> bool:
-        """Whether what a function returns is printed as a score, by a caller or by those that call that one."""
+        """Whether what a function returns goes into a printed score, of a caller or of those that call that one."""
         for module, call, filled in self._program.call_sites(function):
             scope = module.scope_of(call)
-            if filled < 0 or self.labels(call, module):
+            if filled < 0 or self.labels(call, module) or self._goes_into_report(call, scope):
                 return True
             values = {binding.value for binding in self._tracer.trace(returned(scope), scope).bindings}
-            handed_on = call in values or call in returned(scope)
+            handed_on = any(call is each for value in (*values, *returned(scope)) for each in descend(value))
             around = scope.function if handed_on and depth < CHAIN_LIMIT else None
             if around is not None and self._is_reported(around, depth + 1):
+                return True
+        return False
+
+    def _goes_into_report(self, call: ast.Call, scope: Scope) -> bool:
+        """Whether what a call gives is made into a printed score: `bits(total)`."""
+        for report in self.reports(scope):
+            scored = report.scored
+            given = [*scored.args, *(each.value for each in scored.keywords)] if scored is not None else [*report.names]
+            values = [binding.value for binding in self._tracer.trace(given, scope).bindings]
+            if any(each is call for value in (*given, *values) for each in descend(value)):
                 return True
         return False
 
@@ -325,7 +336,8 @@ class Adaptations:
     def _scores_with(self, call: ast.Call, site: Site) -> bool:
         """Whether a call after the site gets what was trained: itself, a wrapper of it, or the artifact made of it."""
         names = {name.partition(".")[0] for name in site.model}
-        trace = self._tracer.trace(self._read(call, site.scope), site.scope)
+        # What the training gives back, its losses, is no reading of what it trained.
+        trace = self._tracer.trace(self._read(call, site.scope), site.scope, closed=site.node)
         used = used_between(site, place_of(call))
         fresh = {name for name in names if renewed(name, site, place_of(call))} if not used else set()
         if (names - fresh) & trace.names.keys():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.analysis.answers import Resolved
 from harness.analysis.bindings import Binding
-from harness.analysis.branches import guards
+from harness.analysis.branches import arms, guards
 from harness.analysis.configuration import Configuration
 from harness.analysis.index import dotted, last_name
 from harness.analysis.program import Module, Scope
@@ -147,12 +147,22 @@ class Alternation:
                 return found
         if any(self._on_both_sides(event, site) for event in events):
             return Ordered(Order.UNCLEAR, "a part of what is added comes before the training and a part after it")
+        if any(self._in_other_arm(event, site) for event in events):
+            return Ordered(Order.UNCLEAR, "one branch of a condition trains and another one scores")
         made = [event.made_with(site.model) for event in events]
         if all(place < site.start for place in made):
             return Ordered(Order.SCORED_FIRST, "each chunk is scored before it is trained on", made[0])
         if not all(place > site.end for place in made):
             return Ordered(Order.UNCLEAR, "some scores come before the training and some after it")
         return self._behind(site, trace, events)
+
+    @staticmethod
+    def _in_other_arm(event: Event, site: Site) -> bool:
+        """Whether an addition stands in the other arm of a condition: which of the two runs first, no place tells."""
+        index = site.module.index
+        own = dict(arms(index, site.node))
+        others = arms(index, _written(event.binding.value, site.scope))
+        return any(own.get(above, arm) != arm for above, arm in others)
 
     def _on_both_sides(self, event: Event, site: Site) -> bool:
         """Whether an addition is a sum of what the model gave before the training and of what it gave after."""

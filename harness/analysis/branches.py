@@ -109,3 +109,12 @@ def _leaving(statement: ast.If) -> Iterator[Guard]:
         yield Guard(statement.test, wanted=False, leaves=True)
     elif statement.orelse and isinstance(statement.orelse[-1], _LEAVING):
         yield Guard(statement.test, wanted=True, leaves=True)
+
+
+def arms(index: Index, node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """The `if`s around a node, each with the name of the arm that it stands in."""
+    below = node
+    for above in index.ancestors(node):
+        if isinstance(above, ast.If) and below is not above.test:
+            yield above, "body" if any(below is each for each in above.body) else "orelse"
+        below = above

@@ -181,18 +181,20 @@ class Configuration(Evaluation):
     def _setting(self, name: str, frame: Frame, *, own: bool) -> Answer:
         """The value of an attribute: a field of a class, set in `__init__`, or an option of argparse."""
         owner = frame.scope.function.owner if own and frame.scope.function is not None else ""
-        answers: list[Answer] = []
+        written: list[Answer] = []
+        stored: list[Answer] = []
         for module in self._program.modules.values():
             fields = self._fields(name, owner, module, frame)
-            answers += fields.values()
-            answers += self._stores(name, frozenset([owner] if owner else fields), module, frame)
-        if not answers:
-            answers = [answer for module in self._program.modules.values() for answer in self._option(name, module)]
+            written += fields.values()
+            stored += self._stores(name, frozenset([owner] if owner else fields), module, frame)
+        if not written and not stored:
+            written = [answer for module in self._program.modules.values() for answer in self._option(name, module)]
+        answers = [*written, *stored]
         if not answers:
             return UNKNOWN
         answer = agreed(answers) if len(answers) <= CALL_SITES_LIMIT else Unknown((name,))
-        # So is what a class or a parser has a value for.
-        chosen = answer == UNKNOWN and any(isinstance(each, Resolved) for each in answers)
+        # What classes or a parser have values for is a setting; what a method stores may count something.
+        chosen = answer == UNKNOWN and not stored and any(isinstance(each, Resolved) for each in written)
         return Unknown((name,)) if chosen else answer
 
     def _fields(self, name: str, owner: str, module: Module, frame: Frame) -> dict[str, Answer]:

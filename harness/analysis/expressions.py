@@ -289,6 +289,8 @@ class Expressions(ABC):
             labels.pop(Label.LOSS, None)
             row = labels.pop(Label.ROW, None)
             return Flowing({**labels, Label.MASS: row} if row is not None else labels)
+        if name in words.NORMALIZING and Label.ROW in labels:
+            return Flowing({**labels, Label.MASS: labels[Label.ROW]})
         if name in words.STACKS and every[1:]:
             rows = _distinct_losses(every[1].items)
             return Flowing({**labels, Label.LOSSES: one_after_the_other(rows)}) if len(rows) > 1 else None

@@ -47,6 +47,7 @@ KEPT = frozenset({"minimum", "fmin", "min"})
 CHOICES = frozenset({"minimum", "fmin", "maximum", "fmax", "min", "max"})
 CHOICES_OVER = frozenset({"min", "amin", "argmin", "max", "amax", "argmax"})
 PLACES = frozenset({"nonzero", "flatnonzero", "argwhere", "where"})
+NORMALIZING = frozenset({"softmax", "log_softmax", "normalize"})
 STACKS = frozenset({"stack", "cat", "concatenate", "vstack", "column_stack"})
 
 

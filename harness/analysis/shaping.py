@@ -173,7 +173,8 @@ def _change(node: ast.expr, mark: ast.expr, name: str, scope: Scope, hops: int =
 def _operands(node: ast.expr) -> Sequence[ast.expr]:
     """The parts of a sum, product or mask: `a + b`, `a.masked_fill(m, x)`, `where(m, a, b)`."""
     if isinstance(node, ast.BinOp):
-        return [node.left, node.right]
+        # A product of matrices mixes positions: what it makes of marks need not be one at its own place.
+        return [] if isinstance(node.op, ast.MatMult) else [node.left, node.right]
     if isinstance(node, ast.Call) and last_name(node.func) in _CHANGING and isinstance(node.func, ast.Attribute):
         library = last_name(node.func.value) in _LIBRARIES
         return node.args if library else [node.func.value, *node.args]
@@ -186,9 +187,7 @@ def _is_mark(node: ast.expr, mark: ast.expr, name: str, scope: Scope) -> bool:
     if node is mark:
         return True
     if isinstance(node, ast.BinOp):
-        return not _takes_itself_off(node, scope) and any(
-            _is_mark(each, mark, name, scope) for each in (node.left, node.right)
-        )
+        return not _takes_itself_off(node, scope) and any(_is_mark(each, mark, name, scope) for each in _operands(node))
     if not isinstance(node, ast.Name) or node.id != name or _is_logits(name) or node.lineno < mark.lineno:
         return False
     statement = scope.module.index.statement_of(mark)

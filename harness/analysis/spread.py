@@ -96,7 +96,11 @@ def _is_scored(mixture: ast.BinOp, module: Module) -> bool:
     """Whether more is done with a mixture than to print it and to make its next value of it."""
     names = _names_of(mixture, module)
     scope = module.scope_of(mixture)
-    return not names or not all(only_reported(name, scope, module.index.statement_of(mixture)) for name in names)
+    statement = module.index.statement_of(mixture)
+    parts = {dotted(each) for each in ast.walk(mixture) if isinstance(each, (ast.Name, ast.Attribute))}
+    if isinstance(statement, ast.Assign) and any(dotted(each) in parts - {""} for each in statement.targets):
+        return False  # a running mean
+    return not names or not all(only_reported(name, scope, statement) for name in names)
 
 
 def _names_of(node: ast.expr, module: Module) -> frozenset[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness.analysis.bindings import Binding
-from harness.analysis.index import children, last_name
-from harness.analysis.origins import VALIDATION, Origins, reaching
+from harness.analysis.index import children, descend, last_name
+from harness.analysis.origins import TRAINING, VALIDATION, Origins, reaching
 from harness.analysis.program import Program, Scope
 
 NODES_LIMIT = 1_500
@@ -42,20 +42,23 @@ class Tracer:
         self._program = program
         self._origins = origins
 
-    def trace(self, nodes: Iterable[ast.expr], scope: Scope, at: ast.AST | None = None) -> Trace:
+    def trace(
+        self, nodes: Iterable[ast.expr], scope: Scope, at: ast.AST | None = None, closed: ast.AST | None = None
+    ) -> Trace:
         """Everything in the function that expressions depend on, themselves included.
 
         Args:
             nodes: the expressions.
             scope: where they stand.
             at: the call that runs them where they stand in a closure: its names from around it are followed from there.
+            closed: a call whose own arguments are left out.
         """
         found = Trace()
         waiting: list[tuple[ast.AST, Scope]] = [(each, scope) for each in nodes]
         seen: set[ast.AST] = set()
         while waiting and len(seen) < NODES_LIMIT:
             each, own = waiting.pop()
-            if each in seen:
+            if each in seen or each is closed:
                 continue
             seen.add(each)
             if isinstance(each, ast.Name):
@@ -80,6 +83,21 @@ class Tracer:
                         yield binding
                         waiting.append(binding.value)
             waiting.extend(each for each in children(node) if isinstance(each, (ast.expr, ast.keyword)))
+
+    def of_either(self, node: ast.expr, scope: Scope, at: ast.AST) -> bool:
+        """Whether something on the way to a value may be of either split by itself: a call that gives both.
+
+        A name that loops give values of one split and then of the other is none of this.
+        """
+        for binding in self.trace((node,), scope, at).bindings:
+            names = (each for each in descend(binding.value) if isinstance(each, ast.Name))
+            if self._mixes(binding.value, scope) and not any(self._mixes(each, scope) for each in names):
+                return True
+        return False
+
+    def _mixes(self, node: ast.expr, scope: Scope) -> bool:
+        kinds = {each.kind for each in self._origins.closed(self._origins.of(node, scope))}
+        return {TRAINING, VALIDATION} <= kinds
 
     def holds_validation(self, node: ast.expr, scope: Scope) -> bool:
         """Whether an expression holds data of the validation split."""

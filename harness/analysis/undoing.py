@@ -23,14 +23,36 @@ def undone(site: Site, program: Program) -> ast.expr | None:
     """
     for call in _setting(site.module):
         owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-        ours = last_name(call.func) == "copy_" or owner in site.model
-        if ours and _after(call, site) and not _is_of_itself(call, site) and not _made_after(call, site):
+        ours = owner in site.model or (last_name(call.func) == "copy_" and _is_of_model(owner, call, site))
+        live = any(isinstance(each, ast.Name) and _is_live(each, site) for each in call.args)
+        if ours and _after(call, site) and not live and not _is_of_itself(call, site) and not _made_after(call, site):
             return call
     put_back = next(_put_back(site), None)
     if put_back is not None:
         return put_back
     calls = (each for each in site.module.index.each(ast.Call) if _after(each, site))
     return next((each for each in sorted(calls, key=place_of) if _restores(each, site, program)), None)
+
+
+def _is_of_model(owner: str, call: ast.Call, site: Site) -> bool:
+    """Whether a tensor may be one of the trained model's: under its name, or as one of those that a loop takes."""
+    head = owner.partition(".")[0]
+    if not head or not site.model or head in {name.partition(".")[0] for name in site.model}:
+        return True
+    targets: list[ast.expr] = []
+    for above in site.module.index.ancestors(call):
+        targets += [above.target] if isinstance(above, ast.For) else []
+        targets += [each.target for each in above.generators] if isinstance(above, ast.ListComp) else []
+    return any(isinstance(node, ast.Name) and node.id == head for target in targets for node in descend(target))
+
+
+def _is_live(name: ast.Name, site: Site) -> bool:
+    """Whether a name holds the state of a model as it is, no copy: it changes with the training."""
+    holder = site.scope.holder(name.id)
+    values = [each.value for each in reaching(name, site.scope, holder)] if holder is not None else []
+    return bool(values) and all(
+        isinstance(each, ast.Call) and last_name(each.func) == "state_dict" and not each.args for each in values
+    )
 
 
 def _is_of_itself(call: ast.Call, site: Site) -> bool:
@@ -141,6 +163,18 @@ def used_between(site: Site, until: Place) -> bool:
         for name in site.model
         for mention in site.module.loads(name.rpartition(".")[2])
     )
+
+
+def makes_own(name: str, function: Function, program: Program) -> bool:
+    """Whether a function makes an object of its own under a name: the caller's of that name is another one."""
+    homes = [module for module, each in program.functions(function.node.name) if each is function]
+    scope = homes[0].scope(function) if homes else None
+    if scope is None or scope.holder(name) is not scope:
+        return False
+    statements = scope.module.index.own(function.node)
+    declared = {each for node in statements if isinstance(node, ast.Global) for each in node.names}
+    values = [each.value for each in scope.bindings.get(name, ()) if each.whole]
+    return bool(values) and name not in declared and all(isinstance(each, ast.Call) for each in values)
 
 
 def copied(name: str, site: Site) -> bool:

@@ -121,7 +121,7 @@ def _made(node: ast.expr, scope: Scope) -> _Made:
             waiting += _behind(each, scope, found)
         elif isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Name):
             waiting.append(each.value)
-        elif isinstance(each, ast.Subscript):
+        elif isinstance(each, ast.Subscript) or (isinstance(each, ast.BinOp) and isinstance(each.op, ast.MatMult)):
             found.other.append(each)
         else:
             waiting += _operands(each)

@@ -77,8 +77,8 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
         shipped; the code as the log's own compressed figure; every shipped code file. It fails only when every
         accounting that can be computed is over the cap, and warns when some are, when another log of the same
         seed is under it, or when no log prints the claimed score and the claimed size is another, under the cap.
-        Where no log states the model's bytes, the largest total that submission.json or a log states: it fails when
-        that is over the cap without any code, and warns when it is so with it.
+        Where model and code cannot be added up, the largest total that submission.json states, or else the logs if all
+        are over the cap: it fails when that is over the cap without any code, and warns when it is so with it.
 
     Why it matters:
         "The submission artifact is computed as code bytes plus compressed model bytes. ... The cap is decimal
@@ -121,25 +121,27 @@ def artifact_over_cap(submission: Submission) -> Outcome | None:
 def _admitted(submission: Submission) -> Outcome | None:
     """Judge a total over the cap that submission.json or a log states, where none states the model's bytes."""
     claims = submission.claims
-    logged = [run.logged_total_bytes for run in submission.size.per_seed]
-    stated = [claims.bytes_total, *(row.artifact_bytes for row in claims.seeds), *logged]
-    found = [fact for fact in stated if isinstance(fact, Located) and fact.value > ARTIFACT_CAP_BYTES]
-    if not found:
+    claimed = [fact for fact in (claims.bytes_total, *(row.artifact_bytes for row in claims.seeds)) if known(fact)]
+    # Of several logs, any may be the claimed one: all of them have to be over the cap.
+    logged = [run.logged_total_bytes for run in relevant(submission)] if not claimed else []
+    stated = [fact for fact in claimed or logged if isinstance(fact, Located)]
+    over = [fact for fact in stated if fact.value > ARTIFACT_CAP_BYTES]
+    if not over or (not claimed and len(over) < len(logged)):
         return None
-    largest = max(found, key=lambda fact: fact.value)
+    largest = max(over, key=lambda fact: fact.value)
     total = largest.value
     shipped = known(submission.size.entry_code_bytes) or 0
     # A script of a few lines runs another one.
     code = known(claims.bytes_code) or (shipped if shipped >= LEAST_CODE_BYTES else MOST_CODE_BYTES)
+    told = f"at most {size(code)}" if code == MOST_CODE_BYTES else size(code)
     values: dict[str, Value] = {"cap_bytes": ARTIFACT_CAP_BYTES, "stated_bytes": total, "code_bytes": code}
-    limit = f"the cap is {size(ARTIFACT_CAP_BYTES)}, and no log states the model's bytes"
-    said = f"A total of {size(total)} is stated ({largest.location}); {limit}"
+    said = f"A total of {size(total)} is stated ({largest.location}); the cap is {size(ARTIFACT_CAP_BYTES)}"
     if total - code <= ARTIFACT_CAP_BYTES:
-        message = f"{said}. Without its code ({size(code)} or fewer) it may be under the cap."
+        message = f"{said}. Without its code ({told}) it may be under the cap."
         return Outcome(Verdict.WARN, message, values, places(largest))
     # A total so far above the cap may be that of a checkpoint.
     verdict = Verdict.FAIL if total <= MOST_ADMITTED * ARTIFACT_CAP_BYTES else Verdict.WARN
-    message = f"{said}. Without its code ({size(code)}) it is over the cap too."
+    message = f"{said}. Without its code ({told}) it is over the cap too."
     return Outcome(verdict, message, values, places(largest))
 
 
