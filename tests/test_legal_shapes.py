@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import test_legal_shapes_values as values
 from tests.shapes import BASE, fails, script
 
 MIXED = """
@@ -313,13 +314,15 @@ ILLEGAL = {
 }
 
 
-@pytest.mark.parametrize("text", LEGAL.values(), ids=LEGAL)
+@pytest.mark.parametrize("text", [*LEGAL.values(), *values.LEGAL.values()], ids=[*LEGAL, *values.LEGAL])
 def test_no_legal_script_is_accused(tmp_path: Path, text: str) -> None:
     compile(text, "train_gpt.py", "exec")
     assert fails(tmp_path, text) == set()
 
 
-@pytest.mark.parametrize(("code", "text"), ILLEGAL.values(), ids=ILLEGAL)
+@pytest.mark.parametrize(
+    ("code", "text"), [*ILLEGAL.values(), *values.ILLEGAL.values()], ids=[*ILLEGAL, *values.ILLEGAL]
+)
 def test_what_they_must_not_be_mistaken_for_fails(tmp_path: Path, code: str, text: str) -> None:
     compile(text, "train_gpt.py", "exec")
     assert code in fails(tmp_path, text)
