@@ -135,7 +135,7 @@ def tests(session: nox.Session) -> None:
         _run(session, "pytest", "-n", "2", *session.posargs)
         return
     if sys.version_info >= (3, 12):
-        # Python's own monitoring: a tenth more time than without, where the tracer of older ones doubles it.
+        # Python's own monitoring: a tenth more time than without, where the tracer of older ones nearly doubles it.
         session.env["COVERAGE_CORE"] = "sysmon"
     _run(session, "pytest", "-n", "2", "--cov", "--cov-report=")
     _run(session, "coverage", "report", "--include=reference_model/*")

@@ -239,14 +239,6 @@ def test_validation_tokens(tokens: int | None, verdict: Verdict) -> None:
     assert outcome.verdict is verdict
 
 
-@pytest.mark.parametrize(("processes", "verdict"), [(8, Verdict.UNDECIDED), (4, Verdict.FAIL), (1, Verdict.FAIL)])
-def test_a_count_may_be_one_process_s_share(processes: int, verdict: Verdict) -> None:
-    run = factories.run(1, val_tokens=factories.fact(7_752_704, "a.log", 8), world_size=at(processes, "a.log", 2))
-    outcome = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
-    assert outcome is not None
-    assert outcome.verdict is verdict
-
-
 @pytest.mark.parametrize(
     ("non_record", "trial", "verdict"),
     [(True, True, Verdict.WARN), (True, False, Verdict.FAIL), (False, True, Verdict.FAIL)],

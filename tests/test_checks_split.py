@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.challenge import ENVELOPE_BY_DATE, ENVELOPE_BY_SIZE, ENVELOPE_START
-from harness.checks import plausible, split
+from harness.checks import fingerprint, plausible, split
 from harness.facts.claims import DeclaredSplit
 from harness.facts.runs import Coverage, Run
 from harness.facts.submission import Submission
@@ -203,3 +203,11 @@ def test_announcements_are_read(line: str, event: Event) -> None:
 )
 def test_progress_and_settings_announce_nothing(line: str) -> None:
     assert not any(isinstance(event, CoverageEvent) for event in parse_line(line, 1, header=False))
+
+
+@pytest.mark.parametrize(("processes", "verdict"), [(8, Verdict.UNDECIDED), (4, Verdict.FAIL), (1, Verdict.FAIL)])
+def test_a_count_may_be_one_process_s_share(processes: int, verdict: Verdict) -> None:
+    run = factories.run(1, val_tokens=factories.fact(7_752_704, "a.log", 8), world_size=at(processes, "a.log", 2))
+    outcome = fingerprint.validation_tokens_differ.check(factories.submission(runs=(run,)))
+    assert outcome is not None
+    assert outcome.verdict is verdict

@@ -362,3 +362,18 @@ args = parser.parse_args()
 def test_an_option_is_what_the_command_passes(tmp_path: Path, default: int, command: str, *, accused: bool) -> None:
     text = script(OPTION.replace("DEFAULT", str(default)), "if args.tune_steps > 0: fit(net, held)")
     assert ("PG601" in fails(tmp_path, text, command)) is accused
+
+
+@pytest.mark.parametrize(
+    ("option", "passed", "accused"),
+    [
+        ('"--frozen", dest="tune_steps", action="store_false"', "--frozen", False),
+        ('"--frozen", dest="tune_steps", action="store_false"', "", True),
+        ('"--tune-steps", action=argparse.BooleanOptionalAction, default=True', "--no-tune-steps", False),
+        ('"--tune-steps", action=argparse.BooleanOptionalAction, default=False', "--tune-steps", True),
+    ],
+)
+def test_an_option_that_turns_off_is_off(tmp_path: Path, option: str, passed: str, *, accused: bool) -> None:
+    settings = OPTION.replace('"--tune-steps", type=int, default=DEFAULT', option)
+    text = script(settings, "if args.tune_steps: fit(net, held)")
+    assert ("PG601" in fails(tmp_path, text, f"python train_gpt.py {passed}")) is accused

@@ -16,7 +16,9 @@ from harness.analysis.reach import Life, Reach, Reached
 
 _CALIBRATES = re.compile(r"hessian|calib|gptq|awq|act(?:ivation)?_stat", re.IGNORECASE)
 # `eval_gptq` scores the quantized model.
-_SCORES = re.compile(r"eval|score|bpb|valid|loss|nll|perplexity|ppl|report|check|test|compare|trace", re.IGNORECASE)
+_SCORES = re.compile(
+    r"eval|score|bpb|valid|loss|nll|perplexity|ppl|report|check(?!p)|(?<!la)test|compare|trace", re.IGNORECASE
+)
 # A temperature is calibrated too.
 _QUANTIZES = re.compile(r"hessian|gptq|awq|quant(?!ile)", re.IGNORECASE)
 

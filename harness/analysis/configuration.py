@@ -237,18 +237,20 @@ class Configuration(Evaluation):
     def _option(self, name: str, module: Module) -> list[Answer]:
         """`parser.add_argument("--name", default=...)`: what the command passes, else the default."""
         found: list[Answer] = []
-        key = option_key(self._program.entry.at(None).path, name)
-        setting = self._stated.variable(key)
-        for value, place in construction.options(name, module):
-            if key.lower() in self._stated.unclear:
+        for option in construction.options(name, module):
+            keys = {option_key(self._program.entry.at(None).path, each): each for each in sorted(option.spelled)}
+            passed = [key for key in keys if self._stated.variable(key) is not None]
+            setting = self._stated.variable(passed[0]) if len(passed) == 1 else None
+            if len(passed) > 1 or any(key.lower() in self._stated.unclear for key in keys):
                 found.append(Unknown((f"--{name}",)))
-                continue
-            if setting is not None:
-                found.append(Resolved(literal(setting.value), (reason_of(f"--{name}", setting),)))
-                continue
-            answer = self._of(value, Frame(module.scope(None), {}, 1))
-            reason = Reason(f"--{name}", str(getattr(answer, "value", "")), "default", place)
-            found.append(Resolved(answer.value, (reason,)) if isinstance(answer, Resolved) else answer)
+            elif setting is not None:
+                flag = literal(setting.value) is True
+                value = keys[passed[0]] not in option.off if flag else literal(setting.value)
+                found.append(Resolved(value, (reason_of(f"--{keys[passed[0]]}", setting),)))
+            elif option.default is not None:
+                answer = self._of(option.default, Frame(module.scope(None), {}, 1))
+                reason = Reason(f"--{name}", str(getattr(answer, "value", "")), "default", option.place)
+                found.append(Resolved(answer.value, (reason,)) if isinstance(answer, Resolved) else answer)
         return found
 
     # Environment and calls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from harness.analysis.index import last_name
 from harness.analysis.program import Field, Module, Program, Scope
@@ -46,18 +47,36 @@ def _made(name: str, program: Program) -> Iterator[tuple[Module, ast.Call]]:
                 yield module, call
 
 
-def options(name: str, module: Module) -> Iterator[tuple[ast.expr, Location]]:
-    """The defaults of `parser.add_argument("--name", default=...)`, and where they stand."""
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a command line.
+
+    Attributes:
+        default: its default, where it has one.
+        place: where it is added.
+        spelled: the names under which a command passes it, as argparse has them.
+        off: those of them that turn it off where they are passed without a value.
+    """
+
+    default: ast.expr | None
+    place: Location
+    spelled: frozenset[str]
+    off: frozenset[str]
+
+
+def options(name: str, module: Module) -> Iterator[Option]:
+    """The options whose values have a name: `parser.add_argument("--name", ...)`, or by `dest` where that is given."""
     for call in module.calls("add_argument"):
-        spelled = [str(each.value) for each in call.args if isinstance(each, ast.Constant)]
+        words = (str(each.value) for each in call.args if isinstance(each, ast.Constant))
+        spelled = frozenset(each.lstrip("-").replace("-", "_") for each in words)
         named = {keyword.arg: keyword.value for keyword in call.keywords}
         dest = named.get("dest")
-        names = {each.lstrip("-").replace("-", "_") for each in spelled}
-        if name not in ({dest.value} if isinstance(dest, ast.Constant) else names):
+        if name not in ({dest.value} if isinstance(dest, ast.Constant) else spelled):
             continue
         action = named.get("action")
         stored = action.value if isinstance(action, ast.Constant) else ""
         fallback = ast.Constant(value=stored == "store_false") if stored in {"store_true", "store_false"} else None
-        value = named.get("default", fallback)
-        if value is not None:
-            yield value, module.at(call.lineno)
+        off = spelled if stored == "store_false" else frozenset[str]()
+        if action is not None and last_name(action) == "BooleanOptionalAction":
+            off = frozenset(f"no_{each}" for each in spelled)
+        yield Option(named.get("default", fallback), module.at(call.lineno), spelled | off, off)

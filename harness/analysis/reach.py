@@ -179,13 +179,15 @@ class Reach:
         Evaluations of one function follow each other, and the last is the one that counts. A test that no call fulfils
         is decided by all of them.
         """
-        answers = [
-            (call, answer)
+        sites = [
+            (home.scope_of(call), call, answer)
             for home, call, answer in self.configuration.at_calls(guard.test, module.scope_of(guard.test))
             if self.locally(call, home).life is not Life.DEAD
         ]
-        if not answers:
+        # Of calls in several functions, no place tells which is the last.
+        if len({scope for scope, _, _ in sites}) != 1:
             return None
+        answers = [(call, answer) for _, call, answer in sites]
         last = max(answers, key=lambda pair: place_of(pair[0]))[1]
         same = all(isinstance(each, Resolved) and each.true is not guard.wanted for _, each in answers)
         if isinstance(last, Resolved) and (same or last.true is guard.wanted):
