@@ -12,6 +12,7 @@ from harness.analysis.index import Index
 from harness.analysis.origins import Origins
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Reach
+from harness.analysis.reported import Reports
 from harness.analysis.reports import printed
 from harness.model import Location
 
@@ -61,7 +62,8 @@ def found(text: str, **others: str) -> list[Adaptation]:
     helpers = {name: (lambda name=name, text=text: module(text, name)) for name, text in others.items()}
     program = Program(module(text, "train_gpt"), helpers)
     reach = Reach(program, Configuration(program))
-    return list(Adaptations(program, reach, Origins(program, reach.skipped)).all())
+    origins = Origins(program, reach.skipped)
+    return list(Adaptations(program, reach, origins, Reports(program, reach, origins)).all())
 
 
 def order(text: str, **others: str) -> list[str]:

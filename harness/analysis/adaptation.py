@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.alternation import LOOPS, Alternation, Event, Order, Site, Step, made_for, optimized, sharing
+from harness.analysis.alternation import Alternation, sharing
 from harness.analysis.announced import Lines, announcements
-from harness.analysis.gradients import is_inner, loss_of, stepping
+from harness.analysis.gradients import is_dropped, is_inner, loss_of, stepping
 from harness.analysis.index import Function, descend, dotted, last_name, place_of
-from harness.analysis.origins import NONE, TRAINING, VALIDATION, Labels, Origins, reaching
-from harness.analysis.prints import REPORTERS
+from harness.analysis.optimizers import made_for, optimized
+from harness.analysis.origins import NONE, TRAINING, VALIDATION, Labels, Origins
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
-from harness.analysis.reports import Report, label_of, printed, wrapped
+from harness.analysis.reported import CHAIN_LIMIT, Reports
+from harness.analysis.reports import Report
+from harness.analysis.setback import LAST, doubt, replaced
+from harness.analysis.sites import LOOPS, Event, Order, Place, Site, Step
 from harness.analysis.trace import Tracer, returned
 from harness.analysis.undoing import copied, makes_own, renewed, undone, used_between
 
-CHAIN_LIMIT = 6
-LAST_LINE = 10**9
+# What a print calls a score that is none: how well a model does that has read the answers.
+_STUDY = re.compile(r"stud(?:y|ies)|memori|bound|oracle|diagnos|sanity|cheat|leak|debug|overfit", re.IGNORECASE)
 _GRADIENTS = ("backward", "grad")
 
 
@@ -66,6 +70,7 @@ class Judged:
     label: str = ""
     rival: str = ""
     calls: tuple[tuple[Module, ast.Call], ...] = ()
+    until: Place = LAST
 
 
 class Adaptations:
@@ -75,15 +80,15 @@ class Adaptations:
         splits: for each gradient that may run, the splits that its loss comes from.
     """
 
-    def __init__(self, program: Program, reach: Reach, origins: Origins) -> None:
+    def __init__(self, program: Program, reach: Reach, origins: Origins, reports: Reports) -> None:
         self._program = program
         self._reach = reach
         self._origins = origins
         self._tracer = Tracer(program, origins)
-        self._alternation = Alternation(self._tracer, reach, reach.configuration)
+        self._reports = reports
+        self._alternation = Alternation(program, self._tracer, reach)
         self.splits: dict[ast.Call, frozenset[str]] = {}
         self._known_events: dict[Scope, list[Event]] = {}
-        self._known_reports: dict[Scope, list[Report]] = {}
 
     def all(self) -> Iterator[Adaptation]:
         """Every gradient of a loss on validation tokens."""
@@ -94,7 +99,7 @@ class Adaptations:
 
     def _gradient(self, call: ast.Call, module: Module) -> Iterator[Adaptation]:
         loss = loss_of(call)
-        if loss is None:
+        if loss is None or is_dropped(call, module):
             return
         scope = module.scope_of(call)
         labels = self._origins.of(loss, scope)
@@ -135,7 +140,15 @@ class Adaptations:
         yield Adaptation(found.order, found.why, name, steps, reached, found.label, fresh, found.rival, texts)
 
     def _judge(self, site: Site, labels: Labels, depth: int) -> Judged:
-        """Whether a report follows a site, in its function or in those that call it."""
+        """Whether a report follows a site, in its function or in those that call it; nothing proved where in doubt."""
+        found = self._followed(site, labels, depth)
+        if found.order is not Order.TRAINED_FIRST:
+            return found
+        why = doubt(site, self._program, found.until)
+        found = dataclasses.replace(found, until=LAST)
+        return dataclasses.replace(found, order=Order.UNCLEAR, why=why) if why else found
+
+    def _followed(self, site: Site, labels: Labels, depth: int) -> Judged:
         scope = site.scope
         alternating = self._alternating(site)
         if alternating is not None:
@@ -147,7 +160,8 @@ class Adaptations:
         if found is not None:
             scored = found.scored or found.node
             steps = (*site.steps, Step("score with the trained weights", site.module.at(scored.lineno)))
-            return Judged(Order.TRAINED_FIRST, "a score is reported after it", steps, found.text, self._rival(site))
+            why = "a score is reported after it"
+            return Judged(Order.TRAINED_FIRST, why, steps, found.text, self._rival(site, found), until=place_of(scored))
         if scope.function is None or depth > CHAIN_LIMIT:
             return Judged(Order.UNCLEAR, "no score was found after it", site.steps)
         return self._callers(site, scope.function, labels, depth)
@@ -162,9 +176,14 @@ class Adaptations:
             steps = site.steps
             if found.score is not None:
                 steps = (*steps, Step("score", site.module.at(found.score[0])))
-            return Judged(found.order, found.why, steps, self._told(scope))
-        if not events or not self._scores(scope):
+            return Judged(found.order, found.why, steps, self._reports.told(scope), until=found.score or LAST)
+        if not events or not self._reports.scores(scope):
             return None
+        return self._one_after_the_other(site, events)
+
+    def _one_after_the_other(self, site: Site, events: Sequence[Event]) -> Judged:
+        """The order of a site and scores of its function that share no loop with it."""
+        scope = site.scope
         if all(event.forward < site.start for event in events):
             return Judged(Order.SCORED_FIRST, "the tokens are scored before", site.steps)
         first = min(event.forward for event in events)
@@ -172,20 +191,18 @@ class Adaptations:
             again = undone(site, self._program)
             if again is not None and place_of(again) < first:
                 return self._discarded(site, again)
+            if any(replaced(name.partition(".")[0], site, first) for name in site.model):
+                return Judged(Order.UNCLEAR, "the model is given other weights before the score", site.steps)
             steps = (*site.steps, Step("score", site.module.at(first[0])))
-            return Judged(Order.TRAINED_FIRST, "the same function scores them after it", steps, self._told(scope))
+            why = "the same function scores them after it"
+            return Judged(Order.TRAINED_FIRST, why, steps, self._reports.told(scope), until=first)
         return Judged(Order.UNCLEAR, "the function that trains on the tokens also scores them", site.steps)
-
-    def _told(self, scope: Scope) -> str:
-        """The texts of the prints of what a function returns, or "" where it is not printed by those who call it."""
-        sites = self._program.call_sites(scope.function) if scope.function is not None else ()
-        return " | ".join(text for module, call, _ in sites for text in self.labels(call, module))
 
     def _events(self, scope: Scope) -> list[Event]:
         """Additions to what a function returns, or else prints, of scores."""
         if scope not in self._known_events:
-            roots: list[ast.expr] = returned(scope) if self._scores(scope) else []
-            roots = roots or [name for report in self.reports(scope) for name in report.names]
+            roots: list[ast.expr] = returned(scope) if self._reports.scores(scope) else []
+            roots = roots or [name for report in self._reports.of(scope) for name in report.names]
             self._known_events[scope] = self._alternation.events(roots, scope)
         return self._known_events[scope]
 
@@ -267,44 +284,6 @@ class Adaptations:
                 found.append(name)
         return tuple(found)
 
-    def _scores(self, scope: Scope) -> bool:
-        """Whether a function returns what it computed from validation tokens, and that is reported."""
-        function = scope.function
-        return function is not None and bool(self._returned(function, scope.module)) and self._is_reported(function, 0)
-
-    def _is_reported(self, function: Function, depth: int) -> bool:
-        """Whether what a function returns goes into a printed score, of a caller or of those that call that one."""
-        for module, call, filled in self._program.call_sites(function):
-            scope = module.scope_of(call)
-            if filled < 0 or self.labels(call, module) or self._goes_into_report(call, scope):
-                return True
-            values = {binding.value for binding in self._tracer.trace(returned(scope), scope).bindings}
-            handed_on = any(call is each for value in (*values, *returned(scope)) for each in descend(value))
-            around = scope.function if handed_on and depth < CHAIN_LIMIT else None
-            if around is not None and self._is_reported(around, depth + 1):
-                return True
-        return False
-
-    def _goes_into_report(self, call: ast.Call, scope: Scope) -> bool:
-        """Whether what a call gives is made into a printed score: `bits(total)`."""
-        for report in self.reports(scope):
-            scored = report.scored
-            given = [*scored.args, *(each.value for each in scored.keywords)] if scored is not None else [*report.names]
-            values = [binding.value for binding in self._tracer.trace(given, scope).bindings]
-            if any(each is call for value in (*given, *values) for each in descend(value)):
-                return True
-        return False
-
-    def labels(self, call: ast.Call, module: Module) -> list[str]:
-        """The texts of the prints of what a call gives."""
-        return [report.text for report in self.reports(module.scope_of(call)) if report.scored is call]
-
-    def _returned(self, function: Function, module: Module) -> Labels:
-        labels = self._origins.returned(function, module)
-        return frozenset(
-            label for label in labels if VALIDATION in {each.kind for each in self._origins.closed(frozenset([label]))}
-        )
-
     @staticmethod
     def _discarded(site: Site, undone: ast.expr) -> Judged:
         step = Step("weights are set again", site.module.at(undone.lineno))
@@ -315,7 +294,7 @@ class Adaptations:
         loops = [each for each in site.module.index.ancestors(site.node) if isinstance(each, LOOPS)]
         end = site.end if not loops else (loops[-1].end_lineno or 0, loops[-1].end_col_offset or 0)
         found: list[Report] = []
-        for report in self.reports(site.scope):
+        for report in self._reports.of(site.scope):
             scored = report.scored
             if scored is None or (scored.lineno, scored.col_offset) <= end:
                 continue
@@ -324,14 +303,20 @@ class Adaptations:
         # Any of them may be the claimed one.
         return dataclasses.replace(found[-1], text=" | ".join(report.text for report in found)) if found else None
 
-    def _rival(self, site: Site) -> str:
-        """A live print of a final score before the site, in its function and in no loop."""
-        for report in self.reports(site.scope):
+    def _rival(self, site: Site, found: Report) -> str:
+        """A live print of a final score before the site, in its function and in no loop.
+
+        Where the print behind the site calls its score one of a study, one of any other function, too.
+        """
+        for report in self._reports.of(site.scope):
             early = (report.node.lineno, report.node.col_offset) < site.start and "final" in report.text.lower()
             looped = any(isinstance(each, LOOPS) for each in site.module.index.ancestors(report.node))
             if early and not looped and not self._reach.skipped(report.node, site.module):
                 return report.text
-        return ""
+        if _STUDY.search(found.text) is None:
+            return ""
+        others = (each for each in self._reports.all() if "final" in each.text.lower() and each.node is not found.node)
+        return next((each.text for each in others), "")
 
     def _scores_with(self, call: ast.Call, site: Site) -> bool:
         """Whether a call after the site gets what was trained: itself, a wrapper of it, or the artifact made of it."""
@@ -339,7 +324,11 @@ class Adaptations:
         # What the training gives back, its losses, is no reading of what it trained.
         trace = self._tracer.trace(self._read(call, site.scope), site.scope, closed=site.node)
         used = used_between(site, place_of(call))
-        fresh = {name for name in names if renewed(name, site, place_of(call))} if not used else set()
+        fresh = {
+            name
+            for name in names
+            if replaced(name, site, place_of(call)) or (not used and renewed(name, site, place_of(call)))
+        }
         if (names - fresh) & trace.names.keys():
             return True
         return used and any(each.place > site.end for each in trace.bindings)
@@ -356,46 +345,3 @@ class Adaptations:
                 if passed is not None:
                     (read if parameter in loads else unread).add(passed)
         return [each for each in given if each in read or each not in unread]
-
-    def reports(self, scope: Scope) -> list[Report]:
-        """The places of a function that print a score of validation tokens, in order."""
-        if scope not in self._known_reports:
-            index = scope.module.index
-            own = index.own(index.tree if scope.function is None else scope.function.node)
-            calls = sorted((node for node in own if isinstance(node, ast.Call)), key=place_of)
-            self._known_reports[scope] = [report for call in calls for report in self._report(call, scope)]
-        return self._known_reports[scope]
-
-    def _report(self, call: ast.Call, scope: Scope) -> Iterator[Report]:
-        text, names = printed(call, scope)
-        if last_name(call.func) not in REPORTERS:
-            for told in self._told_by(call, scope):
-                yield Report(call, told, call, ())
-        elif "bpb" in text.lower():
-            scored = tuple(name for name in names if self._tracer.holds_validation(name, scope))
-            if scored:
-                yield Report(call, text.strip(), self._computed(scored, scope), scored)
-
-    def _told_by(self, call: ast.Call, scope: Scope) -> Iterator[str]:
-        """The label and the text with which a function prints a score that a function computes which it is handed."""
-        names = [each.id for each in call.args if isinstance(each, ast.Name)]
-        handed = [found for name in names for found in self._program.named(name, scope)]
-        if not any(self._returned(function, module) for module, function in handed):
-            return
-        for module, function in self._program.called(call, scope):
-            for text in wrapped(function, module):
-                yield f"{next(filter(None, map(label_of, call.args)), '')} {text}".strip()
-
-    def _computed(self, names: Sequence[ast.Name], scope: Scope) -> ast.Call | None:
-        """The one call of a function of the program that gave every printed name its value."""
-        found: list[ast.Call] = []
-        for name in names:
-            holder = scope.holder(name.id)
-            for binding in reaching(name, scope, holder) if holder is scope else ():
-                value = binding.value
-                if self._reach.locally(value, scope.module).life is Life.DEAD:
-                    continue
-                if not isinstance(value, ast.Call) or not self._program.called(value, scope):
-                    return None
-                found.append(value)
-        return found[0] if found else None

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.analysis.alternation import Step
 from harness.analysis.announced import Lines, announcements
 from harness.analysis.index import Function, last_name
 from harness.analysis.origins import PARAMETER, TRAINING, VALIDATION, Origins, reaching
 from harness.analysis.program import Module, Program
 from harness.analysis.reach import Life, Reach, Reached
+from harness.analysis.sites import Step
 
 _CALIBRATES = re.compile(r"hessian|calib|gptq|awq|act(?:ivation)?_stat", re.IGNORECASE)
 # `eval_gptq` scores the quantized model.

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.analysis.alternation import Step
 from harness.analysis.announced import Lines, announcements
 from harness.analysis.branches import guards
 from harness.analysis.index import last_name, place_of
@@ -16,6 +15,7 @@ from harness.analysis.prints import REPORTERS
 from harness.analysis.program import Module, Program, Scope
 from harness.analysis.reach import Life, Reach, Reached
 from harness.analysis.reports import printed
+from harness.analysis.sites import Step
 from harness.analysis.trace import Tracer
 
 # From a call to the gradient that it leads to.

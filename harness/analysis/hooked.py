@@ -10,13 +10,13 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.analysis.alternation import Step
 from harness.analysis.announced import announcements
 from harness.analysis.calibration import Calibration
 from harness.analysis.index import dotted, last_name, place_of
 from harness.analysis.origins import NONE, VALIDATION, Labels, Origins
 from harness.analysis.program import Module, Program, Scope
 from harness.analysis.reach import Life, Reach
+from harness.analysis.sites import Step
 from harness.analysis.trace import Tracer
 
 _QUANTIZES = re.compile(r"quant(?!ile)|gptq|awq", re.IGNORECASE)

@@ -326,6 +326,16 @@ def place_of(node: ast.AST) -> tuple[int, int]:
     return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
 
 
+def end_of(node: ast.AST) -> tuple[int, int]:
+    """Line and column behind a node, zeros where it has none."""
+    return getattr(node, "end_lineno", 0) or 0, getattr(node, "end_col_offset", 0) or 0
+
+
+def is_inside(place: tuple[int, int], node: ast.AST) -> bool:
+    """Whether a place in the text is inside a node."""
+    return place_of(node) <= place <= end_of(node)
+
+
 def field_default(value: ast.expr) -> ast.expr:
     """The default of a dataclass field: `field(default=0)` is 0."""
     if isinstance(value, ast.Call) and last_name(value.func) == "field":

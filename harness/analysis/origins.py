@@ -33,6 +33,7 @@ _SIZE_CALLS = frozenset(
     """
     len range type isinstance id hasattr zeros ones empty full arange zeros_like ones_like empty_like full_like
     rand_like randn_like randint_like new_zeros new_ones new_empty new_full
+    random_ fill_ zero_ uniform_ normal_ bernoulli_
     """.split()  # noqa: SIM905 - one word a line would hide the list
 )
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -289,6 +290,9 @@ class Origins:
         if stated is not None and (labels := _named(stated.value, stated.location)):
             return labels
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if name == "new_tensor":
+            # Of the tensor that it is called on, it takes the kind of number alone.
+            return self._union(given, scope, depth)
         if isinstance(node.func, ast.Attribute):
             owner = NONE if dotted(node.func.value) in scope.module.imports else self._of(node.func.value, scope, depth)
             if any(label.kind != PARAMETER for label in owner):

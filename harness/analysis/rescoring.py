@@ -6,19 +6,21 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.analysis.adaptation import Adaptations
-from harness.analysis.alternation import LOOPS, Step
 from harness.analysis.announced import Lines, announcements
-from harness.analysis.index import Function, last_name, own_nodes, place_of
+from harness.analysis.index import Function, dotted, last_name, own_nodes, place_of
 from harness.analysis.origins import Origins
 from harness.analysis.program import Module, Program, Scope, argument
 from harness.analysis.reach import Life, Reach, Reached
+from harness.analysis.reported import Reports
+from harness.analysis.sites import LOOPS, Step
 from harness.analysis.trace import Tracer, returned
 
 # Operations that count: what they fill has forgotten the order of the tokens.
 _COUNTING = frozenset({"bincount", "scatter_add_", "scatter_add", "index_add_", "index_add"})
 # What makes one number of many.
 _ADDING_UP = frozenset({"sum", "dot", "mean", "vdot"})
+# What gives a whole table one value, or nothing.
+_CLEARING = frozenset({"fill", "fill_", "zero_", "clear"})
 _METHODS_LIMIT = 8
 
 
@@ -48,9 +50,9 @@ class Rescoring:
 class Rescorings:
     """Finds them in a program."""
 
-    def __init__(self, program: Program, reach: Reach, origins: Origins, adaptations: Adaptations) -> None:
+    def __init__(self, program: Program, reach: Reach, origins: Origins, reports: Reports) -> None:
         self._program = program
-        self._adaptations = adaptations
+        self._reports = reports
         self._reach = reach
         self._tracer = Tracer(program, origins)
 
@@ -131,13 +133,15 @@ class Rescorings:
                     continue
                 if not self._gets_tokens(second, scope) or self._emptied(cache, first, second, scope):
                     continue
+                if self._takes_numbers(second, cache, scope):
+                    continue
                 filled = self._reach.of(first, scope.module)
                 reached = filled if filled.life is Life.UNKNOWN else self._reach.of(second, scope.module)
                 if reached.life is not Life.DEAD:
                     again = last_name(first.func) == last_name(second.func)
                     steps = _steps(first, second, cache, scope)
                     texts = announcements(second, scope.module, self._program, self._reach)
-                    yield Rescoring(_name(scope), cache, again, steps, reached, self._label(scope), texts)
+                    yield Rescoring(_name(scope), cache, again, steps, reached, self._reports.told(scope), texts)
 
     def _emptied(self, cache: str, first: ast.Call, second: ast.Call, scope: Scope) -> bool:
         """Whether a method that gives the cache new tables is called on it between the two passes."""
@@ -154,12 +158,16 @@ class Rescorings:
             if not self._reach.skipped(call, scope.module)
         )
 
-    def _label(self, scope: Scope) -> str:
-        """The text of every print of what the function returns."""
-        if scope.function is None:
-            return ""
-        sites = self._program.call_sites(scope.function)
-        return " ".join(text for module, call, _ in sites for text in self._adaptations.labels(call, module))
+    def _takes_numbers(self, call: ast.Call, cache: str, scope: Scope) -> bool:
+        """Whether all that a pass takes of the cache is a number that a method made of the whole: a census."""
+        found: list[bool] = []
+        for _, function in self._program.called(call, scope):
+            names = [each for each in function.parameters if dotted(argument(call, function, each, 0) or call) == cache]
+            for name in names:
+                for each in (node for node in own_nodes(function.node.body) if isinstance(node, ast.Attribute)):
+                    if last_name(each.value) == name:
+                        found += [_is_number(home.scope(method)) for home, method in self._program.functions(each.attr)]
+        return bool(found) and all(found)
 
     def _reported(self, scope: Scope) -> set[ast.expr]:
         """The calls that go into what the function returns."""
@@ -249,14 +257,33 @@ def _is_added_up(node: ast.expr, module: Module) -> bool:
 
 def _emptying(module: Module, owner: ast.ClassDef) -> Iterator[str]:
     """The methods of a class that give one of its attributes a new value, made without the object: `reset`."""
+    tables = _tables(module, owner)
     for node in owner.body:
-        if not isinstance(node, ast.FunctionDef) or node.name == "__init__" or len(node.args.args) > 1:
+        if not isinstance(node, ast.FunctionDef) or node.name == "__init__" or len(node.args.args) != 1:
             continue
+        own = node.args.args[0].arg
         for store in module.index.within(node, ast.Assign):
-            targets = [each for each in store.targets if isinstance(each, ast.Attribute)]
+            target = store.targets[0]
+            table = target.value if isinstance(target, ast.Subscript) and _is_all(target.slice) else target
             ours = {each.id for each in ast.walk(store.value) if isinstance(each, ast.Name)}
-            if targets and targets[0].attr in _tables(module, owner) and "self" not in ours:
+            if isinstance(table, ast.Attribute) and table.attr in tables and own not in ours:
                 yield node.name
+        for call in module.index.within(node, ast.Call):
+            table = call.func.value if isinstance(call.func, ast.Attribute) else call
+            if last_name(call.func) in _CLEARING and last_name(table) in tables:
+                yield node.name
+
+
+def _is_number(scope: Scope) -> bool:
+    """Whether all that a function returns are whole numbers, or sums: `int(self.counts @ self.lengths)`."""
+    values = returned(scope)
+    numbers = _ADDING_UP | {"int", "float", "len", "item"}
+    return bool(values) and all(isinstance(each, ast.Call) and last_name(each.func) in numbers for each in values)
+
+
+def _is_all(node: ast.expr) -> bool:
+    """Whether an index takes everything: `table[:] = 0`."""
+    return isinstance(node, ast.Slice) and node.lower is node.upper is node.step is None
 
 
 def _tables(module: Module, owner: ast.ClassDef) -> set[str]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from harness.analysis import arithmetic
-from harness.analysis.index import last_name
-from harness.analysis.program import Scope
+from harness.analysis.index import Function, descend, dotted, is_inside, last_name, place_of
+from harness.analysis.program import Module, Program, Scope
 from harness.analysis.trace import Trace
 
 # What gives the next tokens, and what gives a model other weights.
-_MOVING = frozenset({"next", "next_batch", "get_batch", "load_state_dict", "pop", "popleft"})
+_MOVING = frozenset(
+    {"next", "__next__", "next_batch", "get_batch", "send", "recv", "readline", "load_state_dict", "pop", "popleft"}
+)
 # What takes a piece by its place.
 _TAKING = frozenset({"narrow", "select", "index_select", "take"})
 NAMES_LIMIT = 200
+_LESS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _ORDERING = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
@@ -59,10 +63,74 @@ def moves_on(loop: ast.For) -> bool:
     sliced = {name.id for each in given for name in ast.walk(each) if isinstance(name, ast.Name)}
     if any(isinstance(each, ast.AugAssign) and last_name(each.target) in sliced for each in nodes):
         return True
-    if not sliced.isdisjoint(_following(nodes)):
+    if not sliced.isdisjoint(_following(nodes)) or any(_takes_the_rest(each) for each in nodes):
         return True
     called = {last_name(each.func) for each in nodes if isinstance(each, ast.Call)}
     return not called.isdisjoint(_MOVING)
+
+
+def _takes_the_rest(node: ast.AST) -> bool:
+    """`head, rest = rest[:n], rest[n:]`: a name is given a part of what it was."""
+    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+        return False
+    target, value = node.targets[0], node.value
+    pairs = [(target, value)]
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        pairs = list(zip(target.elts, value.elts, strict=True))
+    return any(
+        isinstance(into, ast.Name) and isinstance(part, ast.Subscript) and dotted(part.value) == into.id
+        for into, part in pairs
+    )
+
+
+def may_move(trace: Trace, loop: ast.AST, scope: Scope, program: Program) -> str:
+    """The name of a call in a loop by which tokens are read that may be others each time, or "".
+
+    A function of the program that changes an object of its own, or a name from around it, each time it is called.
+    """
+    held = {name for name, _ in trace.data}
+    for binding in trace.bindings:
+        if not is_inside(binding.place, loop):
+            continue
+        for call in (each for each in descend(binding.value) if isinstance(each, ast.Call)):
+            given = {each.id for part in call.args for each in descend(part) if isinstance(each, ast.Name)}
+            if given & held:
+                # What is handed the tokens reads no others.
+                continue
+            for module, function in program.called(call, scope):
+                if _remembers(module, function):
+                    return last_name(call.func)
+    return ""
+
+
+def _remembers(module: Module, function: Function) -> bool:
+    """Whether a function changes what it finds at its next call: an attribute of its object, a name from around it."""
+    for node in module.index.own(function.node):
+        if isinstance(node, (ast.Nonlocal, ast.Global)):
+            return True
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if _is_change(node) else []
+        if function.owner and any(isinstance(each, ast.Attribute) for target in targets for each in descend(target)):
+            return True
+    return False
+
+
+def _is_change(node: ast.AST) -> TypeGuard[ast.AugAssign | ast.AnnAssign]:
+    return isinstance(node, (ast.AugAssign, ast.AnnAssign))
+
+
+def carried(test: ast.expr, loop: ast.AST, scope: Scope) -> bool:
+    """Whether what a condition in a loop looks at may have been changed by an earlier round."""
+    if isinstance(test, ast.Compare) and any(isinstance(each, _LESS) for each in test.ops):
+        # The lowest of all rounds is kept so, too.
+        return False
+    heads = {dotted(each).partition(".")[0] for each in descend(test) if isinstance(each, (ast.Name, ast.Attribute))}
+    return any(
+        is_inside(binding.place, loop)
+        and binding.block is not None
+        and (binding.place > place_of(test) or not binding.replaces)
+        for head in heads - {""}
+        for binding in scope.bindings.get(head, ())
+    )
 
 
 def _following(nodes: Sequence[ast.AST]) -> set[str]:

@@ -14,6 +14,7 @@ from harness.analysis.program import Program, Scope
 
 NODES_LIMIT = 1_500
 _BUILTINS = frozenset(dir(builtins))
+_OF_TENSORS = frozenset({"T", "mT", "data", "grad", "shape", "device", "dtype"})
 
 
 @dataclass
@@ -111,6 +112,9 @@ class Tracer:
             found.parts.update(self._part(node, scope))
             yield node.value
             return
+        elif isinstance(node, ast.Attribute) and node.attr not in _OF_TENSORS and self._is_item(node.value, scope):
+            # Of a pair that a loop takes, one side may be trained on and the other one scored.
+            found.parts.add(f".{node.attr}")
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
             found.parts.update(each for side in (node.left, node.right) for each in self._mask(side, scope))
         yield from (child for child in children(node) if isinstance(child, (ast.expr, ast.keyword)))
@@ -149,8 +153,14 @@ class Tracer:
             if isinstance(index, ast.Slice):
                 if not (_constant(index.lower) and (_constant(index.upper) or self._whole(node, index.upper, scope))):
                     yield ast.unparse(index)
+            elif isinstance(index, ast.Constant) and isinstance(index.value, int) and self._is_item(node.value, scope):
+                yield f"[{index.value}]"
             elif isinstance(index, ast.Name):
                 yield from self._mask(index, scope) if not _loop_name(index, scope) else ()
+
+    def _is_item(self, node: ast.expr, scope: Scope) -> bool:
+        """Whether an expression is the name of an item that a loop takes, which holds validation data."""
+        return isinstance(node, ast.Name) and _loop_name(node, scope) and self.holds_validation(node, scope)
 
     def _whole(self, node: ast.Subscript, upper: ast.expr | None, scope: Scope) -> bool:
         """Whether a slice ends at the tensor's own length, or one before: `y[:, : n - 1]` of `zeros(b, n)`."""

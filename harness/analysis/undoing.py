@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from harness.analysis.alternation import COPIES, LOOPS, Site
 from harness.analysis.index import Function, descend, dotted, last_name, place_of
 from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, argument
+from harness.analysis.sites import COPIES, LOOPS, Site
 
-_UNDOING = ("load_state_dict", "copy_", "set_", "_load_from_state_dict")
+SETTING = ("load_state_dict", "copy_", "set_", "_load_from_state_dict")
 _READING = frozenset({"load", "open", "read_bytes", "load_file"})
+# Calls on a model that neither store nor read what it holds.
+_PASSING = frozenset({"zero_grad", "eval", "train", "requires_grad_"})
 Place = tuple[int, int]
 
 
@@ -115,7 +117,7 @@ def _follows(loop: ast.For, site: Site) -> bool:
 
 
 def _setting(module: Module) -> Iterator[ast.Call]:
-    for name in _UNDOING:
+    for name in SETTING:
         yield from module.calls(name)
 
 
@@ -159,7 +161,9 @@ def _made_after(call: ast.Call, site: Site) -> bool:
 def used_between(site: Site, until: Place) -> bool:
     """Whether the model is handed on between the site and a later place."""
     return any(
-        site.end < place_of(mention) < until and site.module.scope_of(mention) is site.scope
+        site.end < place_of(mention) < until
+        and site.module.scope_of(mention) is site.scope
+        and getattr(site.module.index.parent(mention), "attr", "") not in _PASSING
         for name in site.model
         for mention in site.module.loads(name.rpartition(".")[2])
     )

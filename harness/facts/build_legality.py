@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.adaptation import Adaptation, Adaptations
-from harness.analysis.alternation import Order, Step
 from harness.analysis.answers import Stated
 from harness.analysis.calibration import Calibration, Calibrations
 from harness.analysis.fetched import Fetched, Fetching
@@ -15,7 +14,9 @@ from harness.analysis.origins import TRAINING, VALIDATION, Origins
 from harness.analysis.outside import contacts
 from harness.analysis.program import Program
 from harness.analysis.reach import Life, Reach, Reached
+from harness.analysis.reported import Reports
 from harness.analysis.rescoring import Rescoring, Rescorings
+from harness.analysis.sites import Order, Step
 from harness.facts.build_stated import contradicted
 from harness.facts.code import CodeBase
 from harness.facts.legality import ONLY_EVALUATES, LegalityFacts, Passage, Training
@@ -44,7 +45,8 @@ def build_legality(
     if program is None or reach is None:
         return LegalityFacts(_unread(package))
     origins = Origins(program, reach.skipped, reach.configuration.stated)
-    adaptations = Adaptations(program, reach, origins)
+    reports = Reports(program, reach, origins)
+    adaptations = Adaptations(program, reach, origins, reports)
     trainings = tuple(_training(each, stated, logged) for each in adaptations.all())
     calibrations = Calibrations(program, reach, origins)
     return LegalityFacts(
@@ -53,7 +55,7 @@ def build_legality(
         _split(adaptations, trainings, program, reach),
         tuple(
             _passage(each.cache, each.steps, each.reached, _silent(each, logged), label=each.label)
-            for each in Rescorings(program, reach, origins, adaptations).all()
+            for each in Rescorings(program, reach, origins, reports).all()
         ),
         tuple(
             _passage(each.function, each.steps, each.reached, _silent(each, logged), proved=each.fed)
