@@ -32,7 +32,8 @@ from harness.analysis.bindings import Binding
 from harness.analysis.branches import guards
 from harness.analysis.evaluation import STATEMENTS_LIMIT, Evaluation, Frame
 from harness.analysis.index import Function, dotted, field_default, last_name
-from harness.analysis.program import Module, Program, Scope, argument, default_of
+from harness.analysis.overrides import Overrides, reads_environment
+from harness.analysis.program import Field, Module, Program, Scope, argument, default_of
 from harness.model import Location
 
 DEPTH_LIMIT = 40
@@ -73,6 +74,7 @@ class Configuration(Evaluation):
     def __init__(self, program: Program, stated: Stated = NOTHING_STATED) -> None:
         self._program = program
         self._stated = stated
+        self._overrides = Overrides(program)
         self._known: dict[ast.expr, Answer] = {}
         self._work = 0
 
@@ -149,7 +151,8 @@ class Configuration(Evaluation):
         if not bindings or len(bindings) > CALL_SITES_LIMIT or not all(each.whole for each in bindings):
             return UNKNOWN
         answers = [self._of(each.value, frame) for each in bindings]
-        return self._logged(name, agreed(answers))
+        open_to_all = frame.scope.function is None and frame.scope.module in self._overrides.modules
+        return self._logged(name, Unknown((name,)) if open_to_all else agreed(answers))
 
     def _parameter(self, name: str, scope: Scope, frame: Frame) -> Answer:
         """A parameter's value, where every call passes the same."""
@@ -199,19 +202,24 @@ class Configuration(Evaluation):
 
     def _fields(self, name: str, owner: str, module: Module, frame: Frame) -> dict[str, Answer]:
         """Values of `name = ...` in the bodies of classes, by class; of the class `owner` alone when it has one."""
-        inner = Frame(module.scope(None), {}, frame.depth)
-        found: dict[str, Answer] = {}
-        for field in module.fields.get(name, ()):
-            if owner not in {"", field.owner}:
-                continue
-            default = field_default(field.value) if field.annotated else field.value
-            passed = construction.given(name, field, module, self._program) if field.annotated else []
-            values = [
-                (value or default, inner if value is None else Frame(at, {}, frame.depth)) for value, at in passed
-            ]
-            answers = [self._of(value, around) for value, around in values or [(default, inner)]]
-            found[field.owner] = agreed(answers) if len(answers) <= CALL_SITES_LIMIT else UNKNOWN
-        return found
+        fields = (field for field in module.fields.get(name, ()) if owner in {"", field.owner})
+        return {field.owner: self._field(name, field, module, frame.depth) for field in fields}
+
+    def _field(self, name: str, field: Field, module: Module, depth: int) -> Answer:
+        inner = Frame(module.scope(None), {}, depth)
+        default = field_default(field.value) if field.annotated else field.value
+        passed = construction.given(name, field, module, self._program) if field.annotated else []
+        unread = [at for value, at in passed if value is construction.UNREAD]
+        changed = self._overrides.classes.get(field.owner, bool(unread))
+        if changed and all(map(reads_environment, unread)):
+            stated = self._environment(name.upper(), self._of(default, inner), module.at(default.lineno))
+            # By its kind, `int(text)`: what converts it stands under a computed name, too.
+            return apply(lambda values: literal(str(values[0])), [stated])
+        if unread or field.owner in self._overrides.classes:
+            return Unknown((name,))
+        values = [(value or default, inner if value is None else Frame(at, {}, depth)) for value, at in passed]
+        answers = [self._of(value, around) for value, around in values or [(default, inner)]]
+        return agreed(answers) if len(answers) <= CALL_SITES_LIMIT else UNKNOWN
 
     def _stores(self, name: str, owners: frozenset[str], module: Module, frame: Frame) -> list[Answer]:
         """Values of `x.name = ...` that run; those of `self.name` only in the classes `owners`, when there are any."""
@@ -247,6 +255,8 @@ class Configuration(Evaluation):
                 flag = literal(setting.value) is True
                 value = keys[passed[0]] not in option.off if flag else literal(setting.value)
                 found.append(Resolved(value, (reason_of(f"--{keys[passed[0]]}", setting),)))
+            elif self._overrides.classes.get("") is False:
+                found.append(Unknown((f"--{name}",)))
             elif option.default is not None:
                 answer = self._of(option.default, Frame(module.scope(None), {}, 1))
                 reason = Reason(f"--{name}", str(getattr(answer, "value", "")), "default", option.place)
@@ -275,7 +285,7 @@ class Configuration(Evaluation):
         setting = self._stated.variable(key)
         if setting is not None:
             return Resolved(_TRUTH.get(setting.value, setting.value), (reason_of(key, setting),))
-        if isinstance(default, Unknown):
+        if isinstance(default, Unknown) or self._overrides.environment:
             return Unknown((key,))
         shown = str(default.value)[:60]
         return Resolved(default.value, (Reason(key, shown, "default", place), *default.reasons))

@@ -11,12 +11,14 @@ from harness.analysis.program import Field, Module, Program, Scope
 from harness.model import Location
 
 _MAKERS = frozenset({"dataclass", "dataclasses"})
+# What is passed for a field where the text does not tell: `Config(**values)`.
+UNREAD = ast.Constant(value=...)
 
 
 def given(name: str, field: Field, module: Module, program: Program) -> list[tuple[ast.expr | None, Scope]]:
     """What each place that makes an object of a dataclass passes for a field: None where the default holds.
 
-    Where that cannot be read (`**values`), the call itself; `replace(config, name=...)` counts as a place too.
+    `UNREAD` where that cannot be read (`**values`); `replace(config, name=...)` counts as a place too.
     """
     owner = module.index.classes[field.owner]
     if not any(
@@ -28,9 +30,9 @@ def given(name: str, field: Field, module: Module, program: Program) -> list[tup
     for home, call in _made(owner.name, program):
         named = {each.arg: each.value for each in call.keywords}
         places = [each for each in call.args if not isinstance(each, ast.Starred)]
-        unread = call if None in named or len(places) < len(call.args) else None
+        unread = None in named or len(places) < len(call.args)
         value = named.get(name, dict(zip(order, places, strict=False)).get(name))
-        found.append((unread or value, home.scope_of(call)))
+        found.append((UNREAD if unread else value, home.scope_of(call)))
     for home in program.modules.values():
         changed = (each for call in home.calls("replace") for each in call.keywords if each.arg == name)
         found += [(each.value, home.scope_of(each.value)) for each in changed]
@@ -79,4 +81,7 @@ def options(name: str, module: Module) -> Iterator[Option]:
         off = spelled if stored == "store_false" else frozenset[str]()
         if action is not None and last_name(action) == "BooleanOptionalAction":
             off = frozenset(f"no_{each}" for each in spelled)
-        yield Option(named.get("default", fallback), module.at(call.lineno), spelled | off, off)
+        changed = [each for call in module.calls("set_defaults") for each in call.keywords if each.arg in {name, None}]
+        last = changed[-1] if changed else None
+        default = named.get("default", fallback) if last is None else last.value if last.arg else UNREAD
+        yield Option(default, module.at(last.value.lineno if last else call.lineno), spelled | off, off)
