@@ -23,7 +23,8 @@ _HOPS = 4
 def entropies(program: Program) -> Iterator[Proven]:
     """Every entropy that is stacked with losses which `logsumexp` mixes."""
     for module in program.modules.values():
-        mixed = [stack for call in module.index.calls_of("logsumexp") for stack in _mixed(call, module, program)]
+        sums = (call for call in module.index.calls_of("logsumexp") if not _normalizes(call, module))
+        mixed = [stack for call in sums for stack in _mixed(call, module, program)]
         for home, call in dict.fromkeys(mixed):
             parts = call.args[0].elts if call.args and isinstance(call.args[0], (ast.List, ast.Tuple)) else []
             scope = home.scope_of(call)
@@ -33,6 +34,15 @@ def entropies(program: Program) -> Iterator[Proven]:
                 yield Proven(
                     (first, Step("it stands among the losses that are mixed", home.at(call.lineno), call, home))
                 )
+
+
+def _normalizes(call: ast.Call, module: Module) -> bool:
+    """`x - logsumexp(x)`: weights that are made to add up to one, no mixture."""
+    above = module.index.parent(call)
+    if not isinstance(above, ast.BinOp) or not isinstance(above.op, ast.Sub) or above.right is not call:
+        return False
+    given = [call.func.value] if isinstance(call.func, ast.Attribute) else []
+    return any(ast.dump(each) == ast.dump(above.left) for each in (*given, *call.args[:1]))
 
 
 def _mixed(call: ast.Call, module: Module, program: Program) -> Iterator[tuple[Module, ast.Call]]:

@@ -8,14 +8,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.analysis import flowwords as words
-from harness.analysis.index import children, descend, dotted, last_name
+from harness.analysis.forms import (
+    counts,
+    counts_vocabulary,
+    is_none,
+    is_shifted,
+    leaves_itself_out,
+    of_one_table,
+    sets_apart,
+)
+from harness.analysis.index import children, dotted, last_name
 from harness.analysis.labels import NOTHING, Flowing, Label, Step, Trace, fork, join, one_after_the_other, union
 from harness.analysis.prints import only_reported
 from harness.analysis.program import Module
 
 DEPTH_LIMIT = 80
-# A loop over so many numbers is one over a vocabulary.
-_VOCABULARY = 256
+# What a sum of earlier places has not.
+_OF_THE_TOKEN = frozenset({Label.TARGET, Label.LOSS, Label.LOSSES})
 
 
 # By name: see `flow`. The method's argument has the type of the key.
@@ -111,12 +120,12 @@ class Expressions(ABC):
             return "arange" in last_name(given.func)
         holder = scope.holder(row.id) if isinstance(row, ast.Name) else None
         bound = holder.bindings.get(row.id, ()) if holder is not None and isinstance(row, ast.Name) else ()
-        return any(isinstance(each.block, ast.For) and _counts(each.block.iter) for each in bound)
+        return any(isinstance(each.block, ast.For) and counts(each.block.iter) for each in bound)
 
     def _lookup(self, base: Flowing, index: Flowing, node: ast.AST) -> Flowing:
         """`table[key]`: what a table holds where the target leads."""
         labels = dict(base.labels)
-        if isinstance(node, ast.Subscript) and self._is_before(node):
+        if isinstance(node, ast.Subscript) and self.is_before(node):
             labels.pop(Label.TARGET, None)
         if Label.KEY in index.labels:
             labels[Label.COUNT] = (*index.labels[Label.KEY], self.step("the table is read", node))
@@ -130,12 +139,15 @@ class Expressions(ABC):
     def _binary(self, node: ast.BinOp) -> Flowing:
         left, right = self.value(node.left), self.value(node.right)
         found = self.operation(type(node.op), left, right, node)
+        if leaves_itself_out(node, node.left, node.right):
+            known = {label: way for label, way in found.labels.items() if label not in _OF_THE_TOKEN}
+            return Flowing(known)
         # How far a loss is from the better one, `low - loss`, is no choice either.
         apart = isinstance(node.op, ast.Sub) and any(
             Label.CHOSEN in one.labels and Label.CHOSEN not in other.labels and Label.LOSS in other.labels
             for one, other in ((left, right), (right, left))
         )
-        if Label.CHOSEN in found.labels and (apart or _sets_apart(node)):
+        if Label.CHOSEN in found.labels and (apart or sets_apart(node)):
             return Flowing({label: way for label, way in found.labels.items() if label is not Label.CHOSEN})
         return found
 
@@ -168,7 +180,7 @@ class Expressions(ABC):
         if Label.COUNT in left.labels and Label.PRIOR not in left.labels:
             # What is added to the divisor alone is no prior: `count / (count + size)`.
             labels.pop(Label.PRIOR, None)
-        if _of_one_table(left.labels.get(Label.COUNT, ()), right.labels.get(Label.MASS, ())):
+        if of_one_table(left.labels.get(Label.COUNT, ()), right.labels.get(Label.MASS, ())):
             labels.pop(Label.COUNT)
             labels.pop(Label.PRIOR, None)
         elif Label.COUNT in left.labels:
@@ -208,7 +220,7 @@ class Expressions(ABC):
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> Flowing:
         for each in node.generators:
             item = self.iterated(each.iter)
-            if _counts_vocabulary(each.iter):
+            if counts_vocabulary(each.iter):
                 item = Flowing({Label.ALL: (self.step("every token", each.iter),)})
             self.bind(each.target, item, each.iter)
         return self.value(node.elt)
@@ -236,6 +248,8 @@ class Expressions(ABC):
             found = self.own(node, arguments, keywords)
         if found is None:
             found = Flowing(union((base, *arguments, *keywords.values())))
+        if is_shifted(node):
+            return Flowing({label: way for label, way in found.labels.items() if label is not Label.TARGET})
         return found
 
     def _special(self, node: ast.Call, name: str, base: Flowing, arguments: Sequence[Flowing]) -> Flowing | None:
@@ -281,10 +295,11 @@ class Expressions(ABC):
     def _losses(self, node: ast.Call, name: str, every: Sequence[Flowing]) -> Flowing | None:
         """Losses of each token, and choices between them."""
         labels = union(every)
-        if name in words.LOSSES and any(each.arg == "reduction" and _is_none(each.value) for each in node.keywords):
+        if name in words.LOSSES and any(each.arg == "reduction" and is_none(each.value) for each in node.keywords):
             return Flowing({Label.LOSS: (self.step("a loss of each token", node),)})
         if name in words.TOTALS:
-            if not self._is_beside(node):
+            # One number of a choice is an index, or is added up where it is added to the score.
+            if name != "item" and not self._is_beside(node):
                 self.arrive(Flowing({label: labels[label] for label in {Label.CHOSEN} & labels.keys()}), node)
             labels.pop(Label.LOSS, None)
             row = labels.pop(Label.ROW, None)
@@ -299,7 +314,7 @@ class Expressions(ABC):
             return None
         return Flowing({**labels, Label.CHOSEN: (*losses, self.step("the better one is chosen", node))})
 
-    def _is_before(self, node: ast.Subscript) -> bool:
+    def is_before(self, node: ast.Subscript) -> bool:
         """Whether an item is so many places before one that is taken too: `y[i - 2]`, where `y[i]` is scored."""
         match node.slice:
             case ast.BinOp(ast.Name(name), ast.Sub(), ast.Constant(int(places))) if places > 0:
@@ -363,39 +378,3 @@ def _distinct_losses(values: Iterable[Flowing]) -> Collection[Trace]:
     """The losses among some values, by the nodes that gave them: one line may compute two."""
     traces = (value.labels[Label.LOSS] for value in values if Label.LOSS in value.labels)
     return {tuple(id(step.node) for step in trace): trace for trace in traces}.values()
-
-
-def _of_one_table(read: Trace, row: Trace) -> bool:
-    """Whether a number and the sum of a row were read from one table: as far as can be seen, a share of it."""
-    match (read[-1:], row[-1:]):
-        case ((Step(node=ast.Subscript(one)),), (Step(node=ast.Subscript(other)),)):
-            return ast.dump(one) == ast.dump(other)
-    return False
-
-
-def _counts_vocabulary(node: ast.expr) -> bool:
-    """`range(vocab_size)`, `range(1024)`."""
-    match node:
-        case ast.Call(ast.Name("range"), [ast.Constant(int(count))], []):
-            return count >= _VOCABULARY
-        case ast.Call(ast.Name("range"), [size], []):
-            return "vocab" in last_name(size).lower()
-    return False
-
-
-def _sets_apart(node: ast.BinOp) -> bool:
-    """`low - log(w * exp(low - a) + ...)`: the largest or smallest term of a sum is set apart, none is chosen."""
-    inner = [each for each in descend(node.right) if isinstance(each, ast.Call)]
-    logs = any(last_name(each.func) in words.LOGARITHMS for each in inner)
-    sums = [each for each in inner if last_name(each.func) in {"exp", "exp2"}]
-    apart = {ast.dump(each) for each in descend(node.left) if isinstance(each, ast.Name)}
-    return logs and any(ast.dump(each) in apart for call in sums for each in descend(call))
-
-
-def _counts(node: ast.expr) -> bool:
-    """Whether a loop runs over the places of something, not over its items."""
-    return isinstance(node, ast.Call) and last_name(node.func) in {"range", "enumerate"}
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value == "none"

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from harness.analysis import flowwords as words
 from harness.analysis.expressions import Expressions
+from harness.analysis.forms import ends_before, is_guess
 from harness.analysis.index import Function, descend, dotted, last_name
 from harness.analysis.labels import NOTHING, Flowing, Label, Trace, fork, join, union
 from harness.analysis.program import Module, Program
@@ -273,15 +274,17 @@ class Frame(Expressions):
     def _named(self, name: str, value: Flowing, source: ast.expr) -> Flowing:
         """A name that says *target* is one, when it was cut out of something or computed by a call."""
         said = not value.labels and words.means_target(name.rpartition(".")[2])
-        cut = any(isinstance(part, ast.Subscript) for part in (source, *callees(source)))
-        return self.seed(source) if said and cut and not self._is_of_inputs(source) else value
+        parts = [source, *callees(source)]
+        cut = [part for part in parts if isinstance(part, ast.Subscript)]
+        known = is_guess(source) or self._is_of_inputs(source) or any(map(self.is_before, cut))
+        return self.seed(source) if said and cut and not known else value
 
     def _is_of_inputs(self, source: ast.expr) -> bool:
         """Whether a value is looked up at all tokens but the last: `group[tokens[:-1]]`, a label of the inputs."""
         scope = self.module.scope_of(source)
         places = (each.slice for each in descend(source) if isinstance(each, ast.Subscript))
         cuts = (scope.last_given(place) for place in places if not isinstance(place, ast.Slice))
-        return any(_ends_before(each.slice) for cut in cuts for each in descend(cut) if isinstance(each, ast.Subscript))
+        return any(ends_before(each.slice) for cut in cuts for each in descend(cut) if isinstance(each, ast.Subscript))
 
     def _store(self, target: ast.Subscript, value: Flowing) -> None:
         """`table[key] = value`: results keep their labels; a table that the target indexes is being updated."""
@@ -335,12 +338,6 @@ def root(node: ast.expr) -> str:
     while isinstance(node, ast.Subscript):
         node = node.value
     return dotted(node)
-
-
-def _ends_before(place: ast.expr) -> bool:
-    """`[:-1]`, `[:, :-1]`: everything but the last."""
-    last = place.elts[-1] if isinstance(place, ast.Tuple) and place.elts else place
-    return isinstance(last, ast.Slice) and last.lower is None and isinstance(last.upper, ast.UnaryOp)
 
 
 def callees(node: ast.expr) -> Iterator[ast.expr]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis import ctext
+from harness.analysis.forms import ends_before
 from harness.analysis.index import descend, dotted, last_name, place_of
 from harness.analysis.labels import Step
-from harness.analysis.program import Module, Program
+from harness.analysis.program import Module, Program, Scope, argument
 from harness.model import Location
 
 # Those that come in are known: `in_tokens`, `prev_tok`.
@@ -23,6 +24,7 @@ _TOKENS = re.compile(
     r"^(?!(?:.*_)?(?:in|inp|inputs?|ctx|context|prev|previous|past|x)(?:_|$)).*(?:tok|target|tgt)", re.IGNORECASE
 )
 _STRENGTH = re.compile(r"(?:within|word)\w*(?:beta|boost|weight|alpha)", re.IGNORECASE)
+_HOPS = 6
 _C_TEXT = re.compile(r"uint(?:8|16|32|64)_t|#include")
 _STEPS = ("the token being scored", "its class", "the condition", "the hint")
 
@@ -54,7 +56,7 @@ def gates(program: Program, texts: Mapping[str, str], helpers: Mapping[str, str]
         if ("uint" in text or "#include" in text) and _C_TEXT.search(text):
             found += [gate for node in _c_strings(module) for gate in _in_string(program, module, node)]
         if "for " in text and ctext.HINT.search(text):
-            found += list(_in_python(module))
+            found += list(_in_python(module, program))
     return tuple(found)
 
 
@@ -86,12 +88,14 @@ def _in_c(program: Program, text: str, at: Callable[[int], Location]) -> Iterato
             yield Gate(tuple(zip(_STEPS, map(at, gate.lines), strict=True)), calls)
 
 
-def _in_python(module: Module) -> Iterator[Gate]:
+def _in_python(module: Module, program: Program) -> Iterator[Gate]:
     for loop in module.index.of(ast.For):
         place, tokens = _loop_tokens(loop)
         if not place:
             continue
         classes: dict[str, ast.stmt] = {}
+        if _over_inputs(loop, module, program):
+            continue
         for statement in loop.body:
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 _assigned(statement, place, tokens, classes)
@@ -103,6 +107,37 @@ def _in_python(module: Module) -> Iterator[Gate]:
                 lines = (loop.lineno, made.lineno, branch.lineno, hint.lineno)
                 places = tuple(zip(_STEPS, map(module.at, lines), strict=True))
                 yield Gate(places, (Step("the condition", places[2][1], branch.test, module),))
+
+
+def _over_inputs(loop: ast.For, module: Module, program: Program) -> bool:
+    """Whether every array of tokens that a loop reads holds all but the last of some: a token that is known, then."""
+    scope = module.scope_of(loop)
+    read = {last_name(each.value) for each in descend(loop) if isinstance(each, ast.Subscript)}
+    called = loop.iter.args if isinstance(loop.iter, ast.Call) else []
+    arrays = {name for name in read | set(map(dotted, called)) if _TOKENS.search(name)}
+    given = [value for name in arrays for value in _given(name, scope, program)]
+    return bool(given) and all(_is_input(value, home) for value, home in given)
+
+
+def _given(name: str, scope: Scope, program: Program) -> list[tuple[ast.expr, Scope]]:
+    """What a name of a function is given: by the function, or by all that call it."""
+    function = scope.function
+    if function is None or name not in scope.parameters:
+        return [(each.value, scope) for each in scope.bindings.get(name, ())] or [(ast.Name(name, ast.Load()), scope)]
+    sites = [
+        (argument(call, function, name, filled), home.scope_of(call))
+        for home, call, filled in program.call_sites(function)
+    ]
+    return [(value, home) for value, home in sites if value is not None]
+
+
+def _is_input(value: ast.expr, scope: Scope) -> bool:
+    """`tokens[:-1]`, under a name or behind calls too."""
+    for _ in range(_HOPS):
+        value = scope.last_given(value)
+        if isinstance(value, ast.Call) and (isinstance(value.func, ast.Attribute) or value.args):
+            value = value.func.value if isinstance(value.func, ast.Attribute) else value.args[0]
+    return isinstance(value, ast.Subscript) and ends_before(value.slice)
 
 
 def _loop_tokens(loop: ast.For) -> tuple[str, set[str]]:

@@ -48,6 +48,8 @@ def _mixed(node: ast.If, scope: Scope) -> ast.expr | None:
             made.setdefault(line.targets[0].id, []).append(line.value)
     for name in made:
         parts = [part for value in _behind([name], made) for part in descend(value)]
+        if _paid_anyway(name, node, asked, scope):
+            continue
         before = any(each.place < (node.lineno, node.col_offset) for each in scope.bindings.get(name, ()))
         own = {word: values for word, values in made.items() if word != name}
         # `(1 - escape) * count / total` is the share of those that were seen: the model's has no part in the number.
@@ -56,6 +58,24 @@ def _mixed(node: ast.If, scope: Scope) -> ast.expr | None:
         if before and cut is not None and any(isinstance(part, ast.Name) and part.id == asked for part in parts):
             return cut
     return None
+
+
+def _paid_anyway(name: str, node: ast.If, asked: str, scope: Scope) -> bool:
+    """Whether the name is cut where the table holds nothing, too: before the test, or under another one."""
+    block = getattr(scope.module.index.parent(node), "body", [])
+    beside = [each for each in block if each is not node]
+    tested = [each for each in beside if isinstance(each, ast.If) and _mentions(each.test, asked)]
+    others = [line for each in tested for line in each.body] + [each for each in beside if isinstance(each, ast.Assign)]
+    return any(
+        isinstance(line, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == name for target in line.targets)
+        and any(isinstance(part, ast.BinOp) and any(True for _ in _cut(part)) for part in descend(line.value))
+        for line in others
+    )
+
+
+def _mentions(node: ast.expr, name: str) -> bool:
+    return any(isinstance(each, ast.Name) and each.id == name for each in descend(node))
 
 
 def _holds(node: ast.expr, name: str, made: Mapping[str, list[ast.expr]]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.analysis import environment
 from harness.analysis.index import descend, dotted, last_name
+from harness.analysis.origins import reaching
 from harness.analysis.program import Module, Program, Scope, argument
 
 _READING = frozenset({"open", "load", "loads", "safe_load", "read_text", "argv"})
@@ -136,7 +137,7 @@ def _is_spelled(key: ast.expr, scope: Scope) -> bool:
     if isinstance(key, ast.Call) and dotted(key.func) == "dict":
         return not key.args and all(each.arg is not None for each in key.keywords)
     holder = scope.holder(key.id) if isinstance(key, ast.Name) else None
-    bindings = holder.bindings.get(key.id, ()) if holder is not None and isinstance(key, ast.Name) else ()
+    bindings = list(reaching(key, scope, holder)) if holder is not None and isinstance(key, ast.Name) else []
     return bool(bindings) and all(
         isinstance(each.value, ast.Constant) if each.whole else _is_list(each.value, scope) for each in bindings
     )

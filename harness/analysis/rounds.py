@@ -127,6 +127,7 @@ def carried(test: ast.expr, loop: ast.AST, scope: Scope) -> bool:
     return any(
         is_inside(binding.place, loop)
         and binding.block is not None
+        and not (isinstance(binding.block, ast.For) and binding.value is binding.block.iter)
         and (binding.place > place_of(test) or not binding.replaces)
         for head in heads - {""}
         for binding in scope.bindings.get(head, ())

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.flowwords import means_target
+from harness.analysis.forms import leaves_itself_out
 from harness.analysis.index import Function, descend, dotted, last_name
 from harness.analysis.labels import Proven, Step
 from harness.analysis.origins import reaching
@@ -197,9 +198,15 @@ def _is_mark(node: ast.expr, mark: ast.expr, name: str, scope: Scope) -> bool:
 
 def _takes_itself_off(node: ast.BinOp, scope: Scope) -> bool:
     """`marks.cumsum(1) - marks`: how often each token came before, this one left out."""
-    left, right = (list(_chain(scope.last_given(each), _SAME_MASK))[-1] for each in (node.left, node.right))
+    left, right = (list(_chain(_in_force(each, scope), _SAME_MASK))[-1] for each in (node.left, node.right))
     runs = [isinstance(each, ast.Call) and last_name(each.func) in _RUNNING for each in (left, right)]
-    return isinstance(node.op, ast.Sub) and runs == [True, False]
+    return (isinstance(node.op, ast.Sub) and runs == [True, False]) or leaves_itself_out(node, left, right)
+
+
+def _in_force(node: ast.expr, scope: Scope) -> ast.expr:
+    """What a name was given last before it stands here, where that is one whole value; else the expression itself."""
+    given = list(reaching(node, scope, scope)) if isinstance(node, ast.Name) else []
+    return given[0].value if given and given[0].whole else node
 
 
 def _is_off(mark: ast.expr, scope: Scope, program: Program) -> bool:

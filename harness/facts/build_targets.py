@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from harness.analysis import (
     bestof,
@@ -26,8 +28,9 @@ from harness.analysis import (
 from harness.analysis.announced import announcements
 from harness.analysis.answers import Stated, Unknown
 from harness.analysis.labels import Label, Proven, Step
-from harness.analysis.program import Module
+from harness.analysis.program import Module, Program
 from harness.analysis.reach import Reach, Reached
+from harness.analysis.scoreslice import score_slice
 from harness.facts.build_stated import contradicted
 from harness.facts.code import CodeBase
 from harness.facts.logged import Logged
@@ -39,6 +42,7 @@ C_ENDINGS = (".c", ".cc", ".cpp", ".cxx", ".cu", ".h", ".hpp", ".cuh")
 HELPERS_LIMIT = 20
 HELPER_LIMIT_BYTES = 400_000
 
+_Found = TypeVar("_Found", targets.TargetUse, Proven)
 _KINDS: Mapping[Label, UseKind] = {
     Label.COUNT: UseKind.HASHED_LOOKUP,
     Label.PRIOR: UseKind.SMOOTHED_LOOKUP,
@@ -69,26 +73,37 @@ def build_targets(folder: Folder, code: CodeBase, stated: Stated, reached: Reach
             return TargetFacts(Missing("which script is the training script cannot be told", Location(".")), ())
         return TargetFacts(Missing("the training script cannot be parsed", Location(code.entry)), ())
     texts = {path: each.script.text for path, each in code.scripts.items()}
-    uses = [_use(use, reached, logged, stated) for use in targets.target_uses(program, texts)]
+    counted = functools.partial(_counted, program)
+    uses = [_use(use, reached, logged, stated) for use in counted(targets.target_uses(program, texts))]
     if _hides(uses):
-        other = targets.target_uses(program, texts, reached.skipped)
+        other = counted(targets.target_uses(program, texts, reached.skipped))
         uses += [use for use in (_use(each, reached, logged, stated) for each in other) if use not in uses]
     hashed = any(use.kind in {UseKind.HASHED_LOOKUP, UseKind.SMOOTHED_LOOKUP, UseKind.FOREIGN_SHARE} for use in uses)
-    uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in spread.spreads(program)]
-    uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in roots.roots(program)]
-    uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in experts.entropies(program)]
-    uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in weights.weighted(program)]
-    uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in quotients.self_weighted(program)]
-    uses += [_proved(UseKind.ON_HITS, each, reached, logged, stated) for each in onhits.on_hits(program)]
-    uses += [_proved(UseKind.SHAPED, each, reached, logged, stated) for each in shaping.shaped(program)]
+    uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in counted(spread.spreads(program))]
+    uses += [_proved(UseKind.SPREAD, each, reached, logged, stated) for each in counted(roots.roots(program))]
+    uses += [_proved(UseKind.ENTROPY, each, reached, logged, stated) for each in counted(experts.entropies(program))]
+    uses += [_proved(UseKind.WEIGHT, each, reached, logged, stated) for each in counted(weights.weighted(program))]
+    uses += [
+        _proved(UseKind.WEIGHT, each, reached, logged, stated) for each in counted(quotients.self_weighted(program))
+    ]
+    uses += [_proved(UseKind.ON_HITS, each, reached, logged, stated) for each in counted(onhits.on_hits(program))]
+    uses += [_proved(UseKind.SHAPED, each, reached, logged, stated) for each in counted(shaping.shaped(program))]
     uses += [_proved(UseKind.BOTH_WAYS, each, reached, logged, stated) for each in sight.both_ways(program)]
     layers = (*pooled.pooled(program), *choosing.chosen(program))
     uses += [_proved(UseKind.POOLED, each, reached, logged, stated, made=_made(each, reached)) for each in layers]
     uses += [_proved(UseKind.CHOSEN_SCORE, each, reached, logged, stated) for each in bestof.best_scores(program)]
-    uses += [_proved(UseKind.FREE_HIT, each, reached, logged, stated) for each in freehits.free_hits(program)]
+    uses += [_proved(UseKind.FREE_HIT, each, reached, logged, stated) for each in counted(freehits.free_hits(program))]
     uses += [_gate(gate, reached, logged, stated) for gate in gates.gates(program, texts, _helpers(folder))]
     hashes = () if hashed else _hashes(targets.scoring_hashes(program, texts), reached)
     return TargetFacts(Located(value=True, location=program.entry.at(None)), tuple(uses), hashes)
+
+
+def _counted(program: Program, found: Iterable[_Found]) -> Iterator[_Found]:
+    """Those whose last step has a part in a printed score, as far as can be told."""
+    for each in found:
+        last = each.steps[-1]
+        if not score_slice(program).leaves_out(last.node, last.module, program):
+            yield each
 
 
 def _hashes(found: Iterable[tuple[Module, ast.AST]], reached: Reach) -> tuple[Location, ...]:
